@@ -1,0 +1,34 @@
+"""charrnn learns to write, one character at a time, from any text, and then writes more like it.
+
+    import charrnn
+    model = charrnn.train(open("corpus.txt").read())
+    print("".join(model.sample(500, temp=0.8)))
+
+``train`` and ``load`` return a ``Model``, which has ``sample`` and ``score``; ``Config`` lists the options.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Config", "Model", "load", "train"]
+
+if TYPE_CHECKING:
+    from charrnn.config import Config
+    from charrnn.model import Model, load, train
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that the command line starts at once and chooses the number of threads before NumPy is imported.
+    if name == "Config":
+        from charrnn.config import Config
+
+        return Config
+    if name in __all__:
+        from charrnn import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,22 @@
+"""Which checkpoint a command means when it is given none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import charrnn
+from charrnn.errors import CheckpointError
+
+FOLDER = Path("checkpoints")
+EXAMPLE = "example.npz"
+
+
+def newest() -> Path:
+    """Return the newest run in ./checkpoints, or else the example model that comes with charrnn."""
+    runs = sorted(FOLDER.glob("*.npz"), key=lambda p: (p.name != EXAMPLE, p.stat().st_mtime, p.name))
+    package = Path(charrnn.__file__).parent
+    shipped = [package / EXAMPLE, package.parent / FOLDER / EXAMPLE]  # in the wheel, in a clone
+    for path in (*runs[-1:], *shipped):
+        if path.exists():
+            return path
+    raise CheckpointError("no checkpoint in ./checkpoints; charrnn train CORPUS makes one")

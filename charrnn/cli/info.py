@@ -1,0 +1,63 @@
+"""``charrnn info``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from charrnn.checkpoint import Header, read_header
+from charrnn.cli.checkpoints import newest
+
+
+@click.command()
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The whole header as JSON; the README lists its keys.")
+def info(checkpoint: Path | None, as_json: bool) -> None:
+    r"""Tell what CHECKPOINT holds, by default the newest run in ./checkpoints.
+
+    \b
+      charrnn info
+      charrnn info --json checkpoints/play.npz
+    """
+    path = checkpoint or newest()
+    header = read_header(path)
+    click.echo(json.dumps(header, indent=2) if as_json else readable(path, header))
+
+
+def readable(path: Path, h: Header) -> str:
+    rows: list[tuple[str, Any]] = [("file", path), ("kind", h["kind"])]
+    c, v = h["config"], h["vocabulary"]
+    rows += [
+        ("model", f"{c['cell']} {c['num_layers']}x{c['hidden_size']}, {h['parameters']:,} parameters"),
+        ("vocabulary", f"{v['size']} characters: {v['symbols']!r}"),
+        ("step", f"{h['step']:,} (epoch {h['epoch']:.2f})"),
+    ]
+    if h["best"]["val_loss"] is not None:
+        rows.append(("validation", f"{loss(h['best']['val_loss'])} at step {h['best']['step']:,}"))
+    if h["test_loss"] is not None:
+        rows.append(("test", loss(h["test_loss"])))
+    if h["kind"] == "run":
+        k, w, plan = h["corpus"], h["windows"], h["plans"][-1]
+        parts = ", ".join(f"{name} {n:,}" for name, n in k["parts"].items())
+        rows += [
+            ("counts", ", ".join(f"{name} {nats:.3f}" for name, nats in h["ladder"].items()) or "none"),
+            ("plan", f"{plan['steps']:,} steps, " + ("finished" if h["finished"] else "not finished")),
+            ("windows", f"{w['lanes']} lanes, {w['length']} steps, {w['per_epoch']:,} to an epoch"),
+            ("corpus", f"{k['name']}: {k['characters']:,} characters, {k['bytes']:,} bytes ({parts})"),
+            ("files", ", ".join(k["files"])),
+            ("sha256", k["sha256"]),
+            ("time", f"{h['seconds']:.0f} s, {h['threads']} threads"),
+            ("command", h["command"]),
+        ]
+        rows += [("note", note) for note in h["notes"]]
+        rows.append(("written by", f"charrnn {h['charrnn']}, Python {h['python']}, NumPy {h['numpy']}"))
+    rows += [("option", f"{name} {value}") for name, value in c.items() if value is not None]
+    return "\n".join(f"{name:<11}{value}" for name, value in rows)
+
+
+def loss(nats: float) -> str:
+    return f"{nats:.4f} nats per character ({nats / math.log(2):.3f} bits)"

@@ -1,0 +1,111 @@
+"""``charrnn sample``."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+
+import click
+
+from charrnn.cli.checkpoints import newest
+from charrnn.cli.threads import set_threads
+from charrnn.corpus import decode
+from charrnn.errors import TextError, UsageError
+
+
+@click.command()
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@click.option("-t", "--temp", "--temperature", default=1.0, show_default=True, help="0 takes the likeliest.")
+@click.option("-n", "--length", type=click.IntRange(0), default=2000, show_default=True, help="New characters.")
+@click.option("-p", "--prime", default="", help="Text to begin with.")
+@click.option("--prime-file", help="The same from a file, exactly as it is; - is standard input.")
+@click.option("--top-k", type=click.IntRange(1), help="Draw from the k likeliest characters only.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from the likeliest of this share.")
+@click.option("--seed", type=click.IntRange(0), help="The same seed, the same text [a new one each time].")
+@click.option("--until", metavar="STRING", help="Stop when this has been written.")
+@click.option("--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Texts, as one batch.")
+@click.option("-0", "--null", is_flag=True, help="Put NUL between them, not an empty line.")
+@click.option("--no-echo", is_flag=True, help="Leave the prime out of the output.")
+@click.option("--last", is_flag=True, help="Use the last weights, not the best.")
+@click.option(
+    "--unknown",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    help="What to do with characters of the prime that the model does not know.",
+)
+def sample(
+    checkpoint: Path | None,
+    temp: float,
+    length: int,
+    prime: str,
+    prime_file: str | None,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    until: str | None,
+    num_samples: int,
+    null: bool,
+    no_echo: bool,
+    last: bool,
+    unknown: str,
+) -> None:
+    r"""Write text from CHECKPOINT, by default the newest run in ./checkpoints.
+
+    \b
+      charrnn sample --temp 0.8 --length 500
+      charrnn sample checkpoints/play.npz --prime 'ROMEO:' --until 'JULIET'
+      head -20 draft.txt | charrnn sample --prime-file - --seed 7
+    """
+    if prime_file is not None:
+        if prime:
+            raise UsageError("--prime and --prime-file are two ways to say the same: give one of them")
+        prime = read_prime(prime_file)
+    set_threads(1)  # a vector times a matrix: more threads only wait for each other
+
+    from charrnn.model import load
+
+    path = checkpoint or newest()
+    model = load(path, last=last)
+    seed = secrets.randbits(32) if seed is None else seed
+    steps = model.samples(
+        num_samples,
+        length,
+        seed=seed,
+        prime=prime,
+        unknown=unknown,
+        temp=temp,
+        top_k=top_k,
+        top_p=top_p,
+        until=until,
+    )
+    click.echo(f"charrnn: {path}, seed {seed}", err=True)
+    echo = "" if no_echo else prime
+    out = sys.stdout.buffer
+
+    def write(text: str) -> None:
+        out.write(text.encode("utf-8", "surrogatepass"))
+        out.flush()
+
+    write(echo)
+    others: list[list[str]] = [[echo] for _ in range(num_samples - 1)]
+    for first, *rest in steps:
+        write(first)
+        for text, character in zip(others, rest, strict=True):
+            text.append(character)
+    for text in others:
+        write("\0" if null else "\n\n")
+        write("".join(text))
+    if sys.stdout.isatty():
+        write("\n")
+
+
+def read_prime(name: str) -> str:
+    """Read a prime exactly as it is, line ends and all."""
+    if name == "-":
+        return decode(sys.stdin.buffer.read(), "standard input")
+    try:
+        return decode(Path(name).read_bytes(), name)
+    except OSError as e:
+        raise TextError(f"{name}: {(e.strerror or str(e)).lower()}") from None

@@ -1,0 +1,79 @@
+"""Update rules, clipping and schedules, all on flat vectors.
+
+An update changes the parameters ``p`` in place, given their gradient ``d``, the learning rate ``lr``, the
+number of the step (from 1) and the optimizer's memory, (k, n) and zero at first, which it changes too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from charrnn.arrays import Array
+
+
+def adam(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
+    """Adam: Kingma and Ba, 2015, algorithm 1, in the form at the end of its section 2; beta .9, .999."""
+    m, v = memory
+    m += 0.1 * (d - m)
+    v += 0.001 * (d * d - v)
+    alpha = lr * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+    p -= alpha * m / (np.sqrt(v) + 1e-8)
+
+
+def rmsprop(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
+    """RMSprop: Tieleman and Hinton, 2012, lecture 6.5; decay .95, as in char-rnn."""
+    v = memory[0]
+    v += 0.05 * (d * d - v)
+    p -= lr * d / np.sqrt(v + 1e-8)
+
+
+def adagrad(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
+    """Adagrad: Duchi et al., 2011, figure 1, diagonal form; as in min-char-rnn."""
+    m = memory[0]
+    m += d * d
+    p -= lr * d / np.sqrt(m + 1e-8)
+
+
+def sgd(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
+    """Stochastic gradient descent: Robbins and Monro, 1951."""
+    p -= lr * d
+
+
+class Optimizer(NamedTuple):
+    """An update rule, the rows of memory it needs, and its usual learning rate."""
+
+    update: Callable[[Array, Array, float, int, Array], None]
+    rows: int
+    learning_rate: float
+
+
+OPTIMIZERS = {
+    "adam": Optimizer(adam, 2, 4e-3),
+    "rmsprop": Optimizer(rmsprop, 1, 2e-3),
+    "adagrad": Optimizer(adagrad, 1, 1e-1),
+    "sgd": Optimizer(sgd, 0, 1.0),
+}
+
+
+def clip(d: Array, norm: float, value: float) -> float:
+    """Clip the gradient in place, first each element at ``value``, then the whole at ``norm``; 0 is no limit.
+
+    Returns the norm before clipping. Source: Pascanu et al., 2013, algorithm 1; min-char-rnn for the elements.
+    """
+    before = math.sqrt(d @ d)
+    if value:
+        np.clip(d, -value, value, out=d)
+    if norm and (now := math.sqrt(d @ d)) > norm:
+        d *= norm / now
+    return before
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda x: 0.5 * (1 + math.cos(math.pi * x)),  # Loshchilov and Hutter, 2017, eq. 5, no restarts
+    "linear": lambda x: 1 - x,
+    "constant": lambda x: 1.0,
+}

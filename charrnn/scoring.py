@@ -1,0 +1,45 @@
+"""How well a model foresees a given text: nats per character."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from charrnn import loss
+from charrnn.arrays import Array, Ids
+from charrnn.stack import Stack
+
+WARM_UP = 200  # characters read before the first that counts, in every lane
+CHUNK = 64
+
+
+def lanes(n: int) -> int:
+    """Return in how many lanes n characters are read: by the length alone, so that every caller gets the same."""
+    return max(1, min(64, n // 1000))
+
+
+def score(stack: Stack, ids: Ids, context: Ids) -> Array:
+    """Return -log p of each symbol given those before it, in nats, (n,) float64.
+
+    ``context`` (at least one symbol) stands before the first. A text of 2,000 symbols or more is read in several
+    lanes at once, each warmed up by the 200 symbols before it.
+    """
+    n, c = len(ids), len(context)
+    out = np.zeros(n)
+    if not n:
+        return out
+    everything = np.concatenate([context, ids])
+    B = lanes(n)
+    starts = c + np.arange(B) * n // B  # the first symbol that counts
+    ends = np.append(starts[1:], c + n)
+    first = np.maximum(starts - 1 - WARM_UP, 0)  # the first that is read
+    steps = int((ends - 1 - first).max())
+    T = min(CHUNK, steps)
+    tape, state = stack.tape(T, B), stack.zero_state(B)
+    for t in range(0, steps, T):
+        target = first + 1 + np.arange(t, min(t + T, steps))[:, None]
+        cut = [part.cut(0, len(target)) for part in tape]
+        state = stack.forward(everything[np.minimum(target - 1, c + n - 1)], state, cut)
+        counts = (target >= starts) & (target < ends)
+        ys = np.where(counts, everything[np.minimum(target, c + n - 1)], -1)
+        out[target[counts] - c] = loss.forward(cut[-1]["logits"], ys)[counts]
+    return out

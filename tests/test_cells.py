@@ -1,0 +1,144 @@
+"""Every cell of the registry, in float64. A falling loss, or a shape, would prove nothing."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from charrnn.arrays import Array, Cell
+from charrnn.cells import CELLS
+from tests.conftest import assert_close, numeric
+
+T, H, B = 7, 5, 3
+
+
+class Case(NamedTuple):
+    cell: Cell
+    Whh: Array
+    ax: Array
+    state: Array
+    dhs: Array  # the gradient that arrives at every output
+    dlast: Array  # and at the last state
+
+    def loss(self) -> float:
+        """Return a scalar whose gradients by hs and by the last state are dhs and dlast."""
+        tape = self.cell.tape(len(self.ax), H, self.ax.shape[2], np.float64)
+        hs, last = self.cell.forward(self.Whh, self.ax, self.state, tape)
+        return float((hs * self.dhs).sum() + (last * self.dlast).sum())
+
+    def gradients(self, fill: float = 0.0) -> tuple[Array, Array, Array]:
+        """Return dWhh, dax and the gradient of the first state; every buffer is filled with ``fill`` before."""
+        tape = self.cell.tape(len(self.ax), H, self.ax.shape[2], np.float64)
+        for name in tape:
+            tape[name].fill(fill)
+        dWhh = np.full_like(self.Whh, fill)
+        self.cell.forward(self.Whh, self.ax, self.state, tape)
+        dax, dstate = self.cell.backward(self.Whh, dWhh, self.dhs, self.dlast, tape)
+        return dWhh, dax, dstate
+
+
+@pytest.fixture(params=sorted(CELLS))
+def case(request: pytest.FixtureRequest) -> Case:
+    """A random everything, the carried state and the gradient arriving at the last state included."""
+    cell, rng = CELLS[request.param], np.random.default_rng(1)
+    r = rng.standard_normal
+    G, S = cell.GATES, cell.STATES
+    return Case(cell, r((G * H, H)), r((T, G * H, B)), r((S, H, B)), r((T, H, B)), r((S, H, B)))
+
+
+def test_gradients_are_those_of_central_differences(case: Case) -> None:
+    dWhh, dax, dstate = case.gradients()
+    assert_close(dWhh, numeric(case.loss, case.Whh))
+    assert_close(dax, numeric(case.loss, case.ax))
+    assert_close(dstate, numeric(case.loss, case.state))
+
+
+def test_three_chunks_give_what_the_whole_gives(case: Case) -> None:
+    cell, Whh, ax, state, dhs, dlast = case
+    dWhh, dax, dstate = case.gradients()
+    cuts = [(0, 2), (2, 3), (3, T)]
+    tape = cell.tape(T, H, B, np.float64)
+    whole = cell.tape(T, H, B, np.float64)
+    hs, last = cell.forward(Whh, ax, state, whole)
+    s = state
+    for a, b in cuts:
+        part, s = cell.forward(Whh, ax[a:b], s, tape.cut(a, b))
+        np.testing.assert_allclose(part, hs[a:b], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(s, last, rtol=0, atol=1e-12)
+
+    d, total = dlast, np.zeros_like(Whh)
+    for a, b in reversed(cuts):
+        dW = np.empty_like(Whh)
+        part, d = cell.backward(Whh, dW, dhs[a:b], d, tape.cut(a, b))
+        np.testing.assert_allclose(part, dax[a:b], rtol=0, atol=1e-12)
+        total += dW
+    np.testing.assert_allclose(d, dstate, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(total, dWhh, rtol=0, atol=1e-11)
+
+
+def test_a_batch_gives_what_each_lane_alone_gives(case: Case) -> None:
+    dWhh, dax, dstate = case.gradients()
+    total = np.zeros_like(dWhh)
+    for b in range(B):
+        one = case._replace(
+            ax=case.ax[..., [b]],
+            state=case.state[..., [b]],
+            dhs=case.dhs[..., [b]],
+            dlast=case.dlast[..., [b]],
+        )
+        dW, da, ds = one.gradients()
+        np.testing.assert_allclose(da, dax[..., [b]], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(ds, dstate[..., [b]], rtol=0, atol=1e-12)
+        total += dW
+    np.testing.assert_allclose(total, dWhh, rtol=0, atol=1e-11)
+
+
+def test_what_stood_on_the_tape_changes_nothing(case: Case) -> None:
+    for clean, dirty in zip(case.gradients(), case.gradients(np.nan), strict=True):
+        assert (clean == dirty).all()
+
+
+def test_inputs_stay_as_they_were(case: Case) -> None:
+    before = [a.copy() for a in case[1:]]
+    case.gradients()
+    assert all((a == b).all() for a, b in zip(before, case[1:], strict=True))
+
+
+def one_step(name: str, Whh: Array, ax: Array, state: Array) -> Array:
+    """Return the last state after one step, in plain NumPy, as the equations stand in the lectures."""
+
+    def sigma(a: Array) -> Array:
+        return np.asarray(1 / (1 + np.exp(-a)))
+
+    W = np.split(Whh, len(Whh) // H)
+    a = np.split(ax, len(Whh) // H)
+    if name == "vanilla":
+        return np.stack([np.tanh(a[0] + W[0] @ state[0])])
+    if name == "gru":
+        h = state[0]
+        z, r = sigma(a[0] + W[0] @ h), sigma(a[1] + W[1] @ h)
+        n = np.tanh(a[2] + W[2] @ (r * h))
+        return np.stack([(1 - z) * h + z * n])
+    h, c = state
+    i, f, o = (sigma(a[k] + W[k] @ h) for k in range(3))
+    g = np.tanh(a[3] + W[3] @ h)
+    c = f * c + i * g
+    return np.stack([o * np.tanh(c), c])
+
+
+@pytest.mark.parametrize("name", sorted(CELLS))
+def test_equations(name: str) -> None:
+    rng, cell = np.random.default_rng(2), CELLS[name]
+    Whh, ax = rng.standard_normal((cell.GATES * H, H)), rng.standard_normal((T, cell.GATES * H, B))
+    state: Array = rng.standard_normal((cell.STATES, H, B))
+    hs, last = cell.forward(Whh, ax, state, cell.tape(T, H, B, np.float64))
+    for t in range(T):
+        state = one_step(name, Whh, ax[t], state)
+        np.testing.assert_allclose(hs[t], state[0], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(last, state, rtol=0, atol=1e-12)
+
+
+def test_the_forget_gate_remembers_at_first() -> None:
+    bh = np.zeros(4 * H)
+    CELLS["lstm"].bias(bh)
+    assert bh.reshape(4, H).tolist() == [[0] * H, [1] * H, [0] * H, [0] * H]
