@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
@@ -45,7 +46,8 @@ def save(path: Path, header: Header, arrays: Mapping[str, Array]) -> None:
             os.fsync(folder)
             os.close(folder)
     except OSError as e:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise SaveError(f"{path}: could not be saved ({(e.strerror or str(e)).lower()})") from None
 
 

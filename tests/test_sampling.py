@@ -1,0 +1,97 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from charrnn.errors import UsageError
+from charrnn.sampling import draw, sample
+from charrnn.stack import Stack
+from charrnn.vocabulary import Vocabulary
+
+LOGITS = np.log(np.array([[0.5, 0.2, 0.2, 0.1]]))
+
+
+def shares(n: int = 40_000, **options: float | int) -> np.ndarray:
+    """Return how often each of four symbols is drawn; the uniform numbers are evenly spread."""
+    uniforms = (np.arange(n) + 0.5) / n
+    ids = draw(np.repeat(LOGITS, n, axis=0), uniforms, **{"temp": 1.0, **options})  # type: ignore[arg-type]
+    return np.bincount(ids, minlength=4) / n
+
+
+def test_symbols_are_drawn_by_their_probability() -> None:
+    np.testing.assert_allclose(shares(), [0.5, 0.2, 0.2, 0.1], atol=1e-4)
+
+
+def test_temperature_is_a_power_of_the_probability() -> None:
+    p = np.array([0.5, 0.2, 0.2, 0.1]) ** 2
+    np.testing.assert_allclose(shares(temp=0.5), p / p.sum(), atol=1e-4)
+    np.testing.assert_allclose(shares(temp=1e6), [0.25] * 4, atol=1e-4)
+
+
+def test_top_k_and_top_p_keep_the_likeliest_the_lower_id_among_equals() -> None:
+    np.testing.assert_allclose(shares(top_k=2), [5 / 7, 2 / 7, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(shares(top_k=9), [0.5, 0.2, 0.2, 0.1], atol=1e-4)
+    np.testing.assert_allclose(shares(top_p=0.6), [5 / 7, 2 / 7, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(shares(top_p=0.4), [1, 0, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(shares(top_p=1.0), [0.5, 0.2, 0.2, 0.1], atol=1e-4)
+    np.testing.assert_allclose(shares(top_k=3, top_p=0.5), [1, 0, 0, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4, 1e300])
+@pytest.mark.parametrize("temp", [0, 5e-324, 1e-300, 1e-9, 1e-3, 1, 1e3, 1e6])
+@pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-53])
+def test_sound_at_every_temperature(scale: float, temp: float, u: float) -> None:
+    logits = scale * np.array([[-1.0, 1.0, 0.5, 1.0, -1e3]])
+    for options in ({}, {"top_k": 2}, {"top_p": 0.9}):
+        (i,) = draw(logits, np.array([u]), temp, **options)
+        assert 0 <= i < 5
+        if temp <= 1e-9:
+            assert i in (1, 3)
+        if temp == 0:
+            assert i == 1
+
+
+def test_a_symbol_of_probability_zero_is_never_drawn() -> None:
+    logits = np.array([[-1e9, 0.0, -1e9, 0.0, -1e9]])
+    for u in (0.0, 0.5, np.nextafter(0.5, 0), 1 - 2**-53):
+        assert draw(logits, np.array([u]), 1.0)[0] in (1, 3)
+
+
+def stack_and_vocabulary() -> tuple[Stack, Vocabulary]:
+    v = Vocabulary.of("abcdefg\n")
+    return Stack("gru", len(v), 16, 2, np.float32, np.random.default_rng(3)), v
+
+
+def text(n: int = 60, seed: int = 5, **options: object) -> list[str]:
+    stack, v = stack_and_vocabulary()
+    draws = sample(stack, v, np.random.default_rng(seed), **options)  # type: ignore[arg-type]
+    return [v.decode(np.array(ids)) for ids in zip(*itertools.islice(draws, n), strict=True)]
+
+
+def test_same_seed_same_text() -> None:
+    assert text() == text()
+    assert text() != text(seed=6)
+    assert text(num_samples=3) == text(num_samples=3)
+    assert len(set(text(num_samples=3))) == 3
+
+
+def test_the_prime_is_read_after_the_start_symbol() -> None:
+    stack, v = stack_and_vocabulary()
+    prime = v.encode("gfedcba")
+    (first,) = next(sample(stack, v, np.random.default_rng(0), prime=prime, temp=0))
+    tape = stack.tape(8, 1)
+    stack.forward(np.concatenate([v.encode("\n"), prime])[:, None], stack.zero_state(1), tape)
+    assert first == tape[-1]["logits"][-1, :, 0].argmax()
+
+
+def test_argmax_streams_are_alike() -> None:
+    a, b = text(temp=0, num_samples=2)
+    assert a == b == text(temp=0, seed=1)[0]
+
+
+@pytest.mark.parametrize(
+    "options", [{"temp": -1}, {"temp": np.nan}, {"temp": np.inf}, {"top_k": 0}, {"top_p": 0}, {"top_p": 1.5}]
+)
+def test_options_outside_their_range(options: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        text(**options)  # type: ignore[arg-type]

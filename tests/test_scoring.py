@@ -1,0 +1,48 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from charrnn import loss
+from charrnn.scoring import WARM_UP, lanes, score
+from charrnn.stack import Stack
+
+V = 11
+
+
+def one_by_one(stack: Stack, ids: np.ndarray) -> np.ndarray:
+    tape, state, nats = stack.tape(1, 1), stack.zero_state(1), []
+    for x, y in itertools.pairwise(ids):
+        state = stack.forward(np.array([[x]]), state, tape)
+        nats.append(loss.forward(tape[-1]["logits"], np.array([[y]]))[0, 0])
+    return np.array(nats)
+
+
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 700])
+@pytest.mark.parametrize("context", [1, 5])
+def test_one_lane_is_exact(n: int, context: int) -> None:
+    rng = np.random.default_rng(0)
+    stack = Stack("lstm", V, 8, 2, np.float64, rng)
+    ids = rng.integers(0, V, context + n)
+    nats = score(stack, ids[context:], ids[:context])
+    assert lanes(n) == 1
+    assert nats.shape == (n,)
+    np.testing.assert_allclose(nats, one_by_one(stack, ids)[context - 1 :], rtol=0, atol=1e-10)
+
+
+def test_every_lane_is_warmed_up_by_the_characters_before_it() -> None:
+    rng = np.random.default_rng(0)
+    stack = Stack("gru", V, 8, 1, np.float64, rng)
+    ids = rng.integers(0, V, 4011)
+    nats = score(stack, ids[10:], ids[:10])
+    assert lanes(4001) == 4
+    starts = [10 + i * 4001 // 4 for i in range(4)]
+    for a, b in zip(starts, [*starts[1:], 4011], strict=True):
+        read = max(a - 1 - WARM_UP, 0)
+        wanted = one_by_one(stack, ids[read:b])[a - 1 - read :]
+        np.testing.assert_allclose(nats[a - 10 : b - 10], wanted, rtol=0, atol=1e-10)
+
+
+def test_no_text_no_values() -> None:
+    stack = Stack("vanilla", V, 4, 1)
+    assert score(stack, np.zeros(0, int), np.zeros(1, int)).shape == (0,)

@@ -1,0 +1,114 @@
+import math
+
+import numpy as np
+import pytest
+
+from charrnn.cells import CELLS
+from charrnn.stack import Stack, shapes
+from tests.conftest import assert_close, numeric
+
+T, B, V, H = 5, 3, 6, 4
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_gradients_are_those_of_central_differences(cell: str, num_layers: int, dropout: bool) -> None:
+    rng = np.random.default_rng(num_layers)
+    stack = Stack(cell, V, H, num_layers, np.float64)
+    stack.p.vector[:] = 0.7 * rng.standard_normal(len(stack.p.vector))
+    xs, ys = rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B))
+    ys[2, 1] = -1
+    state = rng.standard_normal(stack.zero_state(B).shape)
+    masks = stack.masks(rng, T, B, 0.5) if dropout else None
+    tape = stack.tape(T, B)
+
+    def loss() -> float:
+        nats, _ = other.loss_and_grad(xs, ys, state, tape, masks=masks, scale=1)
+        return 0.1 * float(nats.sum())
+
+    other = stack.copy()
+    wanted = numeric(loss, other.p.vector)
+    stack.d.vector.fill(np.nan)
+    stack.loss_and_grad(xs, ys, state, tape, masks=masks, scale=0.1)
+    assert_close(stack.d.vector, wanted)
+    for name in stack.d:  # each parameter by itself, too: a small one cannot hide behind a large one
+        where = other.p[name]
+        start = (where.__array_interface__["data"][0] - other.p.vector.__array_interface__["data"][0]) // 8
+        assert_close(stack.d[name].ravel(), wanted[start : start + where.size], 1e-6)
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_windows_with_a_carried_state_give_what_the_whole_gives(cell: str) -> None:
+    rng = np.random.default_rng(0)
+    stack = Stack(cell, V, H, 2, np.float64, rng)
+    xs, ys = rng.integers(0, V, (9, B)), rng.integers(0, V, (9, B))
+    whole, last = stack.loss_and_grad(xs, ys, stack.zero_state(B), stack.tape(9, B), scale=1)
+    state, parts, tape = stack.zero_state(B), [], stack.tape(4, B)
+    for t in (0, 4, 8):
+        cut = [part.cut(0, min(4, 9 - t)) for part in tape]
+        nats, state = stack.loss_and_grad(xs[t : t + 4], ys[t : t + 4], state, cut, scale=1)
+        parts.append(nats)
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(state, last, rtol=0, atol=1e-12)
+
+
+def test_forward_leaves_the_state_it_was_given() -> None:
+    rng = np.random.default_rng(0)
+    stack = Stack("lstm", V, H, 2, np.float64, rng)
+    state = rng.standard_normal(stack.zero_state(B).shape)
+    before = state.copy()
+    stack.loss_and_grad(np.zeros((T, B), int), np.zeros((T, B), int), state, stack.tape(T, B), scale=1)
+    assert (state == before).all()
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_the_first_loss_lies_beside_ln_V(cell: str) -> None:  # noqa: N802
+    rng = np.random.default_rng(0)
+    stack = Stack(cell, 65, 128, 2, np.float32, rng)
+    xs, ys = rng.integers(0, 65, (2, 50, 20))
+    nats, _ = stack.loss_and_grad(xs, ys, stack.zero_state(20), stack.tape(50, 20), scale=1)
+    assert nats.mean() == pytest.approx(math.log(65), abs=0.05)
+
+
+def test_recurrent_products_begin_orthogonal() -> None:
+    stack = Stack("gru", V, H, 2, np.float64, np.random.default_rng(0))
+    for gate in stack.p["1.Whh"].reshape(-1, H, H):
+        np.testing.assert_allclose(gate @ gate.T, np.eye(H), atol=1e-12)
+    assert np.abs(stack.p["0.Wxh"]).max() <= 1 / math.sqrt(H)
+
+
+def test_masks_keep_the_mean_and_leave_out_the_share() -> None:
+    stack = Stack("gru", V, 64, 2)
+    masks = stack.masks(np.random.default_rng(0), 50, 40, 0.75)
+    assert masks.shape == (2, 50, 64, 40)
+    assert masks.dtype == np.float32
+    assert set(np.unique(masks)) == {0, np.float32(1 / 0.75)}
+    assert masks.mean() == pytest.approx(1, abs=0.01)
+
+
+def test_dropout_spares_the_recurrence() -> None:
+    rng = np.random.default_rng(0)
+    stack = Stack("gru", V, H, 1, np.float64, rng)
+    xs, tape = rng.integers(0, V, (T, B)), stack.tape(T, B)
+    plain = stack.forward(xs, stack.zero_state(B), tape)
+    masked = stack.forward(xs, stack.zero_state(B), tape, np.zeros((1, T, H, B)))
+    assert (plain == masked).all()
+    assert (tape[-1]["logits"] == stack.p["by"][:, None]).all()
+
+
+def test_copy_is_apart_and_of_another_dtype() -> None:
+    stack = Stack("vanilla", V, H, 1, np.float32, np.random.default_rng(0))
+    other = stack.copy(np.float64)
+    assert other.p.vector.dtype == np.float64
+    assert (other.p.vector == stack.p.vector).all()
+    other.p["by"][:] = 1
+    assert not stack.p["by"].any()
+
+
+def test_number_of_parameters() -> None:
+    def count(cell: str, H: int, L: int) -> int:
+        return sum(math.prod(s) for s in shapes(cell, 65, H, L).values())
+
+    assert count("vanilla", 100, 1) == 23_165  # min-char-rnn's
+    assert count("lstm", 128, 2) == 239_297  # char-rnn's default, with one bias

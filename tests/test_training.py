@@ -1,0 +1,357 @@
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charrnn import checkpoint
+from charrnn.arrays import Array, Ids
+from charrnn.config import Config
+from charrnn.corpus import Corpus
+from charrnn.errors import CheckpointError, NotFiniteError, UsageError
+from charrnn.optim import OPTIMIZERS
+from charrnn.scoring import score
+from charrnn.training import Run, fit, steps
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 12,
+    "seq_length": 9,
+    "batch_size": 4,
+    "max_steps": 60,
+    "eval_every": 10,
+}
+
+
+def trained(text: str, path: Path | None = None, **options: Any) -> Run:
+    run = Run(Corpus("text", text), Config(**{**SMALL, **options}))
+    for _ in fit(run, path):
+        pass
+    return run
+
+
+def same(a: Run, b: Run) -> None:
+    """Two runs are equal, bit for bit, but for the time that they took."""
+    for x, y in zip(a.arrays().values(), b.arrays().values(), strict=True):
+        assert (x == y).all()
+    x, y = (json.loads(json.dumps(run.header())) for run in (a, b))
+    for header in (x, y):
+        del header["seconds"]
+        for row in header["history"]:
+            del row["seconds"]
+    assert x == y
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("sittings", [(1,), (7, 13), (10, 20, 25)])
+def test_a_run_in_sittings_is_the_run_in_one(
+    text: str, tmp_path: Path, optimizer: str, sittings: tuple[int, ...]
+) -> None:
+    text = text[:700]  # an epoch is 17 windows, the last of them short
+    options: dict[str, Any] = {"optimizer": optimizer, "dropout": 0.3, "num_layers": 2, "cell": "lstm"}
+    options |= {"val_fraction": 0.15, "test_fraction": 0.1, "sample_every": 7}
+    whole = trained(text, **options)
+    path = tmp_path / "run.npz"
+    run = Run(Corpus("text", text), Config(**{**SMALL, **options}))
+    for n in sittings:
+        for _ in fit(run, path, stop_after=n):
+            pass
+        run = Run.restore(path, Corpus("text", text))
+    for _ in fit(run, path):
+        pass
+    same(run, whole)
+    same(Run.restore(path, Corpus("text", text)), whole)
+    assert whole.step == 60
+    assert whole.epoch > 3
+    assert [row["step"] for row in whole.history] == [10, 20, 30, 40, 50, 60]
+    assert [s["step"] for s in whole.samples] == [1, 7, 14, 21, 28, 35, 42, 49, 56, 60]
+
+
+def test_same_seed_same_weights(text: str) -> None:
+    same(trained(text), trained(text))
+    assert (trained(text).stack.p.vector != trained(text, seed=1).stack.p.vector).any()
+
+
+def test_sampling_and_evaluating_disturb_nothing(text: str) -> None:
+    a = trained(text, sample_every=3, eval_every=7)
+    b = trained(text, sample_every=0, eval_every=60)
+    assert (a.stack.p.vector == b.stack.p.vector).all()
+    assert len(a.samples) == 21
+    assert not b.samples
+
+
+def test_best_is_the_lowest_validation_loss_and_the_test_loss_is_its(text: str) -> None:
+    run = trained(text[:2000], learning_rate=0.3, schedule="constant", max_steps=100, eval_every=5)
+    losses = [row["val_loss"] for row in run.history]
+    assert run.best_loss == min(losses)
+    assert run.best_step == run.history[losses.index(min(losses))]["step"] < 100
+    assert (run.best != run.stack.p.vector).any()
+    best = run.stack.copy()
+    best.p.vector[:] = run.best
+    assert score(best, run.val, run.val_context).mean() == run.best_loss
+    assert score(best, run.test, run.test_context).mean() == run.test_loss
+    assert len(run.val) == len(run.test) == 100
+
+
+def test_training_loss_of_a_row_is_the_mean_since_the_last(text: str) -> None:
+    run = Run(Corpus("text", text), Config(**SMALL))
+    losses = []
+    for step in steps(run):
+        losses.append(step.loss)
+        if step.evaluation:
+            assert step.evaluation["train_loss"] == pytest.approx(np.mean(losses[-10:]), rel=1e-12)
+            assert step.evaluation["characters"] == 36 * step.step
+    assert len(losses) == 60
+
+
+def test_the_first_loss_is_beside_ln_of_the_vocabulary(text: str) -> None:
+    run = trained(text, max_steps=1)
+    assert run.first_loss == pytest.approx(math.log(len(run.vocabulary)), abs=0.1)
+
+
+def test_plan_epochs_and_max_steps_the_earlier_ends_it(text: str) -> None:
+    def planned(**options: Any) -> dict[str, int]:
+        return Run(
+            Corpus("text", text[:1000]), Config(**{**SMALL, "max_steps": None, "eval_every": None, **options})
+        ).plan
+
+    per_epoch = math.ceil(math.ceil(999 / 4) / 9)
+    assert planned(epochs=2)["steps"] == 2 * per_epoch
+    assert planned(epochs=2, max_steps=10)["steps"] == 10
+    assert planned(epochs=0.1, max_steps=10)["steps"] == 3
+    assert planned(batch_size=50, seq_length=50)["steps"] == 4000
+    assert planned(max_steps=100) == {"from_step": 0, "steps": 100, "eval_every": 5, "sample_every": 10}
+
+
+def test_a_longer_plan_is_recorded(text: str, tmp_path: Path) -> None:
+    run = trained(text, tmp_path / "run.npz")
+    run = Run.restore(tmp_path / "run.npz", Corpus("text", text))
+    assert run.finished
+    run.extend(90)
+    assert not run.finished
+    for _ in fit(run, None):
+        pass
+    assert run.step == 90
+    assert [(p["from_step"], p["steps"]) for p in run.plans] == [(0, 60), (60, 90)]
+
+
+def test_characters_counts_what_is_read(text: str) -> None:
+    run = Run(Corpus("text", text[:500]), Config(**SMALL))
+    read = list(itertools.accumulate(step.characters for step in steps(run)))
+    assert read == [run.characters(i) for i in range(1, 61)]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    run = Run(Corpus("text", text), Config(**SMALL))
+    stream = fit(run, path)
+    for _ in range(12):
+        next(stream)
+    run.stack.p["by"][0] = np.nan
+    with pytest.raises(NotFiniteError, match=r"at step 13; a lower --learning-rate"):
+        next(stream)
+    saved = Run.restore(path, Corpus("text", text))
+    assert saved.step == 10
+    assert all(np.isfinite(a).all() for a in saved.arrays().values())
+
+
+def test_a_learning_rate_far_too_large_ends_with_a_message(text: str) -> None:
+    with np.errstate(all="ignore"), pytest.raises(NotFiniteError):
+        trained(text, optimizer="sgd", learning_rate=1e38, clip_norm=0, schedule="constant", cell="vanilla")
+
+
+def test_resume_refuses_another_text_and_bare_weights(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    trained(text, path, max_steps=1)
+    with pytest.raises(CheckpointError, match=r"trained on another text than changed is now"):
+        Run.restore(path, Corpus("changed", text + "!"))
+    header, arrays = checkpoint.load(path)
+    checkpoint.save(path, {**header, "kind": "model"}, arrays)
+    with pytest.raises(CheckpointError, match="weights alone"):
+        Run.restore(path, Corpus("text", text))
+
+
+@pytest.mark.parametrize("name", ["best", "last", "memory", "state"])
+def test_resume_refuses_arrays_of_the_wrong_shape(text: str, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "run.npz"
+    trained(text, path, max_steps=1)
+    header, arrays = checkpoint.load(path)
+    for wrong in ({name: arrays[name][..., :-1]}, {name: arrays[name].astype(np.float64)}):
+        checkpoint.save(path, header, {**arrays, **wrong})
+        with pytest.raises(CheckpointError, match="wrong shape or type"):
+            Run.restore(path, Corpus("text", text))
+    checkpoint.save(path, header, {k: a for k, a in arrays.items() if k != name})
+    with pytest.raises(CheckpointError, match=name):
+        Run.restore(path, Corpus("text", text))
+
+
+def test_a_validation_text_of_its_own(text: str) -> None:
+    run = Run(Corpus("text", text), Config(**SMALL), val=Corpus("val", "The king é.\n"))
+    assert len(run.val) == 12
+    assert "é" in run.vocabulary
+    assert len(run.train) == len(text) - 5 * len(text) // 100 - (5 * len(text) % 100 > 0)
+    assert run.corpus["parts"] == {"train": len(run.train), "val": 12, "test": len(text) - len(run.train)}
+
+
+@pytest.mark.parametrize("n", [2, 3, 31, 100, 1000])
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+def test_small_texts_train_and_say_that_they_are_small(text: str, n: int, cell: str) -> None:
+    run = trained(text[:n], cell=cell, batch_size=64, seq_length=64, max_steps=3, eval_every=None)
+    assert run.step == 3
+    assert any("a small text" in note for note in run.notes)
+    assert (run.best_step == 3) == (run.best_loss == math.inf) or n == 1000
+    assert (run.header()["best"]["val_loss"] is None) == (not len(run.val))
+
+
+def test_a_single_symbol_costs_nothing() -> None:
+    run = trained("a" * 10_000, max_steps=2)
+    assert run.best_loss == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cell": "transformer"},
+        {"hidden_size": 0},
+        {"hidden_size": 1.5},
+        {"hidden_size": True},
+        {"dropout": 1.0},
+        {"dropout": float("nan")},
+        {"learning_rate": -1.0},
+        {"learning_rate": float("inf")},
+        {"seed": -1},
+        {"max_steps": 0},
+    ],
+)
+def test_options_outside_their_range(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        Config(**options)
+
+
+def test_rnn_is_vanilla() -> None:
+    assert Config(cell="rnn") == Config(cell="vanilla")
+
+
+# --- It learns what it must. ---
+
+
+def test_hello_is_learned_to_the_floor() -> None:
+    """After "hello" comes "hello": every character is certain, but the first of a text whose state is zero."""
+    run = trained(
+        "hello" * 400, cell="vanilla", hidden_size=24, seq_length=25, batch_size=8, max_steps=400, eval_every=400
+    )
+    assert run.history[-1]["val_loss"] < 0.01
+    ids = run.vocabulary.encode("hello" * 20)
+    nats = score(run.stack, ids, run.vocabulary.encode("o"))
+    assert nats[5:].max() < 0.01
+
+
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+def test_a_markov_chain_is_learned_to_its_entropy(cell: str) -> None:
+    """On a second-order chain of known entropy the loss comes within 3% of it, and no lower than chance allows."""
+    rng = np.random.default_rng(7)
+    V, n = 4, 120_000
+    P = rng.dirichlet(np.full(V, 0.5), (V, V))  # P[a, b, c] = p(c | a b)
+    u, symbols = rng.random(n), np.zeros(n, int)
+    cdf = P.cumsum(-1)
+    for i in range(2, n):
+        symbols[i] = np.searchsorted(cdf[symbols[i - 2], symbols[i - 1]], u[i])
+    text = "".join("abcd"[i] for i in symbols.clip(max=V - 1))
+    run = trained(
+        text, cell=cell, hidden_size=32, seq_length=20, batch_size=32, max_steps=600, learning_rate=0.01, eval_every=200
+    )
+    # the entropy rate: that of the next symbol, over the stationary law of pairs
+    law = np.full((V, V), 1 / V**2)
+    for _ in range(2000):
+        law = np.einsum("ab,abc->bc", law, P)
+    surprise = -np.log(np.where(P > 0, P, 1))
+    entropy = float((law[..., None] * P * surprise).sum())
+    variance = float((law[..., None] * P * surprise**2).sum()) - entropy**2
+    m = len(run.val)
+    assert run.best_loss < 1.03 * entropy
+    assert run.best_loss > entropy - 5 * math.sqrt(variance / m)
+
+
+# --- min-char-rnn, told again, naively. ---
+
+
+def naive(ids: Ids, p: dict[str, Array], n: int, T: int, lr: float) -> tuple[list[float], dict[str, Array]]:
+    """Train as min-char-rnn does: one lane, the sum over T, elements clipped at 5, Adagrad; in float64."""
+    p = {name: a.copy() for name, a in p.items()}
+    m = {name: np.zeros_like(a) for name, a in p.items()}
+    V, H = p["Why"].shape
+    losses, at, h = [], 0, np.zeros(H)
+    for _ in range(n):
+        if at + T >= len(ids):
+            at, h = 0, np.zeros(H)
+        xs, hs, ps, loss = {}, {-1: h}, {}, 0.0
+        for t in range(T):
+            xs[t] = np.zeros(V)
+            xs[t][ids[at + t]] = 1
+            hs[t] = np.tanh(p["Wxh"] @ xs[t] + p["Whh"] @ hs[t - 1] + p["bh"])
+            y = p["Why"] @ hs[t] + p["by"]
+            ps[t] = np.exp(y) / np.exp(y).sum()
+            loss -= math.log(ps[t][ids[at + t + 1]])
+        d = {name: np.zeros_like(a) for name, a in p.items()}
+        dhnext = np.zeros(H)
+        for t in reversed(range(T)):
+            dy = ps[t].copy()
+            dy[ids[at + t + 1]] -= 1
+            d["Why"] += np.outer(dy, hs[t])
+            d["by"] += dy
+            dh = p["Why"].T @ dy + dhnext
+            draw = (1 - hs[t] ** 2) * dh
+            d["bh"] += draw
+            d["Wxh"] += np.outer(draw, xs[t])
+            d["Whh"] += np.outer(draw, hs[t - 1])
+            dhnext = p["Whh"].T @ draw
+        for name in p:
+            d[name] = np.clip(d[name], -5, 5)
+            m[name] += d[name] ** 2
+            p[name] -= lr * d[name] / np.sqrt(m[name] + 1e-8)
+        losses.append(loss)
+        h = hs[T - 1]
+        at += T
+    return losses, p
+
+
+def test_the_vanilla_cell_follows_min_char_rnn() -> None:
+    H, T, n, V = 100, 25, 100, 65
+    rng = np.random.default_rng(0)
+    symbols = "".join(chr(33 + i) for i in range(V))
+    words = ["".join(rng.choice(list(symbols), 5)) for _ in range(12)]
+    text = (symbols + "".join(rng.choice(words, 200)))[:1001]  # two and a half passes, each of 40 whole windows
+    config = Config(
+        cell="vanilla", hidden_size=H, seq_length=T, batch_size=1, optimizer="adagrad", learning_rate=0.01,
+        schedule="constant", clip_norm=0, clip_value=5, max_steps=n, val_fraction=0, test_fraction=0, dtype="float64",
+    )  # fmt: skip
+    run = Run(Corpus("text", text), config)
+    # at min-char-rnn's own rate of .1 the first steps are chaotic: rounding alone grows past any tolerance
+    p: dict[str, Array] = {name: rng.normal(0, 0.01, run.stack.p[f"0.{name}"].shape) for name in ("Wxh", "Whh", "bh")}
+    p |= {name: rng.normal(0, 0.01, run.stack.p[name].shape) for name in ("Why", "by")}
+    p["bh"][:] = p["by"][:] = 0
+    for name, a in p.items():
+        run.stack.p[name if name in ("Why", "by") else f"0.{name}"][:] = a
+
+    # the mean's gradient clips elsewhere than the sum's: min-char-rnn's is the sum
+    losses, wanted = naive(run.vocabulary.encode(text), p, n, T, 0.01)
+    got = [T * step.loss for step in summed_steps(run)]
+    np.testing.assert_allclose(got, losses, rtol=0, atol=1e-10)
+    for name, a in wanted.items():
+        mine = run.stack.p[name if name in ("Why", "by") else f"0.{name}"]
+        np.testing.assert_allclose(mine, a, rtol=0, atol=1e-10)
+    assert losses[0] == pytest.approx(25 * math.log(65), abs=0.05)
+    assert losses[0] - losses[-1] > 1
+
+
+def summed_steps(run: Run) -> Any:
+    """Return the run's steps with min-char-rnn's gradient, that of the sum over the window."""
+    loss_and_grad = run.stack.loss_and_grad
+
+    def summed(*args: Any, **options: Any) -> Any:
+        return loss_and_grad(*args, **{**options, "scale": 1})
+
+    run.stack.loss_and_grad = summed  # type: ignore[method-assign]
+    return steps(run)
