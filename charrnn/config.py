@@ -9,6 +9,9 @@ from typing import Any
 from charrnn.errors import UsageError
 
 
+LEARNING_RATES = {"adam": 6e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
+
+
 def _option(
     default: Any,
     help: str,
@@ -37,7 +40,7 @@ class Config:
     dropout: float = _option(0.0, "Share of each layer's outputs left out at random.", low=0, high=0.99, type=float)
     optimizer: str = _option("adam", "The update rule.", choices=("adam", "rmsprop", "adagrad", "sgd"))
     learning_rate: float | None = _option(
-        None, "At the start [adam .004, rmsprop .002, adagrad .1, sgd 1].", low=0, type=float
+        None, "At the start [adam .006, rmsprop .002, adagrad .1, sgd 1].", low=0, type=float
     )
     schedule: str = _option(
         "cosine", "How it falls towards zero over the run.", choices=("cosine", "linear", "constant")
@@ -56,7 +59,7 @@ class Config:
     dtype: str = _option("float32", "The precision.", choices=("float32", "float64"))
 
     def __post_init__(self) -> None:
-        """Check every value; ``rnn`` becomes ``vanilla``."""
+        """Check every value; ``rnn`` becomes ``vanilla``, the learning rate its optimizer's."""
         for f in dataclasses.fields(self):
             value, m = getattr(self, f.name), f.metadata
             if value is None and f.default is None:
@@ -76,3 +79,5 @@ class Config:
                 raise UsageError(f"{f.name} must be finite")
         if self.cell == "rnn":
             object.__setattr__(self, "cell", "vanilla")
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])

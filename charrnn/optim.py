@@ -44,18 +44,17 @@ def sgd(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
 
 
 class Optimizer(NamedTuple):
-    """An update rule, the rows of memory it needs, and its usual learning rate."""
+    """An update rule, and the rows of memory that it needs."""
 
     update: Callable[[Array, Array, float, int, Array], None]
     rows: int
-    learning_rate: float
 
 
 OPTIMIZERS = {
-    "adam": Optimizer(adam, 2, 4e-3),
-    "rmsprop": Optimizer(rmsprop, 1, 2e-3),
-    "adagrad": Optimizer(adagrad, 1, 1e-1),
-    "sgd": Optimizer(sgd, 0, 1.0),
+    "adam": Optimizer(adam, 2),
+    "rmsprop": Optimizer(rmsprop, 1),
+    "adagrad": Optimizer(adagrad, 1),
+    "sgd": Optimizer(sgd, 0),
 }
 
 

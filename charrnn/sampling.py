@@ -25,7 +25,7 @@ def sample(
 ) -> Iterator[Ids]:
     """Yield the ids that are drawn, (num_samples,) at a time, without end.
 
-    ``prime`` is read first, after the vocabulary's start symbol and from the zero state.
+    ``prime`` is read first, from the zero state; where it is empty, the vocabulary's start symbol is.
     Raises UsageError for a temperature below 0, a top_k below 1, a top_p outside (0, 1] or no samples.
     """
     if not (temp >= 0 and np.isfinite(temp)):
@@ -49,8 +49,7 @@ def _draws(
     top_p: float | None,
     B: int,
 ) -> Iterator[Ids]:
-    start = vocabulary.encode(vocabulary.start)
-    read = start if prime is None else np.concatenate([start, prime])
+    read = vocabulary.encode(vocabulary.start) if prime is None or not len(prime) else prime
     tape, state = stack.tape(1, 1), stack.zero_state(1)
     for x in read:
         state = stack.forward(np.array([[x]]), state, tape)

@@ -17,7 +17,7 @@ from charrnn import checkpoint, ngram
 from charrnn.arrays import Array, Ids
 from charrnn.config import Config
 from charrnn.corpus import Corpus, split
-from charrnn.errors import CheckpointError, NotFiniteError, TextError
+from charrnn.errors import CheckpointError, NotFiniteError, TextError, UsageError
 from charrnn.optim import OPTIMIZERS, SCHEDULES, clip
 from charrnn.sampling import sample
 from charrnn.scoring import WARM_UP, score
@@ -32,6 +32,9 @@ INIT, DROPOUT, SAMPLE = range(3)
 DEFAULT_CHARACTERS = 10_000_000
 SAMPLE_LENGTH, SAMPLE_LINES = 200, 8  # whichever comes first
 SAMPLE_TEMP = 0.8
+
+
+LESS = "a lower --learning-rate or --clip-norm may help"
 
 
 class Step(NamedTuple):
@@ -155,9 +158,9 @@ class Run:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        c = self.config
-        at_start = OPTIMIZERS[c.optimizer].learning_rate if c.learning_rate is None else c.learning_rate
-        return at_start * SCHEDULES[c.schedule](self.step / self.plan["steps"])
+        rate = self.config.learning_rate
+        assert rate is not None
+        return rate * SCHEDULES[self.config.schedule](self.step / self.plan["steps"])
 
     def characters(self, step: int) -> int:
         """Return how many characters are read in the first ``step`` steps."""
@@ -246,8 +249,8 @@ class Run:
             run.test_loss, run.first_loss = header["test_loss"], header["first_loss"]
             run.history, run.samples = header["history"], header["samples"]
             run.threads, run.command = header["threads"], header["command"]
-        except (KeyError, TypeError) as e:
-            raise CheckpointError(f"{path}: damaged: its header lacks {e}") from None
+        except (KeyError, TypeError, UsageError) as e:
+            raise CheckpointError(f"{path}: damaged: {e}") from None
         return run
 
 
@@ -276,8 +279,7 @@ def steps(run: Run) -> Iterator[Step]:
         norm = clip(stack.d.vector, c.clip_norm, c.clip_value)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NotFiniteError(
-                f"the loss is {loss:.4g} and the gradient's norm {norm:.4g} at step {run.step + 1}; "
-                f"a lower --learning-rate or --clip-norm may help"
+                f"the loss is {loss:.4g} and the gradient's norm {norm:.4g} at step {run.step + 1}; {LESS}"
             )
         lr = run.learning_rate
         update(stack.p.vector, stack.d.vector, lr, run.step + 1, run.memory)
@@ -324,7 +326,7 @@ def _evaluation(run: Run, norm: float, lr: float) -> dict[str, Any] | None:
     if len(run.val):
         val_loss = float(score(run.stack, run.val, run.val_context).mean())
         if not math.isfinite(val_loss):
-            raise NotFiniteError(f"the validation loss is {val_loss} at step {run.step}")
+            raise NotFiniteError(f"the validation loss is {val_loss} at step {run.step}; {LESS}")
     if val_loss is None or val_loss < run.best_loss:
         run.best[:] = run.stack.p.vector
         run.best_step = run.step

@@ -75,12 +75,13 @@ def test_same_seed_same_text() -> None:
     assert len(set(text(num_samples=3))) == 3
 
 
-def test_the_prime_is_read_after_the_start_symbol() -> None:
+@pytest.mark.parametrize("prime", ["gfedcba", ""])
+def test_the_prime_is_read_exactly_or_else_the_start_symbol(prime: str) -> None:
     stack, v = stack_and_vocabulary()
-    prime = v.encode("gfedcba")
-    (first,) = next(sample(stack, v, np.random.default_rng(0), prime=prime, temp=0))
-    tape = stack.tape(8, 1)
-    stack.forward(np.concatenate([v.encode("\n"), prime])[:, None], stack.zero_state(1), tape)
+    (first,) = next(sample(stack, v, np.random.default_rng(0), prime=v.encode(prime), temp=0))
+    read = v.encode(prime or "\n")
+    tape = stack.tape(len(read), 1)
+    stack.forward(read[:, None], stack.zero_state(1), tape)
     assert first == tape[-1]["logits"][-1, :, 0].argmax()
 
 

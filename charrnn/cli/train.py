@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from charrnn import checkpoint
 from charrnn.cli.checkpoints import FOLDER
@@ -79,7 +80,7 @@ def train(
         raise UsageError("- stands for standard input, which can be read only once")
     if resume and force:
         raise UsageError("--resume goes on with a run and --force begins anew: give one of them")
-    given = [name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")]
+    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     header: checkpoint.Header = {}
     if resume:
         header = checkpoint.read_header(path)

@@ -1,0 +1,104 @@
+"""Every command and every example of the README and of the help texts runs, as it stands there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from charrnn.cli import main
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SET_UP = 2  # the first two blocks set up and test: they are what brought us here
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S)[SET_UP:]
+
+
+def commands() -> dict[str, click.Command]:
+    return dict(main.commands)
+
+
+def examples(command: click.Command) -> list[str]:
+    """Return the lines of a help text that show the command at work."""
+    return re.findall(r"^  +((?:.* \| )?charrnn .*)$", command.help or "", re.M)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the examples speak of."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "data", folder / "data")
+    shutil.copytree(ROOT / "data", folder / "src")
+    shutil.copy(ROOT / "data" / "kernel.c", folder / "kernel.c")
+    shutil.copy(ROOT / "data" / "play.txt", folder / "corpus.txt")
+    shutil.copy(ROOT / "data" / "play.txt", folder / "draft.txt")
+    shell(folder, "charrnn train data/play.txt")
+    return folder
+
+
+def shell(folder: Path, script: str) -> str:
+    """Run a script with short trainings and ``charrnn`` on the path; return what it wrote to stdout."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("CHARRNN_")}
+    env |= {"CHARRNN_TRAIN_MAX_STEPS": "10", "CHARRNN_TRAIN_HIDDEN_SIZE": "16", "PYTHONPATH": str(ROOT)}
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{script}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_commands_of_the_readme(folder: Path, block: str) -> None:
+    out = shell(folder, block)
+    if "sample" in block and ">" not in block:
+        assert len(out) >= 50
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_examples_of_the_help(folder: Path, name: str) -> None:
+    lines = examples(commands()[name])
+    assert lines
+    for line in lines:
+        # each begins afresh: a run or a file of the same name may be there from another example
+        shell(folder, f"rm -f verse.npz checkpoints/corpus.npz checkpoints/stdin.npz checkpoints/src.npz\n{line}")
+
+
+def test_every_command_and_option_is_explained() -> None:
+    for name, command in commands().items():
+        assert f"charrnn {name}" in README
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, parameter.name
+                if name != "info":
+                    assert any(f"`{flag}`" in README or f"{flag} " in README for flag in parameter.opts), parameter.name
+
+
+def test_every_exit_code_is_explained() -> None:
+    from charrnn.errors import Exit
+
+    codes = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", README, re.M) for code in row.split(",")}
+    assert codes == {int(code) for code in Exit}
+
+
+def test_every_key_of_the_header_is_explained(folder: Path) -> None:
+    from charrnn.checkpoint import read_header
+
+    for key in read_header(folder / "checkpoints" / "play.npz"):
+        assert f"`{key}`" in README, key
+
+
+def test_python_examples(folder: Path) -> None:
+    cells, api = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
+    source = (ROOT / "charrnn" / "cells" / "vanilla.py").read_text()
+    for line in cells.splitlines():  # the recurrence is shown as it stands in its file
+        if line.startswith(" "):
+            assert line in source, line
+    (folder / "example.py").write_text(api)
+    out = shell(folder, f"{sys.executable} example.py")
+    assert re.search(r"\d\.\d{3} nats per character; the oddest is '.'\n$", out)
