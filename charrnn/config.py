@@ -8,7 +8,6 @@ from typing import Any
 
 from charrnn.errors import UsageError
 
-
 LEARNING_RATES = {"adam": 6e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
 
 

@@ -42,10 +42,11 @@ class Stack:
             self.draw(rng)
 
     def draw(self, rng: np.random.Generator) -> None:
-        """Draw the parameters: uniform in ±1/sqrt(H), recurrent products orthogonal, biases as the cell says.
+        """Draw the parameters: weights uniform, recurrent ones orthogonal, biases as the cell says.
 
-        Sources: Glorot and Bengio, 2010, eq. 1, for the uniform; Saxe et al., 2014, for orthogonal matrices, one
-        for each gate. With these the logits are small, so that the first loss lies beside ln V.
+        The weights of the input have variance 1, which is 1 / fan-in (LeCun et al., 1998, eq. 16), since of a one-hot
+        column a single element counts; the others lie within ±1/sqrt(H), so that the logits are small and the first
+        loss lies beside ln V. Orthogonal matrices, one for each gate: Saxe et al., 2014, section 3.
         """
         _, _, H, _ = self.shape
         for name in self.p:
@@ -55,7 +56,7 @@ class Stack:
                     q, r = np.linalg.qr(rng.standard_normal((H, H)))
                     gate[:] = q * np.sign(np.diag(r))  # the sign makes the draw uniform: Mezzadri, 2007
             elif w.ndim == 2:
-                w[:] = rng.uniform(-1, 1, w.shape) / math.sqrt(H)
+                w[:] = rng.uniform(-1, 1, w.shape) * math.sqrt(3 if name == "0.Wxh" else 1 / H)
             elif name.endswith("bh"):
                 self.cell.bias(w)
 

@@ -178,11 +178,13 @@ def test_a_loss_that_is_not_finite(cli: Cli, corpus: Path, tmp_path: Path) -> No
 def test_the_bar_is_for_terminals_only(corpus: Path, tmp_path: Path) -> None:
     if sys.platform == "win32":
         pytest.skip("pseudo-terminals are POSIX's")
+    import fcntl
     import pty
+    import struct
     import termios
 
     leader, follower = pty.openpty()
-    termios.tcsetwinsize(follower, (24, 80))
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     command = [sys.executable, "-m", "charrnn", "train", "corpus.txt", *QUICK]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=follower, env=env) as process:

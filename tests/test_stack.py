@@ -75,7 +75,15 @@ def test_recurrent_products_begin_orthogonal() -> None:
     stack = Stack("gru", V, H, 2, np.float64, np.random.default_rng(0))
     for gate in stack.p["1.Whh"].reshape(-1, H, H):
         np.testing.assert_allclose(gate @ gate.T, np.eye(H), atol=1e-12)
-    assert np.abs(stack.p["0.Wxh"]).max() <= 1 / math.sqrt(H)
+
+
+def test_input_weights_begin_with_variance_one_and_the_others_small() -> None:
+    stack = Stack("gru", 65, 100, 2, np.float64, np.random.default_rng(0))
+    assert stack.p["0.Wxh"].std() == pytest.approx(1, rel=0.02)
+    for name in ("1.Wxh", "Why"):
+        assert 0.099 < np.abs(stack.p[name]).max() <= 0.1
+    assert not stack.p["0.bh"].any()
+    assert not stack.p["by"].any()
 
 
 def test_masks_keep_the_mean_and_leave_out_the_share() -> None:

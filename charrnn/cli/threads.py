@@ -8,17 +8,13 @@ VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
 
 
 def set_threads(wanted: int | None) -> int:
-    """Set the number of threads and return it: what is wanted, or the environment's, or two at most."""
-    if wanted is None:
-        given = next((os.environ[v] for v in VARIABLES if os.environ.get(v, "").isdigit()), None)
-        wanted = int(given) if given else min(2, available())
+    """Set the number of threads and return it: what is wanted, or else the environment's, or one.
+
+    One is the default because it is safe: where other programs want the same cores, two threads that wait for each
+    other can be many times slower than one, and where none do they gain a quarter.
+    """
+    given = next((os.environ[v] for v in VARIABLES if os.environ.get(v, "").isdigit()), "1")
+    threads = wanted or max(1, int(given))
     for variable in VARIABLES:
-        os.environ[variable] = str(wanted)
-    return wanted
-
-
-def available() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere all of them
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        os.environ[variable] = str(threads)
+    return threads

@@ -50,7 +50,11 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--force", is_flag=True, help="Overwrite a run that exists.")
 @click.option("--stop-after", type=click.IntRange(1), help="End this sitting after so many more steps.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what goes wrong.")
-@click.option("--threads", type=click.IntRange(1), help="BLAS threads [2, or fewer where there are fewer cores].")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads of the linear algebra library [1; two gain where nothing else runs].",
+)
 @click.pass_context
 def train(
     ctx: click.Context,
