@@ -35,7 +35,7 @@ def save(path: Path, header: Header, arrays: Mapping[str, Array]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb+") as f:
-            np.savez(f, allow_pickle=False, **arrays)
+            np.savez(f, **dict[str, Any](arrays))
             with zipfile.ZipFile(f, "a") as z:
                 z.writestr(zipfile.ZipInfo(HEADER), json.dumps({"format": FORMAT, **header}, indent=1))
             f.flush()

@@ -8,7 +8,7 @@ from typing import Any
 
 from charrnn.errors import UsageError
 
-LEARNING_RATES = {"adam": 6e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
+LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
 
 
 def _option(
@@ -39,7 +39,7 @@ class Config:
     dropout: float = _option(0.0, "Share of each layer's outputs left out at random.", low=0, high=0.99, type=float)
     optimizer: str = _option("adam", "The update rule.", choices=("adam", "rmsprop", "adagrad", "sgd"))
     learning_rate: float | None = _option(
-        None, "At the start [adam .006, rmsprop .002, adagrad .1, sgd 1].", low=0, type=float
+        None, "At the start [adam .008, rmsprop .002, adagrad .1, sgd 1].", low=0, type=float
     )
     schedule: str = _option(
         "cosine", "How it falls towards zero over the run.", choices=("cosine", "linear", "constant")

@@ -156,7 +156,12 @@ def test_threads_are_kept_by_a_resume(cli: Cli, corpus: Path, tmp_path: Path) ->
     env = {"OPENBLAS_NUM_THREADS": ""}
     cli("train", "corpus.txt", *QUICK, "--threads", "1", "--stop-after", "5", env=env)
     assert checkpoint.read_header(path)["threads"] == 1
-    assert b"; 1 threads" in cli("train", "corpus.txt", "--resume", env={"OPENBLAS_NUM_THREADS": "3"}).stderr
+    env = {"OPENBLAS_NUM_THREADS": "3"}
+    assert b"; 1 threads" in cli("train", "corpus.txt", "--resume", "--stop-after", "2", env=env).stderr
+    assert b"from step 7 on with 2 threads, not 1" in cli("train", "corpus.txt", "--resume", "--threads", "2").stderr
+    h = checkpoint.read_header(path)
+    assert (h["threads"], len(h["notes"])) == (2, 1)
+    assert h["command"].endswith("--threads 1 --stop-after 5")
 
 
 def test_environment_variables_give_defaults(cli: Cli, corpus: Path, tmp_path: Path) -> None:

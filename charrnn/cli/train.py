@@ -107,8 +107,14 @@ def train(
             run.extend(options["max_steps"])
     else:
         run = Run(text, Config(**options), val=val_text)
-    run.threads, run.command = threads, shlex.join(["charrnn", *sys.argv[1:]])
-    if resume and run.finished:
+    if not resume:
+        run.command = shlex.join(["charrnn", *sys.argv[1:]])
+    elif run.threads != threads:
+        run.notes.append(
+            f"from step {run.step:,} on with {threads} threads, not {run.threads}: the last bits may differ"
+        )
+    run.threads = threads
+    if run.finished:
         click.echo(f"{path}: finished at step {run.step}; --max-steps N makes it longer", err=True)
         return
     with Display(run, quiet) as display:
