@@ -139,6 +139,9 @@ def load(path: str | Path, *, last: bool = False) -> Model:
         stack = Stack(*shape, np.dtype(config.dtype))
         if last and "last" not in arrays:
             raise CheckpointError(f"{path}: holds the best weights alone, not the last ones")
+        if last:  # what the header tells of the best weights does not hold for these
+            row = next((row for row in header["history"] if row["step"] == header["step"]), {"val_loss": None})
+            header |= {"best": {"step": header["step"], "val_loss": row["val_loss"]}, "test_loss": None}
         weights = arrays["last" if last else "best"]
     except (KeyError, TypeError, UsageError) as e:
         raise CheckpointError(f"{path}: damaged: {e}") from None

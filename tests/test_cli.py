@@ -124,7 +124,8 @@ def test_stop_and_resume_is_the_run_in_one(cli: Cli, corpus: Path, tmp_path: Pat
     cli("train", "corpus.txt", "-o", "parts.npz", "--resume", "--max-steps", "15")
     plans = checkpoint.read_header(tmp_path / "parts.npz")["plans"]
     assert [plan["steps"] for plan in plans] == [12, 15]
-    cli("train", "corpus.txt", "-o", "parts.npz", "--resume", "--max-steps", "3", rc=2)
+    err = cli("train", "corpus.txt", "-o", "parts.npz", "--resume", "--max-steps", "3", rc=2).stderr.decode()
+    assert err == "charrnn: --max-steps 3: the plan is 15 steps; --stop-after N ends a sitting earlier\n"
 
 
 def test_resume_takes_no_other_options(cli: Cli, run: Path) -> None:

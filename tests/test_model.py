@@ -119,7 +119,10 @@ def test_an_export_holds_the_weights_and_nothing_of_the_run(model: charrnn.Model
 
 def test_last_weights(run: Path) -> None:
     _, arrays = checkpoint.load(run)
-    assert (charrnn.load(run, last=True).stack.p.vector == arrays["last"]).all()
+    model = charrnn.load(run, last=True)
+    assert (model.stack.p.vector == arrays["last"]).all()
+    assert model.header["best"] == {"step": 30, "val_loss": model.header["history"][-1]["val_loss"]}
+    assert model.header["test_loss"] is None  # that of the best weights is not theirs
 
 
 def test_damaged_headers_and_weights(run: Path, tmp_path: Path) -> None:

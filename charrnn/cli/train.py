@@ -101,21 +101,19 @@ def train(
     text, val_text = read(corpus), read([val]) if val else None
     if resume:
         run = Run.restore(path, text, val=val_text)
-        if "max_steps" in given and options["max_steps"] != run.plan["steps"]:
-            if options["max_steps"] <= run.step:
-                raise UsageError(f"--max-steps {options['max_steps']}: the run is at step {run.step} already")
-            run.extend(options["max_steps"])
+        if "max_steps" in given:
+            extend(run, options["max_steps"])
+        if run.threads != threads:
+            run.notes.append(
+                f"from step {run.step:,} on with {threads} threads, not {run.threads}: the last bits may differ"
+            )
     else:
         run = Run(text, Config(**options), val=val_text)
-    if not resume:
         run.command = shlex.join(["charrnn", *sys.argv[1:]])
-    elif run.threads != threads:
-        run.notes.append(
-            f"from step {run.step:,} on with {threads} threads, not {run.threads}: the last bits may differ"
-        )
     run.threads = threads
     if run.finished:
-        click.echo(f"{path}: finished at step {run.step}; --max-steps N makes it longer", err=True)
+        if not quiet:
+            click.echo(f"{path}: finished at step {run.step:,}; --max-steps N makes it longer", err=True)
         return
     with Display(run, quiet) as display:
         display.begin()
@@ -127,6 +125,14 @@ def train(
             display.end(path, corpus, saved)
             raise e
         display.end(path, corpus, run.step)
+
+
+def extend(run: Run, max_steps: int) -> None:
+    planned = run.plan["steps"]
+    if max_steps < planned:
+        raise UsageError(f"--max-steps {max_steps}: the plan is {planned} steps; --stop-after N ends a sitting earlier")
+    if max_steps > planned:
+        run.extend(max_steps)
 
 
 def flag(ctx: click.Context, name: str) -> str:
