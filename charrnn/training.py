@@ -14,7 +14,7 @@ import numpy as np
 
 import charrnn
 from charrnn import checkpoint, ngram
-from charrnn.arrays import Array, Ids
+from charrnn.arrays import Array, Ids, Tape
 from charrnn.config import Config
 from charrnn.corpus import Corpus, split
 from charrnn.errors import CheckpointError, NotFiniteError, TextError, UsageError
@@ -23,7 +23,7 @@ from charrnn.sampling import sample
 from charrnn.scoring import WARM_UP, score
 from charrnn.stack import Stack
 from charrnn.vocabulary import Vocabulary
-from charrnn.windows import Position, lane_length, shrink, windows
+from charrnn.windows import Position, Window, lane_length, shrink, windows
 
 # What a random number is for: each use has its own generator, default_rng([seed, purpose, step]), so that none
 # disturbs another, and the seed and the step are all that a file must keep.
@@ -88,7 +88,7 @@ class Run:
         self.position = Position()
         self.step = 0
         self.seconds = 0.0
-        self.best, self.best_step, self.best_loss = self.stack.p.vector.copy(), 0, math.inf
+        self._best, self._best_step, self.best_loss = self.stack.p.vector.copy(), 0, math.inf
         self.test_loss: float | None = None
         self.first_loss: float | None = None
         self.recent: list[float] = []  # the loss of each step since the last evaluation
@@ -135,10 +135,20 @@ class Run:
             {
                 "from_step": self.step,
                 "steps": steps,
-                "eval_every": c.eval_every or max(1, steps // 20),
-                "sample_every": max(1, steps // 10) if c.sample_every is None else c.sample_every,
+                "eval_every": c.eval_every or math.ceil(steps / 20),
+                "sample_every": math.ceil(steps / 10) if c.sample_every is None else c.sample_every,
             }
         )
+
+    @property
+    def best(self) -> Array:
+        """The weights with the lowest validation loss; the last ones where none has been measured."""
+        return self._best if math.isfinite(self.best_loss) else self.stack.p.vector
+
+    @property
+    def best_step(self) -> int:
+        """The step of the best weights."""
+        return self._best_step if math.isfinite(self.best_loss) else self.step
 
     @property
     def plan(self) -> dict[str, int]:
@@ -235,7 +245,7 @@ class Run:
             run = cls(corpus, Config(**header["config"]), val=val)
             for array, saved in (
                 (run.stack.p.vector, arrays["last"]),
-                (run.best, arrays["best"]),
+                (run._best, arrays["best"]),
                 (run.memory, arrays["memory"]),
                 (run.state, arrays["state"]),
             ):
@@ -243,7 +253,7 @@ class Run:
                     raise CheckpointError(f"{path}: damaged: an array of the wrong shape or type")
                 array[...] = saved
             run.plans, run.step, run.position = header["plans"], header["step"], Position(*header["position"])
-            run.best_step = header["best"]["step"]
+            run._best_step = header["best"]["step"]
             run.best_loss = math.inf if header["best"]["val_loss"] is None else header["best"]["val_loss"]
             run.seconds, run.recent, run.notes = header["seconds"], header["recent"], header["notes"]
             run.test_loss, run.first_loss = header["test_loss"], header["first_loss"]
@@ -261,34 +271,39 @@ def steps(run: Run) -> Iterator[Step]:
     the gradient is not. It is that of the mean loss over the window. At the planned steps the validation part
     is scored and a sample drawn. Raises NotFiniteError before an update that would spoil the weights.
     """
-    c, stack, update = run.config, run.stack, OPTIMIZERS[run.config.optimizer].update
-    whole = stack.tape(run.T, run.B)
+    whole = run.stack.tape(run.T, run.B)
     for window in windows(run.train, run.B, run.T, run.position):
         if run.finished:
             return
-        began = time.perf_counter()
-        T, B = window.xs.shape
-        tape = [part.cut(0, T) for part in whole]
-        state = np.where(window.fresh, 0, run.state)
-        masks = None
-        if c.dropout:
-            rng = np.random.default_rng([c.seed, DROPOUT, run.step])
-            masks = stack.masks(rng, T, B, 1 - c.dropout)
-        nats, state = stack.loss_and_grad(window.xs, window.ys, state, tape, masks=masks, scale=1 / (T * B))
-        loss = float(nats.mean(dtype=np.float64))
-        norm = clip(stack.d.vector, c.clip_norm, c.clip_value)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise NotFiniteError(
-                f"the loss is {loss:.4g} and the gradient's norm {norm:.4g} at step {run.step + 1}; {LESS}"
-            )
-        lr = run.learning_rate
-        update(stack.p.vector, stack.d.vector, lr, run.step + 1, run.memory)
-        run.state, run.position, run.step = state, window.position, run.step + 1
-        run.recent.append(loss)
-        if run.first_loss is None:
-            run.first_loss = loss
-        run.seconds += time.perf_counter() - began
-        yield Step(run.step, T * B, loss, _evaluation(run, norm, lr), _sample(run))
+        yield _step(run, window, whole)
+
+
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # what is not finite is found and told
+def _step(run: Run, window: Window, whole: list[Tape]) -> Step:
+    c, stack = run.config, run.stack
+    began = time.perf_counter()
+    T, B = window.xs.shape
+    tape = [part.cut(0, T) for part in whole]
+    state = np.where(window.fresh, 0, run.state)
+    masks = None
+    if c.dropout:
+        rng = np.random.default_rng([c.seed, DROPOUT, run.step])
+        masks = stack.masks(rng, T, B, 1 - c.dropout)
+    nats, state = stack.loss_and_grad(window.xs, window.ys, state, tape, masks=masks, scale=1 / (T * B))
+    loss = float(nats.mean(dtype=np.float64))
+    norm = clip(stack.d.vector, c.clip_norm, c.clip_value)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise NotFiniteError(
+            f"the loss is {loss:.4g} and the gradient's norm {norm:.4g} at step {run.step + 1}; {LESS}"
+        )
+    lr = run.learning_rate
+    OPTIMIZERS[c.optimizer].update(stack.p.vector, stack.d.vector, lr, run.step + 1, run.memory)
+    run.state, run.position, run.step = state, window.position, run.step + 1
+    run.recent.append(loss)
+    if run.first_loss is None:
+        run.first_loss = loss
+    run.seconds += time.perf_counter() - began
+    return Step(run.step, T * B, loss, _evaluation(run, norm, lr), _sample(run))
 
 
 def fit(run: Run, path: Path | None, stop_after: int | None = None) -> Iterator[Step]:
@@ -299,6 +314,8 @@ def fit(run: Run, path: Path | None, stop_after: int | None = None) -> Iterator[
     """
 
     def save() -> int:
+        if not np.isfinite(run.stack.p.vector).all():
+            raise NotFiniteError(f"a weight is not finite after step {run.step}; {LESS}")
         if path:
             run.save(path)
         return run.step
@@ -327,10 +344,9 @@ def _evaluation(run: Run, norm: float, lr: float) -> dict[str, Any] | None:
         val_loss = float(score(run.stack, run.val, run.val_context).mean())
         if not math.isfinite(val_loss):
             raise NotFiniteError(f"the validation loss is {val_loss} at step {run.step}; {LESS}")
-    if val_loss is None or val_loss < run.best_loss:
-        run.best[:] = run.stack.p.vector
-        run.best_step = run.step
-        run.best_loss = math.inf if val_loss is None else val_loss
+        if val_loss < run.best_loss:
+            run._best[:] = run.stack.p.vector
+            run._best_step, run.best_loss = run.step, val_loss
     row = {
         "step": run.step,
         "epoch": run.epoch,

@@ -66,6 +66,7 @@ def cli(tmp_path: Path) -> Cli:
         )
         assert done.returncode == rc, done.stderr.decode()
         assert b"Traceback" not in done.stderr
+        assert b"Warning" not in done.stderr
         return done
 
     return run

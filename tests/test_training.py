@@ -11,7 +11,7 @@ from charrnn import checkpoint
 from charrnn.arrays import Array, Ids
 from charrnn.config import Config
 from charrnn.corpus import Corpus
-from charrnn.errors import CheckpointError, NotFiniteError, UsageError
+from charrnn.errors import CheckpointError, NotFiniteError, TextError, UsageError
 from charrnn.optim import OPTIMIZERS
 from charrnn.scoring import score
 from charrnn.training import Run, fit, steps
@@ -95,6 +95,15 @@ def test_best_is_the_lowest_validation_loss_and_the_test_loss_is_its(text: str) 
     assert len(run.val) == len(run.test) == 100
 
 
+def test_before_the_first_evaluation_the_last_weights_are_the_best(text: str, tmp_path: Path) -> None:
+    run = Run(Corpus("text", text), Config(**SMALL))
+    for _ in fit(run, tmp_path / "run.npz", stop_after=3):
+        pass
+    header, arrays = checkpoint.load(tmp_path / "run.npz")
+    assert (arrays["best"] == arrays["last"]).all()
+    assert header["best"] == {"step": 3, "val_loss": None}
+
+
 def test_training_loss_of_a_row_is_the_mean_since_the_last(text: str) -> None:
     run = Run(Corpus("text", text), Config(**SMALL))
     losses = []
@@ -157,8 +166,20 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(text: str, tmp_path: 
     assert all(np.isfinite(a).all() for a in saved.arrays().values())
 
 
+def test_weights_that_are_not_finite_reach_no_file(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    run = Run(Corpus("text", text), Config(**{**SMALL, "val_fraction": 0, "test_fraction": 0}))
+    stream = fit(run, path, stop_after=3)
+    for _ in range(3):
+        next(stream)
+    run.stack.p["by"][0] = np.inf
+    with pytest.raises(NotFiniteError, match="a weight is not finite after step 3"):
+        next(stream)
+    assert Run.restore(path, Corpus("text", text)).step == 0
+
+
 def test_a_learning_rate_far_too_large_ends_with_a_message(text: str) -> None:
-    with np.errstate(all="ignore"), pytest.raises(NotFiniteError):
+    with pytest.raises(NotFiniteError):
         trained(text, optimizer="sgd", learning_rate=1e38, clip_norm=0, schedule="constant", cell="vanilla")
 
 
@@ -228,6 +249,11 @@ def test_a_single_symbol_costs_nothing() -> None:
 def test_options_outside_their_range(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         Config(**options)
+
+
+def test_a_text_that_the_other_parts_use_up(text: str) -> None:
+    with pytest.raises(TextError, match="nothing is left to train on"):
+        trained(text[:131], val_fraction=0.5, test_fraction=0.49)
 
 
 def test_rnn_is_vanilla() -> None:

@@ -53,7 +53,7 @@ def version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     blas = build["Build Dependencies"]["blas"]
     click.echo(
         f"charrnn {charrnn.__version__}, Python {platform.python_version()}, NumPy {np.__version__}, "
-        f"{blas['name']} {blas['version']}, {threads} threads, {cpu()}"
+        f"{blas['name']} {blas['version']}, {threads} thread{'s' * (threads > 1)}, {cpu()}"
     )
     ctx.exit()
 

@@ -81,6 +81,8 @@ def sample(
         until=until,
     )
     click.echo(f"charrnn: {path}, seed {seed}", err=True)
+    if unknown == "skip" and (left_out := sum(c not in model.vocabulary for c in prime)):
+        click.echo(f"charrnn: left out {left_out} characters of the prime that the model does not know", err=True)
     echo = "" if no_echo else prime
     out = sys.stdout.buffer
 

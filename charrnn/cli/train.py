@@ -190,7 +190,8 @@ class Display:
         steps = run.plan["steps"]
         self.say(
             f"{c.cell} {c.num_layers}x{c.hidden_size}, {len(run.stack.p.vector):,} parameters; {run.B} lanes, "
-            f"windows of {run.T}; {steps:,} steps, {steps / run.per_epoch:.1f} epochs; {run.threads} threads"
+            f"windows of {run.T}; {steps:,} steps, {steps / run.per_epoch:.1f} epochs; "
+            f"{run.threads} thread{'s' * (run.threads > 1)}"
         )
         for note in run.notes:
             self.say(note)
