@@ -9,8 +9,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["Config", "Model", "load", "train"]
+from charrnn.version import __version__
+
+__all__ = ["Config", "Model", "__version__", "load", "train"]
 
 if TYPE_CHECKING:
     from charrnn.config import Config

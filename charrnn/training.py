@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import charrnn
 from charrnn import checkpoint, ngram
 from charrnn.arrays import Array, Ids, Tape
 from charrnn.config import Config
@@ -22,6 +21,7 @@ from charrnn.optim import OPTIMIZERS, SCHEDULES, clip
 from charrnn.sampling import sample
 from charrnn.scoring import WARM_UP, score
 from charrnn.stack import Stack
+from charrnn.version import __version__
 from charrnn.vocabulary import Vocabulary
 from charrnn.windows import Position, Window, lane_length, shrink, windows
 
@@ -188,7 +188,7 @@ class Run:
         """Return all that is not an array, as JSON can hold it; ``charrnn info --json`` prints it."""
         return {
             "kind": "run",
-            "charrnn": charrnn.__version__,
+            "charrnn": __version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
             "threads": self.threads,
