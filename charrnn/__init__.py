@@ -1,7 +1,7 @@
 """charrnn learns to write, one character at a time, from any text, and then writes more like it.
 
     import charrnn
-    model = charrnn.train(open("corpus.txt").read())
+    model = charrnn.train(open("corpus.txt", encoding="utf-8", newline="").read())
     print("".join(model.sample(500, temp=0.8)))
 
 ``train`` and ``load`` return a ``Model``, which has ``sample`` and ``score``; ``Config`` lists the options.

@@ -36,6 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "data" / "kernel.c", folder / "kernel.c")
     shutil.copy(ROOT / "data" / "play.txt", folder / "corpus.txt")
     shutil.copy(ROOT / "data" / "play.txt", folder / "draft.txt")
+    (folder / "checkpoints").mkdir()
+    shutil.copy(ROOT / "checkpoints" / "example.npz", folder / "checkpoints")
     shell(folder, "charrnn train data/play.txt")
     return folder
 
