@@ -5,10 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import charrnn
 from charrnn import checkpoint
 from charrnn.arrays import Array
+from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, SaveError
+from charrnn.training import Run, fit
+from tests.conftest import ROOT
 
 ARRAYS: dict[str, Array] = {"best": np.arange(6, dtype=np.float32), "state": np.ones((2, 3))}
 
@@ -28,6 +34,41 @@ def test_what_is_saved_is_what_is_loaded(path: Path) -> None:
         assert arrays[name].dtype == a.dtype
         assert (arrays[name] == a).all()
     assert [p.name for p in path.parent.iterdir()] == ["run.npz"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+arrays = st.dictionaries(
+    st.from_regex(r"[a-z]{1,8}", fullmatch=True),
+    st.lists(st.floats(width=32), max_size=5).map(lambda x: np.array(x, np.float32)),
+    max_size=3,
+)
+
+
+@given(header=st.dictionaries(st.text(max_size=5), json_values, max_size=4), arrays=arrays)
+def test_any_header_and_arrays_come_back(
+    tmp_path_factory: pytest.TempPathFactory, header: dict[str, object], arrays: dict[str, Array]
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "run.npz"
+    checkpoint.save(path, {**header, "format": 1}, arrays)
+    got, back = checkpoint.load(path)
+    assert got == {**header, "format": 1}
+    assert back.keys() == arrays.keys()
+    assert all(back[name].tobytes() == a.tobytes() for name, a in arrays.items())
+
+
+@pytest.mark.parametrize("golden", sorted((ROOT / "tests" / "golden").glob("format-*.npz")), ids=lambda p: p.stem)
+def test_files_of_every_format_stay_readable(golden: Path) -> None:
+    """Each is a run on "hello": it still writes it, and goes on."""
+    assert "".join(charrnn.load(golden).sample(4, prime="h", temp=0)) == "ello"
+    run = Run.restore(golden, Corpus("hello", "hello"))
+    assert (run.step, run.finished) == (200, True)
+    run.extend(210)
+    assert [step.step for step in fit(run, None)] == list(range(201, 211))
+    assert "".join(charrnn.load(golden, last=True).sample(4, prime="h", temp=0)) == "ello"
 
 
 def test_the_same_content_gives_the_same_bytes(path: Path) -> None:
