@@ -10,10 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from charrnn.arrays import Array
 
 ROOT = Path(__file__).parent.parent
+
+# a machine may be busy, and a test of correctness must not fail for that
+settings.register_profile("charrnn", deadline=None)
+settings.load_profile("charrnn")
 
 
 def numeric(f: Callable[[], float], a: Array, h: float = 1e-5) -> Array:

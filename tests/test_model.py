@@ -82,7 +82,7 @@ def test_unknown_characters(model: charrnn.Model) -> None:
     assert "".join(skipped) == "".join(model.sample(20, prime="12", seed=0))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(prime=st.text(max_size=20))
 def test_a_prime_in_any_language_is_named_or_left_out(model: charrnn.Model, prime: str) -> None:
     known = "".join(c for c in prime if c in model.vocabulary)
