@@ -46,10 +46,7 @@ def read(paths: Sequence[str]) -> Corpus:
     """
     texts, files, skipped = [], [], []
     for path in paths:
-        if path == "-":
-            texts.append(decode(sys.stdin.buffer.read(), "standard input"))
-            files.append("-")
-        elif Path(path).is_dir():
+        if Path(path).is_dir():
             found = [p for p in sorted(Path(path).rglob("*")) if p.is_file() and not _hidden(p, Path(path))]
             for p in found:
                 data = _bytes(p)
@@ -63,9 +60,18 @@ def read(paths: Sequence[str]) -> Corpus:
             if len(found) == len(skipped):
                 raise TextError(f"{path}: there is no text file in this folder")
         else:
-            texts.append(decode(_bytes(Path(path)), path))
+            texts.append(read_file(path))
             files.append(path)
     return Corpus(name_of(paths), "".join(texts), files, skipped)
+
+
+def read_file(path: str) -> str:
+    """Read one file, or standard input where the path is ``-``. Raises TextError."""
+    if path != "-":
+        return decode(_bytes(Path(path)), path)
+    if sys.stdin is None:  # the shell's <&-
+        raise TextError("standard input is closed")
+    return decode(sys.stdin.buffer.read(), "standard input")
 
 
 def name_of(paths: Sequence[str]) -> str:

@@ -391,6 +391,21 @@ def test_a_full_disk_behind_stdout(run: Path, tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("script", "rc", "message"),
+    [
+        ("train - <&-", 3, "standard input is closed"),
+        ("sample --prime-file - <&-", 3, "standard input is closed"),
+        ("sample >&-", 7, "standard output is closed"),
+    ],
+)
+def test_closed_streams(tmp_path: Path, script: str, rc: int, message: str) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = ["sh", "-c", f"{sys.executable} -m charrnn {script}"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr.decode()) == (rc, f"charrnn: {message}\n")
+
+
 def test_interrupt(corpus: Path, tmp_path: Path) -> None:
     if sys.platform == "win32":
         pytest.skip("signals are POSIX's")
@@ -419,6 +434,9 @@ def test_help(cli: Cli, command: str) -> None:
     args = [command, "--help"] if command else ["--help"]
     out = cli(*args).stdout.decode()
     assert out.startswith("Usage: ")
+    assert "\\b" not in out
+    assert "..." not in out.replace("[ARGS]...", "").replace("CORPUS...", "")  # no summary is cut short
+    assert re.search(r"^ +charrnn \w+", out, re.M)  # examples keep their lines
     assert cli(*[a.replace("--help", "-h") for a in args]).stdout.decode() == out
 
 

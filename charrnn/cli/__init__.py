@@ -22,7 +22,8 @@ class Commands(click.Group):
         """Run the command; turn what goes wrong into one line on stderr and an exit code."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as the shell's >&- leaves it
+                sys.stdout.flush()
         except CharrnnError as e:
             click.echo(f"charrnn: {e}", err=True)
             ctx.exit(e.exit_code)
@@ -80,7 +81,7 @@ def cpu() -> str:
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=version, help="Show the versions.")
 def main() -> None:
-    r"""Learn to write, one character at a time, from any text, and write more like it.
+    """Learn to write, one character at a time, from any text, and write more like it.
 
     \b
       charrnn train corpus.txt
@@ -88,7 +89,7 @@ def main() -> None:
 
     Exit codes: 0 done; 2 usage; 3 the text; 4 the checkpoint; 5 a character that the model does not know;
     6 the loss is not finite; 7 a save failed; 130, 143 interrupted.
-    """
+    """  # noqa: D301
 
 
 for command in (train, sample, info, export):

@@ -16,11 +16,13 @@ from charrnn.errors import UsageError
 @click.option("--last", is_flag=True, help="Take the last weights, not the best.")
 @click.option("--force", is_flag=True, help="Overwrite a file that exists.")
 def export(run: Path, output: Path, half: bool, last: bool, force: bool) -> None:
-    r"""Write the weights, vocabulary and configuration of RUN alone, for passing on.
+    """Write the weights of RUN for passing on.
+
+    The file holds weights, vocabulary and configuration alone.
 
     \b
       charrnn export checkpoints/play.npz -o verse.npz --half
-    """
+    """  # noqa: D301
     from charrnn.model import load
 
     if output.exists() and not force:

@@ -17,12 +17,14 @@ from charrnn.cli.checkpoints import newest
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="The whole header as JSON; the README lists its keys.")
 def info(checkpoint: Path | None, as_json: bool) -> None:
-    r"""Tell what CHECKPOINT holds, by default the newest run in ./checkpoints.
+    """Tell what CHECKPOINT holds.
+
+    Without one the newest run in ./checkpoints is taken, or else the example that comes with charrnn.
 
     \b
       charrnn info
       charrnn info --json checkpoints/play.npz
-    """
+    """  # noqa: D301
     path = checkpoint or newest()
     header = read_header(path)
     click.echo(json.dumps(header, indent=2) if as_json else readable(path, header))

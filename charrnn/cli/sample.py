@@ -10,8 +10,8 @@ import click
 
 from charrnn.cli.checkpoints import newest
 from charrnn.cli.threads import set_threads
-from charrnn.corpus import decode
-from charrnn.errors import TextError, UsageError
+from charrnn.corpus import read_file
+from charrnn.errors import SaveError, UsageError
 
 
 @click.command()
@@ -51,17 +51,21 @@ def sample(
     last: bool,
     unknown: str,
 ) -> None:
-    r"""Write text from CHECKPOINT, by default the newest run in ./checkpoints.
+    """Write text from CHECKPOINT.
+
+    Without one the newest run in ./checkpoints is taken, or else the example that comes with charrnn.
 
     \b
       charrnn sample --temp 0.8 --length 500
-      charrnn sample checkpoints/play.npz --prime 'ROMEO:' --until 'JULIET'
+      charrnn sample checkpoints/play.npz --prime 'ORSELLA:' --until 'MERIEL:'
       head -20 draft.txt | charrnn sample --prime-file - --seed 7
-    """
+    """  # noqa: D301
     if prime_file is not None:
         if prime:
             raise UsageError("--prime and --prime-file are two ways to say the same: give one of them")
-        prime = read_prime(prime_file)
+        prime = read_file(prime_file)
+    if sys.stdout is None:  # the shell's >&-
+        raise SaveError("standard output is closed")
     set_threads(1)  # a vector times a matrix: more threads only wait for each other
 
     from charrnn.model import load
@@ -101,13 +105,3 @@ def sample(
         write("".join(text))
     if sys.stdout.isatty():
         write("\n")
-
-
-def read_prime(name: str) -> str:
-    """Read a prime exactly as it is, line ends and all."""
-    if name == "-":
-        return decode(sys.stdin.buffer.read(), "standard input")
-    try:
-        return decode(Path(name).read_bytes(), name)
-    except OSError as e:
-        raise TextError(f"{name}: {(e.strerror or str(e)).lower()}") from None

@@ -69,7 +69,9 @@ def train(
     threads: int | None,
     **options: Any,
 ) -> None:
-    r"""Train on CORPUS: files, folders of text files, or - for standard input, joined in the order given.
+    """Train a model on CORPUS.
+
+    CORPUS is files, folders of text files, or - for standard input, joined in the order given.
 
     \b
       charrnn train corpus.txt
@@ -78,7 +80,7 @@ def train(
 
     The run is kept in one file; charrnn sample draws from it. Progress goes to standard error. --max-steps with
     --resume makes a finished run longer.
-    """
+    """  # noqa: D301
     path = output or FOLDER / f"{name_of(corpus)}.npz"
     if [*corpus, val].count("-") > 1:
         raise UsageError("- stands for standard input, which can be read only once")
