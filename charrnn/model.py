@@ -132,19 +132,19 @@ def load(path: str | Path, *, last: bool = False) -> Model:
     """
     path = Path(path)
     header, arrays = checkpoint.load(path)
+    if last and "last" not in arrays:
+        raise CheckpointError(f"{path}: holds the best weights alone, not the last ones")
     try:
         config = Config(**header["config"])
         vocabulary = Vocabulary(header["vocabulary"]["symbols"], header["vocabulary"]["start"])
         shape = config.cell, len(vocabulary), config.hidden_size, config.num_layers
         stack = Stack(*shape, np.dtype(config.dtype))
-        if last and "last" not in arrays:
-            raise CheckpointError(f"{path}: holds the best weights alone, not the last ones")
         if last:  # what the header tells of the best weights does not hold for these
             row = next((row for row in header["history"] if row["step"] == header["step"]), {"val_loss": None})
             header |= {"best": {"step": header["step"], "val_loss": row["val_loss"]}, "test_loss": None}
         weights = arrays["last" if last else "best"]
-    except (KeyError, TypeError, UsageError) as e:
-        raise CheckpointError(f"{path}: damaged: {e}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise CheckpointError(f"{path}: damaged: {e!r} in its header") from None
     if weights.shape != stack.p.vector.shape or weights.dtype.kind != "f":
         raise CheckpointError(
             f"{path}: damaged: {weights.dtype} weights of shape {weights.shape}, not {stack.p.vector.shape}"

@@ -260,7 +260,7 @@ class Run:
             run.history, run.samples = header["history"], header["samples"]
             run.threads, run.command = header["threads"], header["command"]
         except (KeyError, TypeError, UsageError) as e:
-            raise CheckpointError(f"{path}: damaged: {e}") from None
+            raise CheckpointError(f"{path}: damaged: {e!r} in its header") from None
         return run
 
 

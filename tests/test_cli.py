@@ -335,6 +335,13 @@ def test_export(cli: Cli, run: Path, tmp_path: Path) -> None:
     assert b"weights alone" in cli("train", "corpus.txt", "-o", "small.npz", "--resume", rc=4).stderr
 
 
+def test_info_of_a_damaged_header(cli: Cli, run: Path) -> None:
+    header, arrays = checkpoint.load(run)
+    for broken in ({}, {**header, "config": 3}, {**header, "best": None}, {**header, "epoch": "x"}):
+        checkpoint.save(run, {"format": 1, **broken}, arrays)
+        assert b"checkpoints/corpus.npz: damaged: " in cli("info", rc=4).stderr
+
+
 # --- what goes wrong ---
 
 

@@ -11,6 +11,7 @@ import click
 
 from charrnn.checkpoint import Header, read_header
 from charrnn.cli.checkpoints import newest
+from charrnn.errors import CheckpointError
 
 
 @click.command()
@@ -27,7 +28,10 @@ def info(checkpoint: Path | None, as_json: bool) -> None:
     """  # noqa: D301
     path = checkpoint or newest()
     header = read_header(path)
-    click.echo(json.dumps(header, indent=2) if as_json else readable(path, header))
+    try:
+        click.echo(json.dumps(header, indent=2) if as_json else readable(path, header))
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise CheckpointError(f"{path}: damaged: {e!r} in its header") from None
 
 
 def readable(path: Path, h: Header) -> str:
@@ -35,7 +39,7 @@ def readable(path: Path, h: Header) -> str:
     c, v = h["config"], h["vocabulary"]
     rows += [
         ("model", f"{c['cell']} {c['num_layers']}x{c['hidden_size']}, {h['parameters']:,} parameters"),
-        ("vocabulary", f"{v['size']} characters: {v['symbols']!r}"),
+        ("vocabulary", f"{v['size']} characters: {v['symbols'][:100]!r}{'...' * (v['size'] > 100)}"),
         ("step", f"{h['step']:,} (epoch {h['epoch']:.2f})"),
     ]
     if h["best"]["val_loss"] is not None:
