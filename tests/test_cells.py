@@ -75,7 +75,7 @@ def test_three_chunks_give_what_the_whole_gives(case: Case) -> None:
         np.testing.assert_allclose(part, dax[a:b], rtol=0, atol=1e-12)
         total += dW
     np.testing.assert_allclose(d, dstate, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(total, dWhh, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(total, dWhh, rtol=0, atol=1e-12)
 
 
 def test_a_batch_gives_what_each_lane_alone_gives(case: Case) -> None:
@@ -92,7 +92,7 @@ def test_a_batch_gives_what_each_lane_alone_gives(case: Case) -> None:
         np.testing.assert_allclose(da, dax[..., [b]], rtol=0, atol=1e-12)
         np.testing.assert_allclose(ds, dstate[..., [b]], rtol=0, atol=1e-12)
         total += dW
-    np.testing.assert_allclose(total, dWhh, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(total, dWhh, rtol=0, atol=1e-12)
 
 
 def test_what_stood_on_the_tape_changes_nothing(case: Case) -> None:
