@@ -37,9 +37,12 @@ class Config:
     seq_length: int = _option(64, "Steps that gradients go back.", low=1, high=2**20)
     batch_size: int = _option(64, "Lanes that are read at once.", low=1, high=2**20)
     dropout: float = _option(0.0, "Share of each layer's outputs left out at random.", low=0, high=0.99, type=float)
-    optimizer: str = _option("adam", "The update rule.", choices=("adam", "rmsprop", "adagrad", "sgd"))
+    optimizer: str = _option("adam", "The update rule.", choices=tuple(LEARNING_RATES))
     learning_rate: float | None = _option(
-        None, "At the start [adam .008, rmsprop .002, adagrad .1, sgd 1].", low=0, type=float
+        None,
+        f"At the start [{', '.join(f'{name} {rate:g}' for name, rate in LEARNING_RATES.items())}].",
+        low=0,
+        type=float,
     )
     schedule: str = _option(
         "cosine", "How it falls towards zero over the run.", choices=("cosine", "linear", "constant")

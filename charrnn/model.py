@@ -91,10 +91,12 @@ class Model:
                     return
 
     def score(self, text: str, *, unknown: str = "error") -> Array:
-        """Return -log p of each character given all before it, in nats, (n,) float64.
+        """Return -log p of each character given those before it, in nats, (n,) float64.
 
-        The first character follows an unprinted newline. With ``unknown="skip"`` characters that the model does
-        not know are left out; otherwise they raise UnknownCharacterError.
+        The first character follows an unprinted newline (the vocabulary's start symbol). A text of 2,000 characters
+        or more is read in several lanes at once, each warmed up by the 200 characters before it. With
+        ``unknown="skip"`` characters that the model does not know are left out; otherwise they raise
+        UnknownCharacterError.
         """
         v = self.vocabulary
         return scoring.score(self.stack, v.encode(text, unknown=unknown), v.encode(v.start))

@@ -32,8 +32,6 @@ INIT, DROPOUT, SAMPLE = range(3)
 DEFAULT_CHARACTERS = 10_000_000
 SAMPLE_LENGTH, SAMPLE_LINES = 200, 8  # whichever comes first
 SAMPLE_TEMP = 0.8
-
-
 LESS = "a lower --learning-rate or --clip-norm may help"
 
 
@@ -71,7 +69,7 @@ class Run:
                 f"a small text: {self.B} lanes and windows of {self.T}, not {c.batch_size} and {c.seq_length}"
             )
         if not len(self.val):
-            self.notes.append("too little text for a validation part: the last weights count as the best")
+            self.notes.append("no validation part: the last weights count as the best")
 
         dtype = np.dtype(c.dtype)
         self.stack = Stack(

@@ -18,15 +18,11 @@ def code_points(text: str) -> Ids:
 class Vocabulary:
     """The symbols that a model knows, sorted; a symbol's id is its place."""
 
-    def __init__(self, symbols: Iterable[str], start: str | None = None) -> None:
-        r"""Hold the distinct characters of ``symbols``.
-
-        ``start`` is what is fed before the first character of a text; without it that is a newline, or the
-        first symbol if there is no newline.
-        """
+    def __init__(self, symbols: Iterable[str], start: str) -> None:
+        """Hold the distinct characters of ``symbols``; ``start`` is fed before the first character of a text."""
         self.symbols = "".join(sorted(set(symbols)))
         self._codes = code_points(self.symbols)
-        self.start = start or ("\n" if "\n" in self.symbols else self.symbols[0])
+        self.start = start
 
     @classmethod
     def of(cls, text: str) -> Vocabulary:

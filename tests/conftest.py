@@ -15,6 +15,8 @@ from hypothesis import settings
 from charrnn.arrays import Array
 
 ROOT = Path(__file__).parent.parent
+CHARRNN = [sys.executable, "-m", "charrnn"]
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 # a machine may be busy, and a test of correctness must not fail for that
 settings.register_profile("charrnn", deadline=None)
@@ -61,11 +63,11 @@ def cli(tmp_path: Path) -> Cli:
         *args: str | Path, stdin: bytes = b"", rc: int = 0, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
-            [sys.executable, "-m", "charrnn", *map(str, args)],
+            [*CHARRNN, *map(str, args)],
             input=stdin,
             capture_output=True,
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            env={**ENV, **(env or {})},
             timeout=120,
             check=False,
         )

@@ -12,7 +12,7 @@ import pytest
 
 import charrnn
 from charrnn import checkpoint
-from tests.conftest import ROOT, Cli
+from tests.conftest import CHARRNN, ENV, ROOT, Cli
 
 QUICK = ("--hidden-size", "12", "--max-steps", "12", "--seq-length", "16", "--batch-size", "8")
 
@@ -191,9 +191,8 @@ def test_the_bar_is_for_terminals_only(corpus: Path, tmp_path: Path) -> None:
 
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [sys.executable, "-m", "charrnn", "train", "corpus.txt", *QUICK]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=follower, env=env) as process:
+    command = [*CHARRNN, "train", "corpus.txt", *QUICK]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=follower, env=ENV) as process:
         os.close(follower)
         shown = b""
         while True:
@@ -273,9 +272,8 @@ def test_unknown_characters_of_the_prime(cli: Cli, run: Path) -> None:
 
 
 def test_a_closed_pipe_ends_it_quietly(cli: Cli, run: Path, tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "charrnn", "sample", "--length", "100000000"]
-    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    command = [*CHARRNN, "sample", "--length", "100000000"]
+    with subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert len(process.stdout.read(100)) == 100  # it comes as it is drawn: all of it would take an hour
@@ -389,10 +387,9 @@ def test_no_checkpoint_at_all_means_the_example(cli: Cli) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
 def test_a_full_disk_behind_stdout(run: Path, tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with Path("/dev/full").open("wb") as full:
-        command = [sys.executable, "-m", "charrnn", "sample"]
-        done = subprocess.run(command, cwd=tmp_path, env=env, stdout=full, stderr=subprocess.PIPE, check=False)
+        command = [*CHARRNN, "sample"]
+        done = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 7
     assert b"standard output: no space left on device" in done.stderr
     assert b"Traceback" not in done.stderr
@@ -407,9 +404,8 @@ def test_a_full_disk_behind_stdout(run: Path, tmp_path: Path) -> None:
     ],
 )
 def test_closed_streams(tmp_path: Path, script: str, rc: int, message: str) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = ["sh", "-c", f"{sys.executable} -m charrnn {script}"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=ENV, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr.decode()) == (rc, f"charrnn: {message}\n")
 
 
@@ -418,9 +414,8 @@ def test_interrupt(corpus: Path, tmp_path: Path) -> None:
         pytest.skip("signals are POSIX's")
     import signal
 
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "charrnn", "train", "corpus.txt", "--eval-every", "5", "--hidden-size", "16"]
-    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE) as process:
+    command = [*CHARRNN, "train", "corpus.txt", "--eval-every", "5", "--hidden-size", "16"]
+    with subprocess.Popen(command, cwd=tmp_path, env=ENV, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(b"step"):
@@ -455,8 +450,7 @@ def test_version_is_one_line(cli: Cli) -> None:
 
 def test_help_starts_without_numpy() -> None:
     code = "import sys, charrnn.cli; sys.exit('numpy' in sys.modules or 'tqdm' in sys.modules)"
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], env=ENV, check=False).returncode == 0
 
 
 def test_completion(cli: Cli) -> None:

@@ -12,7 +12,7 @@ import charrnn
 from charrnn.cli.export import export
 from charrnn.cli.info import info
 from charrnn.cli.sample import sample
-from charrnn.cli.threads import set_threads
+from charrnn.cli.threads import set_threads, told
 from charrnn.cli.train import train
 from charrnn.errors import CharrnnError, Exit
 
@@ -54,7 +54,7 @@ def version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     blas = build["Build Dependencies"]["blas"]
     click.echo(
         f"charrnn {charrnn.__version__}, Python {platform.python_version()}, NumPy {np.__version__}, "
-        f"{blas['name']} {blas['version']}, {threads} thread{'s' * (threads > 1)}, {cpu()}"
+        f"{blas['name']} {blas['version']}, {told(threads)}, {cpu()}"
     )
     ctx.exit()
 

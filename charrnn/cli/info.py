@@ -11,6 +11,7 @@ import click
 
 from charrnn.checkpoint import Header, read_header
 from charrnn.cli.checkpoints import newest
+from charrnn.cli.threads import told
 from charrnn.errors import CheckpointError
 
 
@@ -56,7 +57,7 @@ def readable(path: Path, h: Header) -> str:
             ("corpus", f"{k['name']}: {k['characters']:,} characters, {k['bytes']:,} bytes ({parts})"),
             ("files", ", ".join(k["files"])),
             ("sha256", k["sha256"]),
-            ("time", f"{h['seconds']:.0f} s, {h['threads']} threads"),
+            ("time", f"{h['seconds']:.0f} s, {told(h['threads'])}"),
             ("command", h["command"]),
         ]
         rows += [("note", note) for note in h["notes"]]

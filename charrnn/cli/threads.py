@@ -18,3 +18,8 @@ def set_threads(wanted: int | None) -> int:
     for variable in VARIABLES:
         os.environ[variable] = str(threads)
     return threads
+
+
+def told(threads: int) -> str:
+    """Return the number in words that a line can hold."""
+    return f"{threads} thread{'s' * (threads != 1)}"

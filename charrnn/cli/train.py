@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from charrnn import checkpoint
 from charrnn.cli.checkpoints import FOLDER
-from charrnn.cli.threads import set_threads
+from charrnn.cli.threads import set_threads, told
 from charrnn.config import Config
 from charrnn.corpus import name_of, read
 from charrnn.errors import CharrnnError, UsageError
@@ -32,8 +32,8 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
         m, flags = f.metadata, ["--" + f.name.replace("_", "-")]
         if f.name == "learning_rate":
             flags.append("--lr")
-        kind: Any = click.Choice(m["choices"]) if m["choices"] else m["type"]
-        if not m["choices"] and m["type"] is not str:
+        kind: Any = click.Choice(m["choices"])
+        if not m["choices"]:
             kind = {int: click.IntRange, float: click.FloatRange}[m["type"]](m["low"], m["high"])
         command = click.option(
             *flags, f.name, type=kind, default=f.default, show_default=f.default is not None, help=m["help"]
@@ -107,7 +107,7 @@ def train(
             extend(run, options["max_steps"])
         if run.threads != threads:
             run.notes.append(
-                f"from step {run.step:,} on with {threads} threads, not {run.threads}: the last bits may differ"
+                f"from step {run.step:,} on with {told(threads)}, not {run.threads}: the last bits may differ"
             )
     else:
         run = Run(text, Config(**options), val=val_text)
@@ -193,7 +193,7 @@ class Display:
         self.say(
             f"{c.cell} {c.num_layers}x{c.hidden_size}, {len(run.stack.p.vector):,} parameters; {run.B} lanes, "
             f"windows of {run.T}; {steps:,} steps, {steps / run.per_epoch:.1f} epochs; "
-            f"{run.threads} thread{'s' * (run.threads > 1)}"
+            f"{told(run.threads)}"
         )
         for note in run.notes:
             self.say(note)
