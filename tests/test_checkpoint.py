@@ -77,13 +77,18 @@ def test_the_same_content_gives_the_same_bytes(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("owner", "step"), [(os, "fsync"), (Path, "replace")])
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
+) -> None:
+    """Writing fails, or the last act of all: until then the old file must stand there whole."""
     before = path.read_bytes()
 
-    def fail(_: int) -> None:
+    def fail(*_: object) -> None:
+        assert path.read_bytes() == before
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(owner, step, fail)
     with pytest.raises(SaveError, match=r"run\.npz: could not be saved \(no space left on device\)"):
         checkpoint.save(path, {}, ARRAYS)
     assert path.read_bytes() == before

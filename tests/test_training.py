@@ -82,6 +82,21 @@ def test_sampling_and_evaluating_disturb_nothing(text: str) -> None:
     assert not b.samples
 
 
+def test_every_step_drops_other_units(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(Corpus("text", text), Config(**{**SMALL, "dropout": 0.5}))
+    drawn: list[Array] = []
+    draw = run.stack.masks
+
+    def masks(*args: Any) -> Array:
+        drawn.append(draw(*args))
+        return drawn[-1]
+
+    monkeypatch.setattr(run.stack, "masks", masks)
+    for _ in itertools.islice(steps(run), 5):
+        pass
+    assert len({mask.tobytes() for mask in drawn}) == len(drawn) == 5
+
+
 def test_best_is_the_lowest_validation_loss_and_the_test_loss_is_its(text: str) -> None:
     run = trained(text[:2000], learning_rate=0.3, schedule="constant", max_steps=100, eval_every=5)
     losses = [row["val_loss"] for row in run.history]
