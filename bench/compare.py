@@ -1,0 +1,202 @@
+"""charrnn beside PyTorch and beside the naive algorithm, on this machine: ``python bench/compare.py --help``."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+HERE = Path(__file__).parent
+GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A piece of work, what it is held against, and what to count."""
+
+    title: str
+    work: str
+    cell: str
+    L: int
+    H: int
+    B: int
+    T: int
+    must: float
+    moonshot: float
+    other: str = "torch"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def job(self, **more: Any) -> dict[str, Any]:
+        """Return what a worker is told."""
+        work = "train" if self.work == "memory" else self.work
+        shape = {"cell": self.cell, "L": self.L, "H": self.H, "B": self.B, "T": self.T, "V": 65}
+        return {"work": work, **shape, "options": self.options, **more}
+
+    def operations(self) -> int:
+        """Return the floating-point operations of the products for one character; a one-hot input needs none."""
+        H, V = self.H, 65
+        forward = 2 * (GATES[self.cell] * H * H * (2 * self.L - 1) + V * H)
+        return forward * (3 if self.work == "train" else 1)  # backward: by the input and by the weights
+
+
+ADAGRAD = {"optimizer": "adagrad", "clip_norm": 0, "clip_value": 5}
+ROWS = {
+    "naive": Row(
+        "vanilla 1x100, B=1, T=25, over the naive algorithm", "train", "vanilla", 1, 100, 1, 25, 6, 9, "naive", ADAGRAD
+    ),
+    "vanilla-1": Row("vanilla 1x100, B=1, T=25", "train", "vanilla", 1, 100, 1, 25, 6, 10),
+    "vanilla": Row("vanilla 1x256, B=32, T=64", "train", "vanilla", 1, 256, 32, 64, 1.6, 2.2),
+    "gru": Row("GRU 1x256, B=32, T=64", "train", "gru", 1, 256, 32, 64, 1.5, 2.0),
+    "lstm-2x128": Row("LSTM 2x128, B=50, T=50", "train", "lstm", 2, 128, 50, 50, 0.85, 1.1),
+    "lstm-1x256": Row("LSTM 1x256, B=32, T=64", "train", "lstm", 1, 256, 32, 64, 0.85, 1.1),
+    "lstm-3x512": Row("LSTM 3x512, B=50, T=50", "train", "lstm", 3, 512, 50, 50, 0.95, 1.15),
+    "lstm-1": Row("LSTM 1x128, B=1, T=25", "train", "lstm", 1, 128, 1, 25, 1.3, 1.8),
+    "sample-2x128": Row("sampling one stream, LSTM 2x128", "sample", "lstm", 2, 128, 1, 1, 3.5, 5),
+    "sample-3x512": Row("sampling one stream, LSTM 3x512", "sample", "lstm", 3, 512, 1, 1, 3, 4),
+    "sample-64": Row("sampling 64 streams, LSTM 2x128", "sample", "lstm", 2, 128, 64, 1, 2, 3),
+    "score": Row("scoring a text, LSTM 2x128", "score", "lstm", 2, 128, 64, 64, 1.0, 1.5),
+    "memory": Row("peak memory, LSTM 3x512, B=50, T=50", "memory", "lstm", 3, 512, 50, 50, 1.2, 1.5),
+    "start": Row("start-up: --help, over import torch", "start", "", 0, 0, 0, 0, 10, 15),
+}
+
+
+def environment(threads: int, avx2: bool) -> dict[str, str]:
+    """Return an environment with that many threads, where each library picks its own kernels, or those of AVX2."""
+    prefixes = ("OPENBLAS_", "MKL_", "OMP_", "ONEDNN_", "DNNL_", "ATEN_", "CHARRNN_")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
+    clean |= {f"{name}_NUM_THREADS": str(threads) for name in ("OPENBLAS", "OMP", "MKL")}
+    if avx2:
+        clean |= {"OPENBLAS_CORETYPE": "Haswell", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+        clean |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL"}
+    return clean
+
+
+class Worker:
+    """A process that does one side's work when it is asked to."""
+
+    def __init__(self, python: str, side: str, job: dict[str, Any], env: dict[str, str]) -> None:
+        """Start it."""
+        command = [python, str(HERE / "worker.py"), side, json.dumps(job)]
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, what: object) -> float:
+        """Return its answer to a number of seconds, or to ``memory``."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(what, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise click.ClickException(f"{self.process.args!r} ended")
+        return float(answer)
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.communicate()
+
+
+@contextmanager
+def workers(specs: Iterable[tuple[str, str, dict[str, Any], dict[str, str]]]) -> Iterator[list[Worker]]:
+    """Start a worker for each of (python, side, job, environment), and stop them at the end."""
+    with ExitStack() as stack:
+        started = []
+        for spec in specs:
+            started.append(Worker(*spec))
+            stack.callback(started[-1].stop)
+        yield started
+
+
+def spread(ratios: list[float]) -> str:
+    """Return the median with the range."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def speed(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
+    """Measure a row of characters per second; return a line of the table."""
+    ours = [(sys.executable, "charrnn", row.job(), environment(n, avx2)) for n in (1, 2)]
+    roofs = [(sys.executable, "roof", {}, environment(n, avx2)) for n in (1, 2)]
+    names = ["1 thread"]
+    others = [(sys.executable, "naive", row.job(), environment(1, avx2))]
+    if row.other == "torch":
+        kinds = [(n, kind) for n in (1, 2) for kind in ("one-hot", "embedding")]
+        names = [f"{kind}, {n} thread{'s' * (n > 1)}" for n, kind in kinds]
+        others = [(torch, "torch", row.job(input=kind), environment(n, avx2)) for n, kind in kinds]
+    with workers(ours) as mine, workers(others) as theirs, workers(roofs) as tops:
+        trial = [statistics.median(w.ask(seconds) for _ in range(3)) for w in theirs]
+        best = trial.index(max(trial))
+        rates: list[list[float]] = [[], [], [], [], []]
+        for _ in range(rounds):
+            for rate, worker in zip(rates, [mine[0], theirs[best], mine[1], *tops], strict=True):
+                rate.append(worker.ask(seconds))
+    one, other, two, roof1, roof2 = rates
+    first = [a / b for a, b in zip(one, other, strict=True)]
+    second = [a / b for a, b in zip(two, other, strict=True)]
+    median = statistics.median
+    return (
+        f"| {row.title} | {row.must:g} | {row.moonshot:g} | {spread(first)} | {spread(second)} "
+        f"| {median(one):,.0f}, {median(two):,.0f} | {median(other):,.0f} ({names[best]}) "
+        f"| {median(one) * row.operations() / median(roof1):.0%}, {median(two) * row.operations() / median(roof2):.0%} |"
+    )
+
+
+def memory(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
+    """Measure peak memory after some training; return a line of the table."""
+    ours, others = [], []
+    for _ in range(rounds):
+        specs = [
+            (sys.executable, "charrnn", row.job(), environment(1, avx2)),
+            (torch, "torch", row.job(input="one-hot"), environment(1, avx2)),
+        ]
+        for spec, peaks in zip(specs, (ours, others), strict=True):
+            with workers([spec]) as (worker,):
+                worker.ask(seconds)
+                peaks.append(worker.ask("memory"))
+    ratios = [b / a for a, b in zip(ours, others, strict=True)]
+    return (
+        f"| {row.title} | {row.must:g} | {row.moonshot:g} | {spread(ratios)} | | {statistics.median(ours):,.0f} MB "
+        f"| {statistics.median(others):,.0f} MB | |"
+    )
+
+
+def start(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
+    """Measure how long the two take to start; return a line of the table."""
+    env, ours, others = environment(1, avx2), [], []
+    commands = [str(Path(sys.executable).parent / "charrnn"), "--help"], [torch, "-c", "import torch"]
+    for _ in range(rounds + 1):
+        for command, times in zip(commands, (ours, others), strict=True):
+            began = time.perf_counter()
+            subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=True)
+            times.append(time.perf_counter() - began)
+    ratios = [b / a for a, b in zip(ours, others, strict=True)][1:]  # the first reads the disk
+    return (
+        f"| {row.title} | {row.must:g} | {row.moonshot:g} | {spread(ratios)} | | {statistics.median(ours):.3f} s "
+        f"| {statistics.median(others):.3f} s | |"
+    )
+
+
+@click.command()
+@click.argument("rows", nargs=-1, type=click.Choice([*ROWS]))
+@click.option("--torch", default=sys.executable, help="The Python that has PyTorch.  [default: this one]")
+@click.option("--rounds", default=7, show_default=True, help="How often the sides alternate.")
+@click.option("--seconds", default=1.0, show_default=True, help="How long a side works at a time.")
+@click.option("--avx2", is_flag=True, help="Have both sides use AVX2, as on a machine without AVX-512.")
+def main(rows: tuple[str, ...], torch: str, rounds: int, seconds: float, avx2: bool) -> None:
+    """Measure ROWS of the table, or all of them."""
+    click.echo("| work | must | moonshot | ratio, 1 thread | 2 threads | charrnn | other | of the roof |")
+    click.echo("|---|---|---|---|---|---|---|---|")
+    for name in rows or ROWS:
+        measure = {"memory": memory, "start": start}.get(ROWS[name].work, speed)
+        click.echo(measure(ROWS[name], torch, rounds, seconds, avx2))
+
+
+if __name__ == "__main__":
+    main()

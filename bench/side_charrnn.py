@@ -1,0 +1,71 @@
+"""charrnn's side: ``prepare(job)`` returns a function that does one piece of work and returns its characters."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from charrnn.config import Config
+from charrnn.corpus import Corpus
+from charrnn.sampling import sample
+from charrnn.scoring import score
+from charrnn.stack import Stack
+from charrnn.training import Run, steps
+from charrnn.vocabulary import Vocabulary
+
+NEVER = 10**9
+
+
+def text(vocab_size: int, n: int = 1_000_000) -> str:
+    """Return a text of ``n`` characters, of which the k-th commonest is 1/k as frequent as the commonest (Zipf)."""
+    share = 1 / np.arange(1, vocab_size + 1)
+    drawn = np.random.default_rng(0).choice(vocab_size, n, p=share / share.sum())
+    drawn[:vocab_size] = np.arange(vocab_size)
+    return "".join(map(chr, drawn + 0x4E00))
+
+
+def prepare(job: dict[str, Any]) -> Callable[[], int]:
+    """Make the job ready."""
+    return {"train": train, "sample": draw, "score": read}[job["work"]](job)
+
+
+def train(job: dict[str, Any]) -> Callable[[], int]:
+    """One step of the trainer: a window, forward, backward, clipping, the update."""
+    config = Config(
+        cell=job["cell"],
+        num_layers=job["L"],
+        hidden_size=job["H"],
+        batch_size=job["B"],
+        seq_length=job["T"],
+        max_steps=NEVER,
+        eval_every=NEVER,
+        sample_every=0,
+        val_fraction=0,
+        test_fraction=0,
+        **job.get("options", {}),
+    )
+    run = Run(Corpus("text", text(job["V"])), config)
+    stepping = steps(run)
+    return lambda: next(stepping).characters
+
+
+def stack(job: dict[str, Any]) -> tuple[Stack, Vocabulary]:
+    """Return a model with weights as drawn."""
+    vocabulary = Vocabulary.of(text(job["V"], 10_000))
+    return Stack(job["cell"], job["V"], job["H"], job["L"], rng=np.random.default_rng(0)), vocabulary
+
+
+def draw(job: dict[str, Any]) -> Callable[[], int]:
+    """Draw a hundred characters of B texts."""
+    draws = sample(*stack(job), np.random.default_rng(0), num_samples=job["B"])
+    return lambda: sum(len(ids) for ids in itertools.islice(draws, 100))
+
+
+def read(job: dict[str, Any]) -> Callable[[], int]:
+    """Score a text of 128,000 characters."""
+    model, vocabulary = stack(job)
+    ids = vocabulary.encode(text(job["V"], 128_000))
+    return lambda: len(score(model, ids, ids[:1]))
