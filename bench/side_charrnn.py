@@ -48,6 +48,7 @@ def train(job: dict[str, Any]) -> Callable[[], int]:
         **job.get("options", {}),
     )
     run = Run(Corpus("text", text(job["V"])), config)
+    run.threads = job["threads"]
     stepping = steps(run)
     return lambda: next(stepping).characters
 

@@ -6,22 +6,35 @@ import numpy as np
 
 from charrnn.arrays import Array, Ids
 
+BLOCK = 1 << 17  # numbers worked on at a time: they stay in the cache
 
-def forward(logits: Array, ys: Ids) -> Array:
-    """Return -log p of the targets ``ys`` (T, B), in nats, (T, B); ``logits`` (T, V, B) become p in place."""
-    logits -= logits.max(1, keepdims=True)  # the maximum out first: exp cannot overflow
-    nats = -np.take_along_axis(logits, ys[:, None].clip(min=0), 1)[:, 0]
-    np.exp(logits, out=logits)
-    total = logits.sum(1, keepdims=True)
-    logits /= total
-    nats += np.log(total[:, 0])
+
+def forward(logits: Array, ys: Ids) -> tuple[Array, Array]:
+    """Return -log p of the targets ``ys`` (n,), in nats, (n,), and the sums that turn what is left into p.
+
+    ``logits`` (V, n) become exp(logits - their maximum) in place: p is that divided by the sums (n,).
+    """
+    V, n = logits.shape
+    nats, total = np.empty((2, n), logits.dtype)
+    width = max(1, BLOCK // V)
+    for i in range(0, n, width):
+        block = logits[:, i : i + width]
+        y = ys[i : i + width]
+        block -= block.max(0)  # the maximum out first: exp cannot overflow
+        nats[i : i + width] = -block[np.maximum(y, 0), np.arange(len(y))]
+        np.exp(block, out=block)
+        np.add.reduce(block, axis=0, out=total[i : i + width])
+    nats += np.log(total)
     nats[ys < 0] = 0
-    return nats
+    return nats, total
 
 
-def backward(p: Array, ys: Ids, scale: float) -> Array:
-    """Return ``scale`` times the gradient of the summed loss by the logits: p less 1 at the target, in place."""
-    at = ys[:, None].clip(min=0)
-    np.put_along_axis(p, at, np.take_along_axis(p, at, 1) - 1, 1)
-    p *= scale * (ys >= 0).astype(p.dtype)[:, None]
-    return p
+def backward(e: Array, total: Array, ys: Ids, scale: float) -> Array:
+    """Return ``scale`` times the gradient of the summed loss by the logits: p less 1 at the target, in place.
+
+    ``e`` (V, n) and ``total`` (n,) are what forward left.
+    """
+    each = np.where(ys < 0, 0, scale).astype(e.dtype)
+    e *= each / total
+    e[np.maximum(ys, 0), np.arange(len(ys))] -= each
+    return e

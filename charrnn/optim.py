@@ -1,7 +1,7 @@
 """Update rules, clipping and schedules, all on flat vectors.
 
-An update changes the parameters ``p`` in place, given their gradient ``d``, the learning rate ``lr``, the
-number of the step (from 1) and the optimizer's memory, (k, n) and zero at first, which it changes too.
+An update changes the parameters ``p`` in place, given their gradient ``d``, which it spends, the learning rate
+``lr``, the number of the step (from 1) and the optimizer's memory, (k, n) and zero at first, which it changes too.
 """
 
 from __future__ import annotations
@@ -14,40 +14,63 @@ import numpy as np
 
 from charrnn.arrays import Array
 
+BLOCK = 1 << 15
+
 
 def adam(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
     """Adam: Kingma and Ba, 2015, algorithm 1, in the form at the end of its section 2; beta .9, .999."""
     m, v = memory
-    m += 0.1 * (d - m)
-    v += 0.001 * (d * d - v)
     alpha = lr * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
-    p -= alpha * m / (np.sqrt(v) + 1e-8)
+    d *= 0.1
+    m *= 0.9
+    m += d  # m = .9 m + .1 d
+    d *= d
+    d *= 0.1
+    v *= 0.999
+    v += d  # v = .999 v + .001 d d
+    np.sqrt(v, out=d)
+    d += 1e-8
+    np.divide(m, d, out=d)
+    d *= alpha
+    p -= d  # p = p - alpha m / (sqrt(v) + 1e-8)
 
 
 def rmsprop(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
     """RMSprop: Tieleman and Hinton, 2012, lecture 6.5; decay .95, as in char-rnn."""
     v = memory[0]
-    v += 0.05 * (d * d - v)
-    p -= lr * d / np.sqrt(v + 1e-8)
+    v *= 0.95
+    v += 0.05 * d * d
+    d *= lr
+    d /= np.sqrt(v + 1e-8)
+    p -= d
 
 
 def adagrad(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
     """Adagrad: Duchi et al., 2011, figure 1, diagonal form; as in min-char-rnn."""
     m = memory[0]
     m += d * d
-    p -= lr * d / np.sqrt(m + 1e-8)
+    d *= lr
+    d /= np.sqrt(m + 1e-8)
+    p -= d
 
 
 def sgd(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
     """Stochastic gradient descent: Robbins and Monro, 1951."""
-    p -= lr * d
+    d *= lr
+    p -= d
 
 
 class Optimizer(NamedTuple):
     """An update rule, and the rows of memory that it needs."""
 
-    update: Callable[[Array, Array, float, int, Array], None]
+    rule: Callable[[Array, Array, float, int, Array], None]
     rows: int
+
+    def update(self, p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
+        """Apply the rule, a block at a time: each stays in the cache for all its operations."""
+        for i in range(0, len(p), BLOCK):
+            block = slice(i, i + BLOCK)
+            self.rule(p[block], d[block], lr, step, memory[:, block])
 
 
 OPTIMIZERS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from charrnn import loss
-from charrnn.arrays import Array, Ids
+from charrnn.arrays import Array, Ids, columns
 from charrnn.stack import Stack
 
 WARM_UP = 200  # characters read before the first that counts, in every lane
@@ -41,5 +41,6 @@ def score(stack: Stack, ids: Ids, context: Ids) -> Array:
         state = stack.forward(everything[np.minimum(target - 1, c + n - 1)], state, cut)
         counts = (target >= starts) & (target < ends)
         ys = np.where(counts, everything[np.minimum(target, c + n - 1)], -1)
-        out[target[counts] - c] = loss.forward(cut[-1]["logits"], ys)[counts]
+        nats, _ = loss.forward(columns(cut[-1]["logits"]), ys.ravel())
+        out[target[counts] - c] = nats.reshape(ys.shape)[counts]
     return out

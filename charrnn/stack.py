@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TypeAlias
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from charrnn import affine, loss
-from charrnn.arrays import Array, Flat, Ids, Tape
+from charrnn.arrays import Array, Flat, Ids, Tape, columns, packed
 from charrnn.cells import CELLS
 
 State: TypeAlias = Array  # (L, STATES, H, B)
@@ -38,6 +39,7 @@ class Stack:
         self.num_layers = num_layers
         self.p = Flat(shapes(*self.shape), dtype)
         self.d = self.p.like()
+        self._layers, self._dlayers = self._by_layer(self.p), self._by_layer(self.d)
         if rng is not None:
             self.draw(rng)
 
@@ -60,6 +62,16 @@ class Stack:
             elif name.endswith("bh"):
                 self.cell.bias(w)
 
+    def _by_layer(self, flat: Flat) -> list[tuple[Array, Array, Array]]:
+        return [(flat[f"{l}.Wxh"], flat[f"{l}.Whh"], flat[f"{l}.bh"]) for l in range(self.num_layers)]
+
+    def twin(self) -> Stack:
+        """Return a stack with these very parameters, and gradients of its own."""
+        other = copy.copy(self)
+        other.d = self.p.like()
+        other._dlayers = self._by_layer(other.d)
+        return other
+
     def copy(self, dtype: DTypeLike | None = None) -> Stack:
         """Return a stack with the same parameters, of another dtype if one is given."""
         other = Stack(*self.shape, dtype or self.p.vector.dtype)
@@ -69,40 +81,55 @@ class Stack:
     def zero_state(self, B: int) -> State:
         """Return the state in which a text begins, (L, STATES, H, B)."""
         _, _, H, L = self.shape
-        return np.zeros((L, self.cell.STATES, H, B), self.p.vector.dtype)
+        return np.zeros((L, len(self.cell.STATES), H, B), self.p.vector.dtype)
 
     def tape(self, T: int, B: int) -> list[Tape]:
         """Allocate every buffer of a window: one tape a layer, and one for the output."""
         _, V, H, L = self.shape
-        dtype, G = self.p.vector.dtype, self.cell.GATES
-        tapes = [self.cell.tape(T, H, B, dtype) for _ in range(L)]
+        dtype = self.p.vector.dtype
+        layers = [self.cell.tape(T, H, B, dtype)]
+        layers += [self.cell.tape(T, H, B, dtype, layers[0]) for _ in range(L - 1)]
         ends = {
-            "ax": np.empty((T, G * H, B), dtype),
+            "xs": packed(T, H, B, dtype),  # what a layer reads, or what dropout leaves of it
             "dhs": np.empty((T, H, B), dtype),
-            "logits": np.empty((T, V, B), dtype),
+            "logits": packed(T, V, B, dtype),
         }
-        return [*tapes, Tape(T, ends)]
+        scratch = {
+            "state": np.empty((L, len(self.cell.STATES), H, B), dtype),
+            "Wb": np.empty_like(self.p["0.Wxh"]),
+        }
+        return [*layers, Tape(T, ends, scratch=scratch)]
 
-    def masks(self, rng: np.random.Generator, T: int, B: int, keep: float) -> Array:
-        """Draw dropout's masks (L, T, H, B): 0, or 1 / keep with probability keep.
+    def masks(self, rng: np.random.Generator, T: int, B: int, keep: float, out: Array | None = None) -> Array:
+        """Draw dropout's masks (L, T, H, B): 0, or 1 / keep with probability keep; to ``out`` if given.
 
         They fall on each layer's output, never on the recurrence: Zaremba et al., 2014, eq. 4 to 6.
         """
         _, _, H, L = self.shape
-        drawn = rng.random((L, T, H, B), np.float32) < keep
-        return np.multiply(drawn, 1 / keep, dtype=self.p.vector.dtype)
+        masks: Array = rng.random((L, T, H, B), self.p.vector.dtype.type, out)
+        np.less(masks, keep, out=masks)
+        masks *= 1 / keep
+        return masks
 
     def forward(self, xs: Ids, state: State, tape: list[Tape], masks: Array | None = None) -> State:
         """Run ids ``xs`` (T, B) through the layers; leave the logits (T, V, B) on the last tape."""
-        p, ends = self.p, tape[-1]
-        last = np.empty_like(state)
-        x: Array | Ids = xs
-        for l in range(self.num_layers):
-            ax = affine.forward(p[f"{l}.Wxh"], p[f"{l}.bh"], x, ends["ax"])
-            hs, last[l] = self.cell.forward(p[f"{l}.Whh"], ax, state[l], tape[l])
-            x = hs if masks is None else hs * masks[l]
-        affine.forward(p["Why"], p["by"], x, ends["logits"])
+        ends, last = tape[-1], tape[-1]["state"]
+        for l, (Wxh, Whh, bh) in enumerate(self._layers):
+            ax = tape[l]["a"]
+            if l == 0:
+                affine.forward_ids(Wxh, bh, xs, ends["Wb"], ax)
+            else:
+                affine.forward(Wxh, bh, columns(ends["xs"]), tape[l]["dax"], ax)
+            hs, last[l] = self.cell.forward(Whh, ax, state[l], tape[l])
+            self._masked(hs, masks, l, ends["xs"])
+        affine.forward(self.p["Why"], self.p["by"], columns(ends["xs"]), ends["logits"], ends["logits"])
         return last
+
+    def _masked(self, hs: Array, masks: Array | None, l: int, out: Array) -> None:
+        if masks is None:
+            out[:] = hs
+        else:
+            np.multiply(hs, masks[l], out=out)
 
     def loss_and_grad(
         self,
@@ -119,24 +146,25 @@ class Stack:
         The gradient is that of the summed loss times ``scale``: 1 sums, 1 / (T B) gives the mean. The carried
         state is a constant: gradients end where the window begins.
         """
-        p, d, ends = self.p, self.d, tape[-1]
+        ends, logits, ys = tape[-1], columns(tape[-1]["logits"]), ys.ravel()
         last = self.forward(xs, state, tape, masks)
-        nats = loss.forward(ends["logits"], ys)
+        nats, total = loss.forward(logits, ys)
+        dout = loss.backward(logits, total, ys, scale)
 
-        dlogits = loss.backward(ends["logits"], ys, scale)
-        dhs = ends["dhs"]
-        W, dout = "Why", dlogits
-        dW, db = d["Why"], d["by"]
-        dstate = np.zeros_like(state[0])
+        dhs, dlast = ends["dhs"], np.zeros((len(self.cell.STATES), 1, 1), logits.dtype)
+        W, dW, db = self.p["Why"], self.d["Why"], self.d["by"]
         for l in reversed(range(self.num_layers)):
-            hs = tape[l]["h"][1:]
-            affine.backward(p[W], dW, db, hs if masks is None else hs * masks[l], dout, dhs)
-            if masks is not None:
-                dhs *= masks[l]
-            dout, _ = self.cell.backward(p[f"{l}.Whh"], d[f"{l}.Whh"], dhs, dstate, tape[l])
-            W, dW, db = f"{l}.Wxh", d[f"{l}.Wxh"], d[f"{l}.bh"]
-        affine.backward(p[W], dW, db, xs, dout)
-        return nats, last
+            if l < self.num_layers - 1:  # those of the last layer stand there
+                self._masked(tape[l]["hs"], masks, l, ends["xs"])
+            dx = tape[l]["x"]
+            affine.backward(W, dW, db, columns(ends["xs"]), dout, columns(dx))
+            self._masked(dx, masks, l, dhs)  # the masks again
+            W, Whh, _ = self._layers[l]
+            dW, dWhh, db = self._dlayers[l]
+            dax, _ = self.cell.backward(Whh, dWhh, dhs, dlast, tape[l])
+            dout = columns(dax)
+        affine.backward_ids(dW, db, xs.ravel(), dout, tape[0]["da"].reshape(dout.shape))
+        return nats.reshape(xs.shape), last
 
 
 def shapes(cell: str, vocab_size: int, hidden_size: int, num_layers: int) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charrnn import checkpoint, ngram
-from charrnn.arrays import Array, Ids, Tape
+from charrnn.arrays import Array, Ids
 from charrnn.config import Config
 from charrnn.corpus import Corpus, split
 from charrnn.errors import CheckpointError, NotFiniteError, TextError, UsageError
@@ -21,6 +21,7 @@ from charrnn.optim import OPTIMIZERS, SCHEDULES, clip
 from charrnn.sampling import sample
 from charrnn.scoring import WARM_UP, score
 from charrnn.stack import Stack
+from charrnn.team import Team
 from charrnn.version import __version__
 from charrnn.vocabulary import Vocabulary
 from charrnn.windows import Position, Window, lane_length, shrink, windows
@@ -96,7 +97,7 @@ class Run:
         self.history: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
         self.plans: list[dict[str, int]] = []
-        self.threads, self.command = 0, ""
+        self.threads, self.command = 1, ""
         self._plan()
 
     def _text(self, corpus: Corpus, val: Corpus | None) -> None:
@@ -269,34 +270,34 @@ def steps(run: Run) -> Iterator[Step]:
     the gradient is not. It is that of the mean loss over the window. At the planned steps the validation part
     is scored and a sample drawn. Raises NotFiniteError before an update that would spoil the weights.
     """
-    whole = run.stack.tape(run.T, run.B)
+    team = Team(run.stack, run.T, run.B, run.threads)
+    _, _, H, L = run.stack.shape
+    masks = np.empty((L, run.T, H, run.B), run.stack.p.vector.dtype) if run.config.dropout else None
     for window in windows(run.train, run.B, run.T, run.position):
         if run.finished:
             return
-        yield _step(run, window, whole)
+        yield _step(run, window, team, masks)
 
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")  # what is not finite is found and told
-def _step(run: Run, window: Window, whole: list[Tape]) -> Step:
+def _step(run: Run, window: Window, team: Team, masks: Array | None) -> Step:
     c, stack = run.config, run.stack
     began = time.perf_counter()
     T, B = window.xs.shape
-    tape = [part.cut(0, T) for part in whole]
-    state = np.where(window.fresh, 0, run.state)
-    masks = None
-    if c.dropout:
+    if window.fresh.any():
+        run.state[..., window.fresh] = 0
+    if masks is not None:
         rng = np.random.default_rng([c.seed, DROPOUT, run.step])
-        masks = stack.masks(rng, T, B, 1 - c.dropout)
-    nats, state = stack.loss_and_grad(window.xs, window.ys, state, tape, masks=masks, scale=1 / (T * B))
-    loss = float(nats.mean(dtype=np.float64))
+        masks = stack.masks(rng, T, B, 1 - c.dropout, masks if T == run.T else None)
+    loss = team.loss_and_grad(window.xs, window.ys, run.state, masks)
     norm = clip(stack.d.vector, c.clip_norm, c.clip_value)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise NotFiniteError(
             f"the loss is {loss:.4g} and the gradient's norm {norm:.4g} at step {run.step + 1}; {LESS}"
         )
     lr = run.learning_rate
-    OPTIMIZERS[c.optimizer].update(stack.p.vector, stack.d.vector, lr, run.step + 1, run.memory)
-    run.state, run.position, run.step = state, window.position, run.step + 1
+    team.update(OPTIMIZERS[c.optimizer], lr, run.step + 1, run.memory)
+    run.position, run.step = window.position, run.step + 1
     run.recent.append(loss)
     if run.first_loss is None:
         run.first_loss = loss

@@ -2,45 +2,63 @@ import numpy as np
 import pytest
 
 from charrnn import affine
+from charrnn.arrays import Array, columns, packed
 from charrnn.vocabulary import Vocabulary
 from tests.conftest import assert_close, numeric
 
-T, M, N, B = 4, 3, 6, 5
+T, M, N = 4, 3, 6
 
 
-@pytest.mark.parametrize("ids", [True, False])
-def test_gradients_are_those_of_central_differences(ids: bool) -> None:
-    rng = np.random.default_rng(0)
-    W, b, dout = rng.standard_normal((M, N)), rng.standard_normal(M), rng.standard_normal((T, M, B))
-    # symbol 3 never stands there: its column's gradient must be zero, whatever dW held before
-    xs = rng.choice([0, 1, 2, 4, 5], (T, B)) if ids else rng.standard_normal((T, N, B))
+def forward(W: Array, b: Array, x: Array, B: int) -> Array:
+    out = np.empty((T, M, B))
+    affine.forward(W, b, x, packed(T, M, B, W.dtype), out)
+    return out
+
+
+def test_gradients_are_those_of_central_differences() -> None:
+    rng, B = np.random.default_rng(0), 5
+    W, b, x = rng.standard_normal((M, N)), rng.standard_normal(M), rng.standard_normal((N, T * B))
+    dout = rng.standard_normal((T, M, B))
 
     def loss() -> float:
-        return float((affine.forward(W, b, xs, np.empty((T, M, B))) * dout).sum())
+        return float((forward(W, b, x, B) * dout).sum())
 
-    dW, db = np.full_like(W, np.nan), np.full_like(b, np.nan)
-    dxs = affine.backward(W, dW, db, xs, dout, None if ids else np.empty((T, N, B)))
+    dW, db, dx = (np.full_like(a, np.nan) for a in (W, b, x))
+    affine.backward(W, dW, db, x, columns(dout), dx)
     assert_close(dW, numeric(loss, W))
     assert_close(db, numeric(loss, b))
-    if ids:
-        assert dxs is None
-        assert not dW[:, 3].any()
-    else:
-        assert dxs is not None
-        assert_close(dxs, numeric(loss, xs))
+    assert_close(dx, numeric(loss, x))
 
 
-def test_a_gather_is_the_product_with_one_hot_columns() -> None:
+def test_the_product_may_be_made_in_place() -> None:
+    rng, B = np.random.default_rng(0), 5
+    W, b, x = rng.standard_normal((M, N)), rng.standard_normal(M), rng.standard_normal((N, T * B))
+    out = packed(T, M, B, W.dtype)
+    affine.forward(W, b, x, out, out)
+    assert (out == forward(W, b, x, B)).all()
+
+
+@pytest.mark.parametrize("B", [1, 5])
+@pytest.mark.parametrize("N", [6, affine.FEW, affine.FEW + 1])
+def test_ids_are_one_hot_columns(N: int, B: int) -> None:
     rng = np.random.default_rng(0)
-    v = Vocabulary.of("abcdef")
-    W, b, xs = rng.standard_normal((M, N)), rng.standard_normal(M), rng.integers(0, N, (T, B))
-    one_hot = np.stack([v.one_hot(row).T for row in xs]).astype(np.float64)  # (T, N, B)
-    dout = rng.standard_normal((T, M, B))
+    v = Vocabulary.of("".join(map(chr, range(100, 100 + N))))
+    W, b, dout = rng.standard_normal((M, N)), rng.standard_normal(M), rng.standard_normal((T, M, B))
+    # symbol 3 never stands there: its column's gradient must be zero, whatever dW held before
+    ids = rng.choice([0, 1, 2, 4, 5, N - 1], (T, B))
+    x = v.one_hot(ids.ravel()).T.astype(np.float64)  # (N, T * B)
+    ax = np.empty((T, M, B))
+    affine.forward_ids(W, b, ids, np.empty_like(W), ax)
+    np.testing.assert_allclose(ax, forward(W, b, x, B), rtol=0, atol=1e-12)
+
     results = []
-    for x in (xs, one_hot):
-        dW, db = np.empty_like(W), np.empty_like(b)
-        ax = affine.forward(W, b, x, np.empty((T, M, B)))
-        affine.backward(W, dW, db, x, dout)
-        results.append((ax, dW, db))
-    for gathered, product in zip(*results, strict=True):
-        np.testing.assert_allclose(gathered, product, rtol=0, atol=1e-12)
+    for one_hot in (True, False):
+        dW, db = np.full_like(W, np.nan), np.full_like(b, np.nan)
+        if one_hot:
+            affine.backward(W, dW, db, x, columns(dout), np.empty_like(x))
+        else:
+            affine.backward_ids(dW, db, ids.ravel(), columns(dout).copy(), np.empty((M, T * B)))
+        assert not dW[:, 3].any()
+        results.append((dW, db))
+    for product, sums in zip(*results, strict=True):
+        np.testing.assert_allclose(sums, product, rtol=0, atol=1e-12)

@@ -44,7 +44,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     """A random everything, the carried state and the gradient arriving at the last state included."""
     cell, rng = CELLS[request.param], np.random.default_rng(1)
     r = rng.standard_normal
-    G, S = cell.GATES, cell.STATES
+    G, S = cell.GATES, len(cell.STATES)
     return Case(cell, r((G * H, H)), r((T, G * H, B)), r((S, H, B)), r((T, H, B)), r((S, H, B)))
 
 
@@ -132,7 +132,7 @@ def one_step(name: str, Whh: Array, ax: Array, state: Array) -> Array:
 def test_equations(name: str) -> None:
     rng, cell = np.random.default_rng(2), CELLS[name]
     Whh, ax = rng.standard_normal((cell.GATES * H, H)), rng.standard_normal((T, cell.GATES * H, B))
-    state: Array = rng.standard_normal((cell.STATES, H, B))
+    state: Array = rng.standard_normal((len(cell.STATES), H, B))
     hs, last = cell.forward(Whh, ax, state, cell.tape(T, H, B, np.float64))
     for t in range(T):
         state = one_step(name, Whh, ax[t], state)

@@ -14,7 +14,7 @@ def one_by_one(stack: Stack, ids: np.ndarray) -> np.ndarray:
     tape, state, nats = stack.tape(1, 1), stack.zero_state(1), []
     for x, y in itertools.pairwise(ids):
         state = stack.forward(np.array([[x]]), state, tape)
-        nats.append(loss.forward(tape[-1]["logits"], np.array([[y]]))[0, 0])
+        nats.append(loss.forward(tape[-1]["logits"][0], np.array([y]))[0][0])
     return np.array(nats)
 
 

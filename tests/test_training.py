@@ -88,7 +88,7 @@ def test_every_step_drops_other_units(text: str, monkeypatch: pytest.MonkeyPatch
     draw = run.stack.masks
 
     def masks(*args: Any) -> Array:
-        drawn.append(draw(*args))
+        drawn.append(draw(*args).copy())
         return drawn[-1]
 
     monkeypatch.setattr(run.stack, "masks", masks)

@@ -10,59 +10,106 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from charrnn.arrays import Array, Tape, columns, sigmoid
+from charrnn.arrays import Array, Tape, columns, packed, sigmoid
 
-GATES, STATES = 3, 1
+GATES, STATES = 3, ("h",)
+STEP = "hprev", "Whzr h", "Whn rh", "zr", "z", "r", "n", "rh", "n-h", "hs"
 
 
 def bias(bh: Array) -> None:
     """Leave the bias at zero."""
 
 
-def tape(T: int, H: int, B: int, dtype: DTypeLike) -> Tape:
-    """Allocate what one window keeps: h, with the state before the window in its first row, the gates, da."""
-    return Tape(
-        T,
-        {
-            "h": np.empty((T + 1, H, B), dtype),
-            "rh": np.empty((T, H, B), dtype),  # r h'
-            "a": np.empty((T, 3 * H, B), dtype),  # z r n, after the nonlinearity
-            "da": np.empty((T, 3 * H, B), dtype),  # before it
-        },
-    )
+def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) -> Tape:
+    """Allocate what one window needs: h, with the state before the window in its first row, the gates, da."""
+    h = np.empty((T + 1, H, B), dtype)
+    a = np.empty((T, 3 * H, B), dtype)  # z r n, after the nonlinearity
+    rh, n_h = np.empty((2, T, H, B), dtype)  # r h' and n - h'
+    kept = {"h": h, "hprev": h[:-1], "hs": h[1:], "rh": rh, "n-h": n_h, "a": a, "zr": a[:, : 2 * H]}
+    kept |= zip("zrn", np.split(a, 3, axis=1), strict=True)
+    if lower:
+        return Tape(T, kept, lower.work, lower.scratch)
+    da = np.empty((T, 3 * H, B), dtype)  # before the nonlinearity
+    work = {"da": da, "dzr": da[:, : 2 * H], "1-z": np.empty((T, H, B), dtype)}
+    work |= zip(("dz", "dr", "dn"), np.split(da, 3, axis=1), strict=True)
+    work |= {"dax": packed(T, 3 * H, B, dtype), "x": packed(T, H, B, dtype)}
+    dstate, Whhh = np.empty((1, H, B), dtype), np.empty((3 * H, B), dtype)
+    scratch = {"Whzr h": Whhh[: 2 * H], "Whn rh": Whhh[2 * H :], "dhnext": dstate[0], "dstate": dstate}
+    scratch |= {"dh": np.empty((H, B), dtype), "drh": np.empty((H, B), dtype)}
+    return Tape(T, kept, work, scratch)
+
+
+def step(
+    Whh: Array,
+    ax: Array,
+    hprev: Array,
+    Whzrh: Array,
+    Whnrh: Array,
+    zr: Array,
+    z: Array,
+    r: Array,
+    n: Array,
+    rh: Array,
+    n_h: Array,
+    h: Array,
+) -> None:
+    """Write the gates z, r and n, then r h', n - h' and h."""
+    n_zr = len(zr)
+    np.dot(Whh[:n_zr], hprev, out=Whzrh)
+    np.add(ax[:n_zr], Whzrh, out=zr)
+    sigmoid(zr)
+    np.multiply(r, hprev, out=rh)
+    np.dot(Whh[n_zr:], rh, out=Whnrh)
+    np.add(ax[n_zr:], Whnrh, out=n)
+    np.tanh(n, out=n)
+    np.subtract(n, hprev, out=n_h)
+    np.multiply(z, n_h, out=h)
+    h += hprev  # h = h' + z (n - h'), which is (1 - z) h' + z n
 
 
 def forward(Whh: Array, ax: Array, state: Array, tape: Tape) -> tuple[Array, Array]:
     """Run over ax = Wxh x + bh for every step; return hs and the last state."""
-    hs, hprev, rh, a = tape["h"][1:], tape["h"][:-1], tape["rh"], tape["a"]
-    H = hs.shape[1]
-    Whzr, Whn = Whh[: 2 * H], Whh[2 * H :]
-    hprev[0] = state[0]
-    for t in range(len(ax)):
-        zr, z, r, n = a[t, : 2 * H], a[t, :H], a[t, H : 2 * H], a[t, 2 * H :]
-        np.add(ax[t, : 2 * H], Whzr @ hprev[t], out=zr)
-        sigmoid(zr)
-        np.multiply(r, hprev[t], out=rh[t])
-        np.tanh(ax[t, 2 * H :] + Whn @ rh[t], out=n)
-        np.add(hprev[t], z * (n - hprev[t]), out=hs[t])  # (1 - z) h' + z n
-    return hs, hs[-1:].copy()
+    h = tape["h"]
+    h[0] = state[0]
+    for x, views in zip(ax, tape.steps(*STEP), strict=True):
+        step(Whh, x, *views)
+    return h[1:], h[-1:]
 
 
 def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape) -> tuple[Array, Array]:
     """Write dWhh; return dax and the gradient of the first state."""
-    hprev, rh, a, da = tape["h"][:-1], tape["rh"], tape["a"], tape["da"]
-    H = hprev.shape[1]
+    _slopes(tape)
+    tape["dstate"][:] = dstate
+    H = dhs.shape[1]
     Whzr, Whn = Whh[: 2 * H], Whh[2 * H :]
-    dhnext = dstate[0]
-    for t in reversed(range(len(dhs))):
-        z, r, n = a[t, :H], a[t, H : 2 * H], a[t, 2 * H :]
-        dzr, dz, dr, dn = da[t, : 2 * H], da[t, :H], da[t, H : 2 * H], da[t, 2 * H :]
-        dh = dhs[t] + dhnext  # backprop into h
-        np.multiply(dh * z, 1 - n * n, out=dn)  # through tanh
-        np.multiply(dh * (n - hprev[t]), z * (1 - z), out=dz)  # through sigmoid
-        drh = Whn.T @ dn
-        np.multiply(drh * hprev[t], r * (1 - r), out=dr)
-        dhnext = dh * (1 - z) + drh * r + Whzr.T @ dzr
-    np.matmul(columns(da[:, : 2 * H]), columns(hprev).T, out=dWhh[: 2 * H])  # all steps, one product
-    np.matmul(columns(da[:, 2 * H :]), columns(rh).T, out=dWhh[2 * H :])
-    return da, dhnext[None]
+    steps = tape.steps("dh", "dhnext", "drh", "dz", "dn", "dr", "dzr", "r", "1-z")
+    for dhs_t, (dh, dhnext, drh, dz, dn, dr, dzr, r, keep) in zip(dhs[::-1], reversed(steps), strict=True):
+        np.add(dhs_t, dhnext, out=dh)  # backprop into h
+        dz *= dh
+        dn *= dh
+        np.dot(Whn.T, dn, out=drh)  # into r h'
+        dr *= drh
+        np.dot(Whzr.T, dzr, out=dhnext)
+        drh *= r
+        dhnext += drh
+        dh *= keep
+        dhnext += dh
+    dax, x = tape["dax"], tape["x"]
+    dax[:], x[:] = tape["da"], tape["hprev"]
+    np.matmul(columns(dax[:, : 2 * H]), columns(x).T, out=dWhh[: 2 * H])  # all steps, one product
+    x[:] = tape["rh"]
+    np.matmul(columns(dax[:, 2 * H :]), columns(x).T, out=dWhh[2 * H :])
+    return dax, tape["dstate"]
+
+
+def _slopes(tape: Tape) -> None:
+    """Write to da what backward multiplies by dh and drh: that waits for no later step, so all go at once."""
+    z, r, n, dz, dr, dn, keep = (tape[name] for name in ("z", "r", "n", "dz", "dr", "dn", "1-z"))
+    np.subtract(1, z, out=keep)
+    np.multiply(z, keep, out=dz)  # through the sigmoids
+    dz *= tape["n-h"]
+    np.subtract(1, r, out=dr)
+    dr *= tape["rh"]
+    np.multiply(n, n, out=dn)  # through tanh
+    np.subtract(1, dn, out=dn)
+    dn *= z

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from charrnn.arrays import Array, Tape, columns, sigmoid
+from charrnn.arrays import HALF, Array, Tape, columns, packed
 
-GATES, STATES = 4, 2
+GATES, STATES = 4, ("h", "c")
+STEP = "hprev", "cprev", "Whh h", "a", "ifo", "i", "f", "o", "g", "cs", "tanhc", "hs"
 
 
 def bias(bh: Array) -> None:
@@ -20,52 +21,98 @@ def bias(bh: Array) -> None:
     bh[H : 2 * H] = 1
 
 
-def tape(T: int, H: int, B: int, dtype: DTypeLike) -> Tape:
-    """Allocate what one window keeps: h and c, with the state before it in their first rows, the gates, da."""
-    return Tape(
-        T,
-        {
-            "h": np.empty((T + 1, H, B), dtype),
-            "c": np.empty((T + 1, H, B), dtype),
-            "tanhc": np.empty((T, H, B), dtype),
-            "a": np.empty((T, 4 * H, B), dtype),  # i f o g, after the nonlinearity
-            "da": np.empty((T, 4 * H, B), dtype),  # before it
-        },
-    )
+def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) -> Tape:
+    """Allocate what one window needs: h and c, with the state before it in their first rows, the gates, da."""
+    h, c = np.empty((2, T + 1, H, B), dtype)
+    a = np.empty((T, 4 * H, B), dtype)  # i f o g, after the nonlinearity
+    kept = {"h": h, "hprev": h[:-1], "hs": h[1:], "c": c, "cprev": c[:-1], "cs": c[1:]}
+    kept |= {"tanhc": np.empty((T, H, B), dtype), "a": a, "ifo": a[:, : 3 * H]}
+    kept |= zip("ifog", np.split(a, 4, axis=1), strict=True)
+    if lower:
+        return Tape(T, kept, lower.work, lower.scratch)
+    da = np.empty((T, 4 * H, B), dtype)  # before the nonlinearity
+    work = {"da": da, "difo": da[:, : 3 * H], "dc": np.empty((T, H, B), dtype)}
+    work |= zip(("di", "df", "do", "dg"), np.split(da, 4, axis=1), strict=True)
+    work |= {"dax": packed(T, 4 * H, B, dtype), "x": packed(T, H, B, dtype)}
+    dstate = np.empty((2, H, B), dtype)
+    scratch = {"Whh h": np.empty((4 * H, B), dtype), "dh": np.empty((H, B), dtype)}
+    scratch |= {"dhnext": dstate[0], "dcnext": dstate[1], "dstate": dstate, "last": np.empty((2, H, B), dtype)}
+    return Tape(T, kept, work, scratch)
+
+
+def step(
+    Whh: Array,
+    ax: Array,
+    hprev: Array,
+    cprev: Array,
+    Whhh: Array,
+    a: Array,
+    ifo: Array,
+    i: Array,
+    f: Array,
+    o: Array,
+    g: Array,
+    c: Array,
+    tanhc: Array,
+    h: Array,
+) -> None:
+    """Write the gates a = (i, f, o, g), then c, tanh(c) and h."""
+    np.dot(Whh, hprev, out=Whhh)
+    np.add(ax, Whhh, out=a)
+    ifo *= HALF
+    np.tanh(a, out=a)  # all four at once, since sigmoid(a) = (1 + tanh(a / 2)) / 2
+    ifo *= HALF
+    ifo += HALF
+    np.multiply(f, cprev, out=c)
+    np.multiply(i, g, out=h)
+    c += h  # c = f c' + i g
+    np.tanh(c, out=tanhc)
+    np.multiply(o, tanhc, out=h)  # h = o tanh(c)
 
 
 def forward(Whh: Array, ax: Array, state: Array, tape: Tape) -> tuple[Array, Array]:
     """Run over ax = Wxh x + bh for every step; return hs and the last state."""
-    hs, hprev, cs, cprev = tape["h"][1:], tape["h"][:-1], tape["c"][1:], tape["c"][:-1]
-    tanhc, a = tape["tanhc"], tape["a"]
-    H = hs.shape[1]
-    hprev[0], cprev[0] = state
-    for t in range(len(ax)):
-        ifo, (i, f, o, g) = a[t, : 3 * H], a[t].reshape(4, H, -1)
-        np.add(ax[t], Whh @ hprev[t], out=a[t])
-        sigmoid(ifo)
-        np.tanh(g, out=g)
-        np.add(f * cprev[t], i * g, out=cs[t])
-        np.tanh(cs[t], out=tanhc[t])
-        np.multiply(o, tanhc[t], out=hs[t])
-    return hs, np.stack([hs[-1], cs[-1]])
+    h, c, last = tape["h"], tape["c"], tape["last"]
+    h[0], c[0] = state
+    for x, views in zip(ax, tape.steps(*STEP), strict=True):
+        step(Whh, x, *views)
+    last[0], last[1] = h[-1], c[-1]
+    return h[1:], last
 
 
 def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape) -> tuple[Array, Array]:
     """Write dWhh; return dax and the gradient of the first state."""
-    hprev, cprev, tanhc, a, da = tape["h"][:-1], tape["c"][:-1], tape["tanhc"], tape["a"], tape["da"]
-    H = hprev.shape[1]
-    dhnext, dcnext = dstate
-    for t in reversed(range(len(dhs))):
-        i, f, o, g = a[t].reshape(4, H, -1)
-        di, df, do, dg = da[t].reshape(4, H, -1)
-        dh = dhs[t] + dhnext  # backprop into h
-        dc = dh * o * (1 - tanhc[t] * tanhc[t]) + dcnext  # through tanh, into c
-        np.multiply(dh * tanhc[t], o * (1 - o), out=do)  # through the sigmoids
-        np.multiply(dc * cprev[t], f * (1 - f), out=df)
-        np.multiply(dc * g, i * (1 - i), out=di)
-        np.multiply(dc * i, 1 - g * g, out=dg)  # through tanh
-        dcnext = dc * f
-        dhnext = Whh.T @ da[t]
-    np.matmul(columns(da), columns(hprev).T, out=dWhh)  # all steps, one product
-    return da, np.stack([dhnext, dcnext])
+    _slopes(tape)
+    tape["dstate"][:] = dstate
+    steps = tape.steps("dh", "dhnext", "dcnext", "dc", "do", "di", "df", "dg", "f", "da")
+    for dhs_t, (dh, dhnext, dcnext, dc, do, di, df, dg, f, da) in zip(dhs[::-1], reversed(steps), strict=True):
+        np.add(dhs_t, dhnext, out=dh)  # backprop into h
+        do *= dh
+        dc *= dh
+        dc += dcnext  # into c
+        di *= dc
+        df *= dc
+        dg *= dc
+        np.multiply(dc, f, out=dcnext)
+        np.dot(Whh.T, da, out=dhnext)
+    dax, x = tape["dax"], tape["x"]
+    dax[:], x[:] = tape["da"], tape["hprev"]
+    np.matmul(columns(dax), columns(x).T, out=dWhh)  # all steps, one product
+    return dax, tape["dstate"]
+
+
+def _slopes(tape: Tape) -> None:
+    """Write to da and dc what backward multiplies by dh and dc: that waits for no later step, so all go at once."""
+    ifo, i, o, g, tanhc = (tape[name] for name in ("ifo", "i", "o", "g", "tanhc"))
+    difo, di, df, do, dg, dc = (tape[name] for name in ("difo", "di", "df", "do", "dg", "dc"))
+    np.subtract(1, ifo, out=difo)  # through the sigmoids
+    difo *= ifo
+    di *= g
+    df *= tape["cprev"]
+    do *= tanhc
+    np.multiply(g, g, out=dg)  # through tanh
+    np.subtract(1, dg, out=dg)
+    dg *= i
+    np.multiply(tanhc, tanhc, out=dc)
+    np.subtract(1, dc, out=dc)
+    dc *= o

@@ -9,36 +9,54 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from charrnn.arrays import Array, Tape, columns
+from charrnn.arrays import Array, Tape, columns, packed
 
-GATES, STATES = 1, 1
+GATES, STATES = 1, ("h",)
+STEP = "hprev", "Whh h", "hs"
 
 
 def bias(bh: Array) -> None:
     """Leave the bias at zero."""
 
 
-def tape(T: int, H: int, B: int, dtype: DTypeLike) -> Tape:
-    """Allocate what one window keeps: h, with the state before the window in its first row, and da."""
-    return Tape(T, {"h": np.empty((T + 1, H, B), dtype), "da": np.empty((T, H, B), dtype)})
+def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) -> Tape:
+    """Allocate what one window needs: h, with the state before the window in its first row, and da."""
+    h = np.empty((T + 1, H, B), dtype)
+    kept = {"h": h, "hprev": h[:-1], "hs": h[1:], "a": h[1:]}
+    if lower:
+        return Tape(T, kept, lower.work, lower.scratch)
+    work = {"da": np.empty((T, H, B), dtype), "dax": packed(T, H, B, dtype), "x": packed(T, H, B, dtype)}
+    dstate = np.empty((1, H, B), dtype)
+    scratch = {"Whh h": np.empty((H, B), dtype), "dh": np.empty((H, B), dtype), "dhnext": dstate[0], "dstate": dstate}
+    return Tape(T, kept, work, scratch)
+
+
+def step(Whh: Array, ax: Array, hprev: Array, Whhh: Array, h: Array) -> None:
+    """Write h."""
+    np.dot(Whh, hprev, out=Whhh)
+    np.add(ax, Whhh, out=h)
+    np.tanh(h, out=h)  # h = tanh(Wxh x + Whh h' + bh)
 
 
 def forward(Whh: Array, ax: Array, state: Array, tape: Tape) -> tuple[Array, Array]:
     """Run over ax = Wxh x + bh for every step; return hs and the last state."""
-    hs, hprev = tape["h"][1:], tape["h"][:-1]
-    hprev[0] = state[0]
-    for t in range(len(ax)):
-        np.tanh(ax[t] + Whh @ hprev[t], out=hs[t])
-    return hs, hs[-1:].copy()
+    h = tape["h"]
+    h[0] = state[0]
+    for x, views in zip(ax, tape.steps(*STEP), strict=True):
+        step(Whh, x, *views)
+    return h[1:], h[-1:]
 
 
 def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape) -> tuple[Array, Array]:
     """Write dWhh; return dax and the gradient of the first state."""
-    hs, hprev, da = tape["h"][1:], tape["h"][:-1], tape["da"]
-    dhnext = dstate[0]
-    for t in reversed(range(len(dhs))):
-        dh = dhs[t] + dhnext  # backprop into h
-        np.multiply(1 - hs[t] * hs[t], dh, out=da[t])  # through tanh
-        dhnext = Whh.T @ da[t]
-    np.matmul(columns(da), columns(hprev).T, out=dWhh)  # all steps, one product
-    return da, dhnext[None]
+    hs, da, dax, x = tape["hs"], tape["da"], tape["dax"], tape["x"]
+    np.multiply(hs, hs, out=da)  # through tanh, 1 - h h: for all steps at once
+    np.subtract(1, da, out=da)
+    tape["dstate"][:] = dstate
+    for dhs_t, (da_t, dh, dhnext) in zip(dhs[::-1], reversed(tape.steps("da", "dh", "dhnext")), strict=True):
+        np.add(dhs_t, dhnext, out=dh)  # backprop into h
+        da_t *= dh
+        np.dot(Whh.T, da_t, out=dhnext)
+    dax[:], x[:] = da, tape["hprev"]
+    np.matmul(columns(dax), columns(x).T, out=dWhh)  # all steps, one product
+    return dax, tape["dstate"]

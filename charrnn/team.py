@@ -1,0 +1,91 @@
+"""The lanes of a batch shared out among threads: each has its own, and gradients of its own, which are then added.
+
+The linear algebra library stays at one thread. Its own threads share out single products, and meet twice in every
+step of a window; these meet twice in a window. NumPy lets go of the interpreter while it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from charrnn.arrays import Array, Ids, Tape
+from charrnn.optim import Optimizer
+from charrnn.stack import Stack, State
+
+R = TypeVar("R")
+
+
+class Member(NamedTuple):
+    """A thread's lanes, its share of the parameters to update, its gradients and its tape."""
+
+    lanes: slice
+    share: slice
+    stack: Stack
+    tape: list[Tape]
+
+
+class Team:
+    """Computes gradients and updates of one stack, in windows of T steps and B lanes at most."""
+
+    def __init__(self, stack: Stack, T: int, B: int, threads: int) -> None:
+        """Share out B lanes among ``threads`` threads, or B if there are fewer lanes."""
+        n, size = min(threads, B), len(stack.p.vector)
+        self.members = [
+            Member(
+                slice(B * k // n, B * (k + 1) // n),
+                slice(size * k // n, size * (k + 1) // n),
+                stack.twin() if k else stack,
+                stack.tape(T, B * (k + 1) // n - B * k // n),
+            )
+            for k in range(n)
+        ]
+        self._pool = ThreadPoolExecutor(n - 1) if n > 1 else None
+
+    def _each(self, work: Callable[[Member], R]) -> list[R]:
+        """Return what ``work`` returns for every member; the first one's is done by this thread itself."""
+        first, *others = self.members
+        waiting = [self._pool.submit(_quietly, work, member) for member in others] if self._pool else []
+        return [work(first), *(future.result() for future in waiting)]
+
+    def loss_and_grad(self, xs: Ids, ys: Ids, state: State, masks: Array | None = None) -> float:
+        """Return the mean loss of the targets ``ys`` (T, B), in nats; write its gradient to the stack's ``d``.
+
+        ``state`` (L, STATES, H, B) becomes the last state; ``masks`` are those of the stack.
+        """
+        T, n = len(xs), xs.size
+
+        def gradient(m: Member) -> float:
+            nats, state[..., m.lanes] = m.stack.loss_and_grad(
+                xs[:, m.lanes],
+                ys[:, m.lanes],
+                state[..., m.lanes],
+                [part.cut(0, T) for part in m.tape],
+                masks=None if masks is None else masks[..., m.lanes],
+                scale=1 / n,
+            )
+            return float(np.add.reduce(nats, axis=None, dtype=np.float64))
+
+        loss = sum(self._each(gradient)) / n
+        first, *others = self.members
+        if others:
+
+            def add(m: Member) -> None:
+                for other in others:
+                    first.stack.d.vector[m.share] += other.stack.d.vector[m.share]
+
+            self._each(add)
+        return loss
+
+    def update(self, optimizer: Optimizer, lr: float, step: int, memory: Array) -> None:
+        """Update the stack's parameters by its gradient, which is spent, and the optimizer's memory."""
+        p, d = self.members[0].stack.p.vector, self.members[0].stack.d.vector
+        self._each(lambda m: optimizer.update(p[m.share], d[m.share], lr, step, memory[:, m.share]))
+
+
+def _quietly(work: Callable[[Member], R], member: Member) -> R:
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a thread does not take this over
+        return work(member)
