@@ -116,7 +116,10 @@ class Cell(Protocol):
         ...
 
     def step(self, Whh: Array, ax: Array, /, *views: Array) -> None:
-        """Run the recurrence for one step over ax (GATES * H, B), on the tape's views of the names in ``STEP``."""
+        """Run the recurrence for one step over ax (GATES * H, B), on the tape's views of the names in ``STEP``.
+
+        The views of the state before the step and after it may be the same.
+        """
         ...
 
     def forward(self, Whh: Array, ax: Array, state: Array, tape: Tape) -> tuple[Array, Array]:

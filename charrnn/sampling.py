@@ -8,8 +8,11 @@ import numpy as np
 
 from charrnn.arrays import Array, Ids
 from charrnn.errors import UsageError
-from charrnn.stack import Stack
+from charrnn.stack import Stack, Stepper
 from charrnn.vocabulary import Vocabulary
+
+CHUNK = 64  # steps of a prime that are read at a time
+UNIFORMS = 256  # random numbers drawn at a time, for every stream
 
 
 def sample(
@@ -50,41 +53,45 @@ def _draws(
     B: int,
 ) -> Iterator[Ids]:
     read = vocabulary.encode(vocabulary.start) if prime is None or not len(prime) else prime
-    tape, state = stack.tape(1, 1), stack.zero_state(1)
-    for x in read:
-        state = stack.forward(np.array([[x]]), state, tape)
-    logits = np.repeat(tape[-1]["logits"][0].T, B, axis=0)  # (B, V)
-    tape, state = stack.tape(1, B), np.repeat(state, B, axis=-1)
+    state = stack.zero_state(1)
+    tape = stack.tape(CHUNK, 1)
+    for i in range(0, len(read) - 1, CHUNK):
+        part = read[i : min(i + CHUNK, len(read) - 1), None]
+        state = stack.forward(part, state, [each.cut(0, len(part)) for each in tape])
+    step = Stepper(stack, np.repeat(state, B, axis=-1))
+    ids: Ids = np.repeat(read[-1], B)
     while True:
-        ids = draw(logits, rng.random(len(logits)), temp, top_k, top_p)
-        yield ids
-        state = stack.forward(ids[None], state, tape)
-        logits = tape[-1]["logits"][0].T
+        for uniforms in rng.random((UNIFORMS, B)):
+            ids = draw(step(ids).T, uniforms, temp, top_k, top_p)
+            yield ids
 
 
+@np.errstate(over="ignore")  # a tiny temperature sends all but the largest to -inf, as it should
 def draw(logits: Array, uniforms: Array, temp: float, top_k: int | None = None, top_p: float | None = None) -> Ids:
     """Return an id for each row of logits (B, V), from a uniform number in [0, 1) each, (B,).
 
     Temperature divides the logits; 0 takes the largest, the lowest id among equals. ``top_k`` keeps that many of
     the likeliest (Fan et al., 2018), ``top_p`` the fewest that hold that share (Holtzman et al., 2020).
     """
-    z = logits.astype(np.float64)
-    z -= z.max(1, keepdims=True)
+    p = (logits[0] if len(logits) == 1 else logits).astype(np.float64)
+    p -= np.maximum.reduce(p, axis=-1, keepdims=True)
     if temp == 0:
-        likeliest: Ids = z.argmax(1)
+        likeliest: Ids = np.atleast_1d(p.argmax(-1))
         return likeliest
-    with np.errstate(over="ignore"):  # a tiny temperature sends all but the largest to -inf, as it should
-        p = np.exp(z / temp)
+    p /= temp
+    np.exp(p, out=p)
     if top_k is not None or top_p is not None:
-        order = np.argsort(-z, axis=1, kind="stable")
-        ranked = np.take_along_axis(p, order, 1)
+        order = np.argsort(-p, axis=-1, kind="stable")
+        ranked = np.take_along_axis(p, order, -1)
         if top_k is not None:
-            ranked[:, top_k:] = 0
+            ranked[..., top_k:] = 0
         if top_p is not None:
-            before = np.cumsum(ranked, axis=1) - ranked
-            ranked[before >= top_p * ranked.sum(1, keepdims=True)] = 0
-        np.put_along_axis(p, order, ranked, 1)
-    cdf = np.cumsum(p, axis=1)
-    cdf /= cdf[:, -1:]  # ends in exactly 1, above every uniform number: no symbol of probability 0 is drawn
-    ids: Ids = (cdf > uniforms[:, None]).argmax(1)
+            before = np.cumsum(ranked, axis=-1) - ranked
+            ranked[before >= top_p * ranked.sum(-1, keepdims=True)] = 0
+        np.put_along_axis(p, order, ranked, -1)
+    np.add.accumulate(p, axis=-1, out=p)
+    p /= p[..., -1:]  # ends in exactly 1, above every uniform number: no symbol of probability 0 is drawn
+    if p.ndim == 1:
+        return p.searchsorted(uniforms, side="right")
+    ids: Ids = (p > uniforms[:, None]).argmax(1)
     return ids

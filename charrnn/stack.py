@@ -167,6 +167,35 @@ class Stack:
         return nats.reshape(xs.shape), last
 
 
+class Stepper:
+    """A stack that reads a character at a time: for drawing, where the next one depends on the last."""
+
+    def __init__(self, stack: Stack, state: State) -> None:
+        """Begin with ``state`` (L, STATES, H, B)."""
+        p, cell, (L, _, _, B) = stack.p, stack.cell, state.shape
+        self._step, self._layers = cell.step, []
+        self._Wb = p["0.Wxh"] + p["0.bh"][:, None]
+        self._columns = list(self._Wb.T[:, :, None].copy())  # for a single lane
+        for l, tape in enumerate(stack.tape(1, B)[:-1]):
+            for name, s in zip(cell.STATES, state[l], strict=True):
+                tape[name][1] = s
+            # a step may write the new state over the old one
+            (views,) = tape.steps(*(name.replace("prev", "s") for name in cell.STEP))
+            W, b = (p["Why"], p["by"]) if l == L - 1 else (p[f"{l + 1}.Wxh"], p[f"{l + 1}.bh"])
+            bs = np.repeat(b[:, None], B, axis=1)
+            self._layers.append((p[f"{l}.Whh"], views, W, tape["hs"][0], bs, np.empty_like(bs)))
+
+    def __call__(self, ids: Ids) -> Array:
+        """Read ids (B,) and return the logits (V, B), which stand until the next call."""
+        ax = self._columns[ids[0]] if len(ids) == 1 else np.take(self._Wb, ids, axis=1)
+        for Whh, views, W, h, b, above in self._layers:
+            self._step(Whh, ax, *views)
+            np.dot(W, h, out=above)
+            above += b
+            ax = above
+        return ax
+
+
 def shapes(cell: str, vocab_size: int, hidden_size: int, num_layers: int) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every parameter."""
     V, H, GH = vocab_size, hidden_size, CELLS[cell].GATES * hidden_size

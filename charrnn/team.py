@@ -8,40 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from charrnn.arrays import Array, Ids, Tape
-from charrnn.optim import Optimizer
 from charrnn.stack import Stack, State
 
 R = TypeVar("R")
 
 
 class Member(NamedTuple):
-    """A thread's lanes, its share of the parameters to update, its gradients and its tape."""
+    """A thread's lanes, its gradients and its tape."""
 
     lanes: slice
-    share: slice
     stack: Stack
     tape: list[Tape]
 
 
 class Team:
-    """Computes gradients and updates of one stack, in windows of T steps and B lanes at most."""
+    """Computes the gradient of one stack, in windows of T steps and B lanes at most."""
 
     def __init__(self, stack: Stack, T: int, B: int, threads: int) -> None:
         """Share out B lanes among ``threads`` threads, or B if there are fewer lanes."""
-        n, size = min(threads, B), len(stack.p.vector)
+        n = min(threads, B)
+        edges = [B * k // n for k in range(n + 1)]
         self.members = [
-            Member(
-                slice(B * k // n, B * (k + 1) // n),
-                slice(size * k // n, size * (k + 1) // n),
-                stack.twin() if k else stack,
-                stack.tape(T, B * (k + 1) // n - B * k // n),
-            )
-            for k in range(n)
+            Member(slice(a, b), stack.twin() if a else stack, stack.tape(T, b - a)) for a, b in pairwise(edges)
         ]
         self._pool = ThreadPoolExecutor(n - 1) if n > 1 else None
 
@@ -71,19 +65,9 @@ class Team:
 
         loss = sum(self._each(gradient)) / n
         first, *others = self.members
-        if others:
-
-            def add(m: Member) -> None:
-                for other in others:
-                    first.stack.d.vector[m.share] += other.stack.d.vector[m.share]
-
-            self._each(add)
+        for other in others:
+            first.stack.d.vector += other.stack.d.vector
         return loss
-
-    def update(self, optimizer: Optimizer, lr: float, step: int, memory: Array) -> None:
-        """Update the stack's parameters by its gradient, which is spent, and the optimizer's memory."""
-        p, d = self.members[0].stack.p.vector, self.members[0].stack.d.vector
-        self._each(lambda m: optimizer.update(p[m.share], d[m.share], lr, step, memory[:, m.share]))
 
 
 def _quietly(work: Callable[[Member], R], member: Member) -> R:

@@ -296,7 +296,7 @@ def _step(run: Run, window: Window, team: Team, masks: Array | None) -> Step:
             f"the loss is {loss:.4g} and the gradient's norm {norm:.4g} at step {run.step + 1}; {LESS}"
         )
     lr = run.learning_rate
-    team.update(OPTIMIZERS[c.optimizer], lr, run.step + 1, run.memory)
+    OPTIMIZERS[c.optimizer].update(stack.p.vector, stack.d.vector, lr, run.step + 1, run.memory)
     run.position, run.step = window.position, run.step + 1
     run.recent.append(loss)
     if run.first_loss is None:

@@ -63,8 +63,8 @@ def step(
     np.add(ax[n_zr:], Whnrh, out=n)
     np.tanh(n, out=n)
     np.subtract(n, hprev, out=n_h)
-    np.multiply(z, n_h, out=h)
-    h += hprev  # h = h' + z (n - h'), which is (1 - z) h' + z n
+    np.multiply(z, n_h, out=Whnrh)
+    np.add(hprev, Whnrh, out=h)  # h = h' + z (n - h'), which is (1 - z) h' + z n
 
 
 def forward(Whh: Array, ax: Array, state: Array, tape: Tape) -> tuple[Array, Array]:
