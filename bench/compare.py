@@ -40,13 +40,13 @@ class Row:
         """Return what a worker is told."""
         work = "train" if self.work == "memory" else self.work
         shape = {"cell": self.cell, "L": self.L, "H": self.H, "B": self.B, "T": self.T, "V": 65}
-        return {"work": work, **shape, "options": self.options, **more}
+        return {"work": work, **shape, "threads": 1, "options": self.options, **more}
 
-    def operations(self) -> int:
-        """Return the floating-point operations of the products for one character; a one-hot input needs none."""
-        H, V = self.H, 65
-        forward = 2 * (GATES[self.cell] * H * H * (2 * self.L - 1) + V * H)
-        return forward * (3 if self.work == "train" else 1)  # backward: by the input and by the weights
+
+def operations(cell: str, L: int, H: int, V: int, work: str = "train", **_: object) -> int:
+    """Return the floating-point operations of the products for one character; a one-hot input needs none."""
+    forward = 2 * (GATES[cell] * H * H * (2 * L - 1) + V * H)
+    return forward * (3 if work == "train" else 1)  # backward: by the input and by the weights
 
 
 ADAGRAD = {"optimizer": "adagrad", "clip_norm": 0, "clip_value": 5}
@@ -122,7 +122,11 @@ def spread(ratios: list[float]) -> str:
 
 def speed(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
     """Measure a row of characters per second; return a line of the table."""
-    ours = [(sys.executable, "charrnn", row.job(), environment(n, avx2)) for n in (1, 2)]
+    # training and scoring share the lanes out among threads; drawing leaves threads to the products
+    ours = [
+        (sys.executable, "charrnn", row.job(threads=n), environment(n if row.work == "sample" else 1, avx2))
+        for n in (1, 2)
+    ]
     roofs = [(sys.executable, "roof", {}, environment(n, avx2)) for n in (1, 2)]
     names = ["1 thread"]
     others = [(sys.executable, "naive", row.job(), environment(1, avx2))]
@@ -140,11 +144,11 @@ def speed(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
     one, other, two, roof1, roof2 = rates
     first = [a / b for a, b in zip(one, other, strict=True)]
     second = [a / b for a, b in zip(two, other, strict=True)]
-    median = statistics.median
+    median, flops = statistics.median, operations(**row.job())
     return (
         f"| {row.title} | {row.must:g} | {row.moonshot:g} | {spread(first)} | {spread(second)} "
         f"| {median(one):,.0f}, {median(two):,.0f} | {median(other):,.0f} ({names[best]}) "
-        f"| {median(one) * row.operations() / median(roof1):.0%}, {median(two) * row.operations() / median(roof2):.0%} |"
+        f"| {median(one) * flops / median(roof1):.0%}, {median(two) * flops / median(roof2):.0%} |"
     )
 
 

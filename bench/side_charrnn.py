@@ -66,7 +66,7 @@ def draw(job: dict[str, Any]) -> Callable[[], int]:
 
 
 def read(job: dict[str, Any]) -> Callable[[], int]:
-    """Score a text of 128,000 characters."""
+    """Score a text of half a million characters."""
     model, vocabulary = stack(job)
-    ids = vocabulary.encode(text(job["V"], 128_000))
-    return lambda: len(score(model, ids, ids[:1]))
+    ids = vocabulary.encode(text(job["V"], 500_000))
+    return lambda: len(score(model, ids, ids[:1], job["threads"]))

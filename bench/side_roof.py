@@ -1,4 +1,4 @@
-"""The roof: what one product of square float32 matrices reaches. It counts floating-point operations, not characters."""
+"""The roof: what one product of square float32 matrices reaches, in floating-point operations, not characters."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def train(job: dict[str, Any]) -> Callable[[], int]:
 
 def draw(job: dict[str, Any]) -> Callable[[], int]:
     """Draw a hundred characters of B texts, a step at a time."""
-    B, H, V = job["B"], job["H"], job["V"]
+    B, H = job["B"], job["H"]
     net = Net(job).eval()
     kinds = {"vanilla": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
     cells = []
@@ -109,9 +109,9 @@ def draw(job: dict[str, Any]) -> Callable[[], int]:
 
 
 def read(job: dict[str, Any]) -> Callable[[], int]:
-    """Score a text of 128,000 characters in B lanes, T steps at a time."""
+    """Score a text of half a million characters in B lanes, T steps at a time."""
     B, T, V = job["B"], job["T"], job["V"]
-    lanes = text(V, 128_000 + B).view(B, -1).T.contiguous()
+    lanes = text(V, 500_000 // B * B).view(B, -1).T.contiguous()
     net = Net(job).eval()
 
     @torch.inference_mode()

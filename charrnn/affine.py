@@ -39,11 +39,14 @@ def forward_ids(W: Array, b: Array, xs: Ids, Wb: Array, out: Array) -> None:
             np.take(Wb, x, axis=1, out=row, mode="clip")
 
 
-def backward_ids(dW: Array, db: Array, xs: Ids, dout: Array, scratch: Array) -> None:
-    """Write dW and db for the gradient ``dout`` (M, n), which is spent; ``xs`` (n,) are ids, ``scratch`` is (M, n)."""
+def backward_ids(dW: Array, db: Array, xs: Ids, dout: Array, one_hot: Array, scratch: Array) -> None:
+    """Write dW and db for the gradient ``dout`` (M, n), which is spent; ``xs`` (n,) are ids.
+
+    ``one_hot`` is a scratch (n, N), used up to ``FEW`` symbols, and ``scratch`` is another (M, n), used beyond.
+    """
     np.add.reduce(dout, axis=1, out=db)
     if dW.shape[1] <= FEW:
-        one_hot = np.zeros((len(xs), dW.shape[1]), dW.dtype)
+        one_hot[:] = 0
         one_hot[np.arange(len(xs)), xs] = 1
         np.matmul(dout, one_hot, out=dW)
         return

@@ -115,10 +115,10 @@ class Cell(Protocol):
         """
         ...
 
-    def step(self, Whh: Array, ax: Array, /, *views: Array) -> None:
+    def step(self, Whh: Array, ax: Array, *views: Array) -> None:
         """Run the recurrence for one step over ax (GATES * H, B), on the tape's views of the names in ``STEP``.
 
-        The views of the state before the step and after it may be the same.
+        The views of the state before the step and of that after it may be the same.
         """
         ...
 
@@ -149,9 +149,11 @@ def packed(T: int, N: int, B: int, dtype: DTypeLike) -> Array:
     One copy into such an array lets one product do all steps. Measured on an LSTM layer, that is faster than to
     compute on its steps, whose rows lie far apart.
     """
-    return np.empty((N, T, B), dtype).transpose(1, 0, 2)
+    array: Array = np.empty((N, T, B), dtype).transpose(1, 0, 2)
+    return array
 
 
 def columns(a: Array) -> Array:
     """Put (T, N, B) side by side as (N, T * B), so that one product does all steps and lanes: a view if packed."""
-    return a.transpose(1, 0, 2).reshape(a.shape[1], -1)
+    side: Array = a.transpose(1, 0, 2).reshape(a.shape[1], -1)
+    return side

@@ -6,24 +6,16 @@ import numpy as np
 
 from charrnn.arrays import Array, Ids
 
-BLOCK = 1 << 17  # numbers worked on at a time: they stay in the cache
-
 
 def forward(logits: Array, ys: Ids) -> tuple[Array, Array]:
     """Return -log p of the targets ``ys`` (n,), in nats, (n,), and the sums that turn what is left into p.
 
     ``logits`` (V, n) become exp(logits - their maximum) in place: p is that divided by the sums (n,).
     """
-    V, n = logits.shape
-    nats, total = np.empty((2, n), logits.dtype)
-    width = max(1, BLOCK // V)
-    for i in range(0, n, width):
-        block = logits[:, i : i + width]
-        y = ys[i : i + width]
-        block -= block.max(0)  # the maximum out first: exp cannot overflow
-        nats[i : i + width] = -block[np.maximum(y, 0), np.arange(len(y))]
-        np.exp(block, out=block)
-        np.add.reduce(block, axis=0, out=total[i : i + width])
+    logits -= logits.max(0)  # the maximum out first: exp cannot overflow
+    nats: Array = -logits[np.maximum(ys, 0), np.arange(len(ys))]
+    np.exp(logits, out=logits)
+    total: Array = np.add.reduce(logits, axis=0)
     nats += np.log(total)
     nats[ys < 0] = 0
     return nats, total

@@ -109,17 +109,23 @@ class Model:
         checkpoint.save(Path(path), header, {"best": weights.astype(np.float16) if half else weights})
 
 
-def train(text: str, *, val: str | None = None, output: str | Path | None = None, **options: Any) -> Model:
+def train(
+    text: str, *, val: str | None = None, output: str | Path | None = None, threads: int = 1, **options: Any
+) -> Model:
     """Train on a text and return the model with the best weights.
 
     ``options`` are the fields of ``charrnn.Config``, the same as the options of ``charrnn train``:
     ``cell``, ``hidden_size``, ``num_layers``, ``max_steps`` and so on. ``val`` is a validation text of its own;
-    otherwise a part of ``text`` serves. With ``output`` the run is kept in that file.
+    otherwise a part of ``text`` serves. With ``output`` the run is kept in that file. ``threads`` share the lanes out;
+    they need a linear algebra library that has one itself (OPENBLAS_NUM_THREADS=1 before NumPy is imported, say).
 
     Raises UsageError for an option outside its range, TextError for a text that is too short, NotFiniteError
     when the loss is no longer finite, SaveError.
     """
+    if threads < 1:
+        raise UsageError(f"threads is {threads}, and must be at least 1")
     run = Run(Corpus("text", text), Config(**options), val=None if val is None else Corpus("val", val))
+    run.threads = threads
     for _ in fit(run, None if output is None else Path(output)):
         pass
     run.stack.p.vector[:] = run.best

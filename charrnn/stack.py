@@ -93,6 +93,7 @@ class Stack:
             "xs": packed(T, H, B, dtype),  # what a layer reads, or what dropout leaves of it
             "dhs": np.empty((T, H, B), dtype),
             "logits": packed(T, V, B, dtype),
+            "one_hot": np.empty((T, B, V if V <= affine.FEW else 0), dtype),
         }
         scratch = {
             "state": np.empty((L, len(self.cell.STATES), H, B), dtype),
@@ -163,7 +164,8 @@ class Stack:
             dW, dWhh, db = self._dlayers[l]
             dax, _ = self.cell.backward(Whh, dWhh, dhs, dlast, tape[l])
             dout = columns(dax)
-        affine.backward_ids(dW, db, xs.ravel(), dout, tape[0]["da"].reshape(dout.shape))
+        one_hot, scratch = ends["one_hot"].reshape(xs.size, -1), tape[0]["da"].reshape(dout.shape)
+        affine.backward_ids(dW, db, xs.ravel(), dout, one_hot, scratch)
         return nats.reshape(xs.shape), last
 
 

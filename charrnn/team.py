@@ -7,7 +7,7 @@ step of a window; these meet twice in a window. NumPy lets go of the interpreter
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -42,8 +42,14 @@ class Team:
     def _each(self, work: Callable[[Member], R]) -> list[R]:
         """Return what ``work`` returns for every member; the first one's is done by this thread itself."""
         first, *others = self.members
-        waiting = [self._pool.submit(_quietly, work, member) for member in others] if self._pool else []
-        return [work(first), *(future.result() for future in waiting)]
+        if self._pool is None:
+            return [work(first)]
+        futures = [self._pool.submit(_quietly, work, member) for member in others]
+        try:
+            mine = work(first)
+        finally:
+            wait(futures)  # whatever happens: they write to buffers that the caller has
+        return [mine, *(future.result() for future in futures)]
 
     def loss_and_grad(self, xs: Ids, ys: Ids, state: State, masks: Array | None = None) -> float:
         """Return the mean loss of the targets ``ys`` (T, B), in nats; write its gradient to the stack's ``d``.

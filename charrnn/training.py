@@ -340,7 +340,7 @@ def _evaluation(run: Run, norm: float, lr: float) -> dict[str, Any] | None:
         return None
     val_loss = None
     if len(run.val):
-        val_loss = float(score(run.stack, run.val, run.val_context).mean())
+        val_loss = float(score(run.stack, run.val, run.val_context, run.threads).mean())
         if not math.isfinite(val_loss):
             raise NotFiniteError(f"the validation loss is {val_loss} at step {run.step}; {LESS}")
         if val_loss < run.best_loss:

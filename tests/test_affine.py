@@ -57,7 +57,7 @@ def test_ids_are_one_hot_columns(N: int, B: int) -> None:
         if one_hot:
             affine.backward(W, dW, db, x, columns(dout), np.empty_like(x))
         else:
-            affine.backward_ids(dW, db, ids.ravel(), columns(dout).copy(), np.empty((M, T * B)))
+            affine.backward_ids(dW, db, ids.ravel(), columns(dout).copy(), np.empty((T * B, N)), np.empty((M, T * B)))
         assert not dW[:, 3].any()
         results.append((dW, db))
     for product, sums in zip(*results, strict=True):

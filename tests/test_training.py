@@ -1,14 +1,16 @@
 import itertools
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from charrnn import checkpoint
+from charrnn import checkpoint, optim
 from charrnn.arrays import Array, Ids
+from charrnn.cells import CELLS
 from charrnn.config import Config
 from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, NotFiniteError, TextError, UsageError
@@ -97,8 +99,9 @@ def test_every_step_drops_other_units(text: str, monkeypatch: pytest.MonkeyPatch
     assert len({mask.tobytes() for mask in drawn}) == len(drawn) == 5
 
 
-def test_best_is_the_lowest_validation_loss_and_the_test_loss_is_its(text: str) -> None:
-    run = trained(text[:2000], learning_rate=0.3, schedule="constant", max_steps=100, eval_every=5)
+def test_best_is_the_lowest_validation_loss_and_the_test_loss_is_its() -> None:
+    noise = "".join(np.random.default_rng(0).choice(list("abcdef"), 2000))  # all there is to learn is by heart
+    run = trained(noise, hidden_size=32, learning_rate=0.02, max_steps=100, eval_every=5)
     losses = [row["val_loss"] for row in run.history]
     assert run.best_loss == min(losses)
     assert run.best_step == run.history[losses.index(min(losses))]["step"] < 100
@@ -396,3 +399,35 @@ def summed_steps(run: Run) -> Any:
 
     run.stack.loss_and_grad = summed  # type: ignore[method-assign]
     return steps(run)
+
+
+def peak(T: int = 32, B: int = 16, H: int = 64, **options: Any) -> int:
+    """Return by how many bytes the memory grows, at most, while five steps are made."""
+    text = "".join(map(chr, np.random.default_rng(0).integers(97, 123, 200_000)))
+    sizes: dict[str, Any] = {"seq_length": T, "batch_size": B, "hidden_size": H, "num_layers": 2}
+    plan: dict[str, Any] = {"max_steps": 100, "eval_every": 100, "sample_every": 0}
+    training = steps(Run(Corpus("text", text), Config(**sizes, **plan, **options), val=Corpus("val", text[:100])))
+    list(itertools.islice(training, 5))
+    tracemalloc.start()
+    try:
+        next(training)
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        list(itertools.islice(training, 5))
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("options", [{"cell": cell} for cell in sorted(CELLS)] + [{"dropout": 0.5}], ids=str)
+def test_a_step_allocates_no_array_of_units(options: dict[str, Any]) -> None:
+    # One float32 for each unit and lane would be 48 KB more at 256 units, and one for each step 1.5 MB.
+    assert peak(H=256, **options) - peak(**options) < 4096
+    # What grows with the steps and lanes is a few numbers for each: its ids, its loss; not one for each unit.
+    assert peak(T=128, **options) - peak(**options) < 64 * 96 * 16
+    assert peak(B=64, **options) - peak(**options) < 64 * 32 * 48
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_an_update_allocates_a_block_at_most(optimizer: str) -> None:
+    assert peak(optimizer=optimizer, H=256) < 3 * 4 * optim.BLOCK

@@ -39,21 +39,9 @@ def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) ->
     return Tape(T, kept, work, scratch)
 
 
-def step(
-    Whh: Array,
-    ax: Array,
-    hprev: Array,
-    Whzrh: Array,
-    Whnrh: Array,
-    zr: Array,
-    z: Array,
-    r: Array,
-    n: Array,
-    rh: Array,
-    n_h: Array,
-    h: Array,
-) -> None:
+def step(Whh: Array, ax: Array, *views: Array) -> None:
     """Write the gates z, r and n, then r h', n - h' and h."""
+    hprev, Whzrh, Whnrh, zr, z, r, n, rh, n_h, h = views
     n_zr = len(zr)
     np.dot(Whh[:n_zr], hprev, out=Whzrh)
     np.add(ax[:n_zr], Whzrh, out=zr)

@@ -23,7 +23,8 @@ def bias(bh: Array) -> None:
 
 def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) -> Tape:
     """Allocate what one window needs: h and c, with the state before it in their first rows, the gates, da."""
-    h, c = np.empty((2, T + 1, H, B), dtype)
+    h: Array = np.empty((T + 1, H, B), dtype)
+    c = np.empty_like(h)
     a = np.empty((T, 4 * H, B), dtype)  # i f o g, after the nonlinearity
     kept = {"h": h, "hprev": h[:-1], "hs": h[1:], "c": c, "cprev": c[:-1], "cs": c[1:]}
     kept |= {"tanhc": np.empty((T, H, B), dtype), "a": a, "ifo": a[:, : 3 * H]}
@@ -35,28 +36,14 @@ def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) ->
     work |= zip(("di", "df", "do", "dg"), np.split(da, 4, axis=1), strict=True)
     work |= {"dax": packed(T, 4 * H, B, dtype), "x": packed(T, H, B, dtype)}
     dstate = np.empty((2, H, B), dtype)
-    scratch = {"Whh h": np.empty((4 * H, B), dtype), "dh": np.empty((H, B), dtype)}
+    scratch: dict[str, Array] = {"Whh h": np.empty((4 * H, B), dtype), "dh": np.empty((H, B), dtype)}
     scratch |= {"dhnext": dstate[0], "dcnext": dstate[1], "dstate": dstate, "last": np.empty((2, H, B), dtype)}
     return Tape(T, kept, work, scratch)
 
 
-def step(
-    Whh: Array,
-    ax: Array,
-    hprev: Array,
-    cprev: Array,
-    Whhh: Array,
-    a: Array,
-    ifo: Array,
-    i: Array,
-    f: Array,
-    o: Array,
-    g: Array,
-    c: Array,
-    tanhc: Array,
-    h: Array,
-) -> None:
+def step(Whh: Array, ax: Array, *views: Array) -> None:
     """Write the gates a = (i, f, o, g), then c, tanh(c) and h."""
+    hprev, cprev, Whhh, a, ifo, i, f, o, g, c, tanhc, h = views
     np.dot(Whh, hprev, out=Whhh)
     np.add(ax, Whhh, out=a)
     ifo *= HALF

@@ -31,8 +31,9 @@ def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) ->
     return Tape(T, kept, work, scratch)
 
 
-def step(Whh: Array, ax: Array, hprev: Array, Whhh: Array, h: Array) -> None:
+def step(Whh: Array, ax: Array, *views: Array) -> None:
     """Write h."""
+    hprev, Whhh, h = views
     np.dot(Whh, hprev, out=Whhh)
     np.add(ax, Whhh, out=h)
     np.tanh(h, out=h)  # h = tanh(Wxh x + Whh h' + bh)

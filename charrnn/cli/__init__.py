@@ -12,7 +12,7 @@ import charrnn
 from charrnn.cli.export import export
 from charrnn.cli.info import info
 from charrnn.cli.sample import sample
-from charrnn.cli.threads import set_threads, told
+from charrnn.cli.threads import THREADS, set_threads, told
 from charrnn.cli.train import train
 from charrnn.errors import CharrnnError, Exit
 
@@ -47,14 +47,14 @@ def version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         return
     import platform
 
-    threads = set_threads(None)
+    set_threads(1)
     import numpy as np
 
     build: Any = np.show_config(mode="dicts")
     blas = build["Build Dependencies"]["blas"]
     click.echo(
         f"charrnn {charrnn.__version__}, Python {platform.python_version()}, NumPy {np.__version__}, "
-        f"{blas['name']} {blas['version']}, {told(threads)}, {cpu()}"
+        f"{blas['name']} {blas['version']}, {told(THREADS)} in training, {cpu()}"
     )
     ctx.exit()
 

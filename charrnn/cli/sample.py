@@ -35,6 +35,13 @@ from charrnn.errors import SaveError, UsageError
     show_default=True,
     help="What to do with characters of the prime that the model does not know.",
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Threads for a single product: two help a model of 512 units or more.",
+)
 def sample(
     checkpoint: Path | None,
     temp: float,
@@ -50,6 +57,7 @@ def sample(
     no_echo: bool,
     last: bool,
     unknown: str,
+    threads: int,
 ) -> None:
     """Write text from CHECKPOINT.
 
@@ -66,7 +74,7 @@ def sample(
         prime = read_file(prime_file)
     if sys.stdout is None:  # the shell's >&-
         raise SaveError("standard output is closed")
-    set_threads(1)  # a vector times a matrix: more threads only wait for each other
+    set_threads(threads)
 
     from charrnn.model import load
 

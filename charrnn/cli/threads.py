@@ -1,23 +1,22 @@
-"""The number of BLAS threads: chosen before NumPy is imported, since it reads the environment then."""
+"""The threads of the linear algebra library: chosen before NumPy is imported, since it reads the environment then."""
 
 from __future__ import annotations
 
 import os
 
 VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
+# In training: the same on every machine, so that the same seed gives the same result wherever it is.
+THREADS = 2
 
 
-def set_threads(wanted: int | None) -> int:
-    """Set the number of threads and return it: what is wanted, or else the environment's, or one.
+def set_threads(threads: int) -> None:
+    """Set the number of threads for a single product.
 
-    One is the default because it is safe: where other programs want the same cores, two threads that wait for each
-    other can be many times slower than one, and where none do they gain a quarter.
+    Beyond one they gain little on products as small as these, and where other programs want the same cores they wait
+    for each other: training shares its lanes out among threads of its own instead.
     """
-    given = next((os.environ[v] for v in VARIABLES if os.environ.get(v, "").isdigit()), "1")
-    threads = wanted or max(1, int(given))
     for variable in VARIABLES:
         os.environ[variable] = str(threads)
-    return threads
 
 
 def told(threads: int) -> str:

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from charrnn import checkpoint
 from charrnn.cli.checkpoints import FOLDER
-from charrnn.cli.threads import set_threads, told
+from charrnn.cli.threads import THREADS, set_threads, told
 from charrnn.config import Config
 from charrnn.corpus import name_of, read
 from charrnn.errors import CharrnnError, UsageError
@@ -53,7 +53,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--threads",
     type=click.IntRange(1),
-    help="Threads of the linear algebra library [1; two gain where nothing else runs].",
+    help=f"Threads that share the lanes out [{THREADS}].",
 )
 @click.pass_context
 def train(
@@ -93,10 +93,12 @@ def train(
         if refused := [flag(ctx, name) for name in given if name not in RESUMABLE]:
             raise UsageError(f"{refused[0]} cannot go with --resume: the run keeps the options it was started with")
         val = ((header.get("corpus") or {}).get("val_files") or [None])[0]
-        threads = threads or header.get("threads")
+        kept = header.get("threads")
+        threads = threads or (kept if isinstance(kept, int) and kept > 0 else None)
     elif path.exists() and not force:
         raise UsageError(exists(path, corpus))
-    threads = set_threads(threads)
+    threads = threads or THREADS
+    set_threads(1)
 
     from charrnn.training import Run, fit
 

@@ -1,0 +1,77 @@
+import time
+
+import numpy as np
+import pytest
+
+from charrnn.arrays import Array
+from charrnn.cells import CELLS
+from charrnn.stack import Stack
+from charrnn.team import Team
+
+T, B, V, H, L = 6, 7, 5, 4, 2
+
+
+def gradient(threads: int, cell: str = "lstm", steps: int = T, dropout: bool = False) -> list[Array]:
+    """Return the loss of a random stack on random ids, its gradient and the last state."""
+    rng = np.random.default_rng(0)
+    stack = Stack(cell, V, H, L, np.float64, rng)
+    xs, ys = rng.integers(0, V, (2, steps, B))
+    state = rng.standard_normal(stack.zero_state(B).shape)
+    masks = stack.masks(rng, steps, B, 0.5) if dropout else None
+    team = Team(stack, T, B, threads)
+    assert len(team.members) == min(threads, B)
+    loss = team.loss_and_grad(xs, ys, state, masks)
+    return [np.array(loss), stack.d.vector, state]
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+@pytest.mark.parametrize("threads", [2, 3, 20])
+@pytest.mark.parametrize("steps", [T, 2])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_threads_give_what_one_gives(cell: str, threads: int, steps: int, dropout: bool) -> None:
+    for a, b in zip(gradient(1, cell, steps, dropout), gradient(threads, cell, steps, dropout), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+
+
+def test_the_same_threads_give_the_same_bits() -> None:
+    for a, b in zip(gradient(3), gradient(3), strict=True):
+        assert (a == b).all()
+
+
+def test_the_loss_is_the_mean_and_the_gradient_is_its() -> None:
+    rng = np.random.default_rng(0)
+    stack = Stack("gru", V, H, 1, np.float64, rng)
+    xs, ys = rng.integers(0, V, (2, T, B))
+    nats, _ = stack.twin().loss_and_grad(xs, ys, stack.zero_state(B), stack.tape(T, B), scale=1)
+    loss = Team(stack, T, B, 2).loss_and_grad(xs, ys, stack.zero_state(B))
+    assert loss == pytest.approx(nats.mean())
+    before = stack.p["by"][2]
+    stack.p["by"][2] += 1e-6
+    nats, _ = stack.twin().loss_and_grad(xs, ys, stack.zero_state(B), stack.tape(T, B), scale=1)
+    stack.p["by"][2] = before
+    assert (nats.mean() - loss) / 1e-6 == pytest.approx(stack.d["by"][2], rel=1e-4)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_failure_in_any_thread_is_told_once_all_have_ended(late: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack("gru", V, H, 1, np.float64, np.random.default_rng(0))
+    team, ended = Team(stack, T, B, 2), []
+
+    def work(k: int) -> None:
+        if k == late:
+            time.sleep(0.05)
+            ended.append(k)
+        else:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        team._each(lambda m: work(int(m.lanes.start > 0)))
+    assert ended == [late]
+
+
+def test_what_is_not_finite_warns_in_no_thread() -> None:
+    stack = Stack("gru", V, H, 1, np.float32, np.random.default_rng(0))
+    stack.p["Why"][:] = 3e38
+    with np.errstate(all="ignore"):  # of this thread alone; a warning is an error in these tests
+        xs = np.zeros((T, B), int)
+        assert not np.isfinite(Team(stack, T, B, 3).loss_and_grad(xs, xs, stack.zero_state(B)))
