@@ -33,26 +33,26 @@ def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) ->
     work = {"da": da, "dzr": da[:, : 2 * H], "1-z": np.empty((T, H, B), dtype)}
     work |= zip(("dz", "dr", "dn"), np.split(da, 3, axis=1), strict=True)
     work |= {"dax": packed(T, 3 * H, B, dtype), "x": packed(T, H, B, dtype)}
-    dstate, Whhh = np.empty((1, H, B), dtype), np.empty((3 * H, B), dtype)
-    scratch = {"Whzr h": Whhh[: 2 * H], "Whn rh": Whhh[2 * H :], "dhnext": dstate[0], "dstate": dstate}
+    dstate, Whh_h = np.empty((1, H, B), dtype), np.empty((3 * H, B), dtype)
+    scratch = {"Whzr h": Whh_h[: 2 * H], "Whn rh": Whh_h[2 * H :], "dhnext": dstate[0], "dstate": dstate}
     scratch |= {"dh": np.empty((H, B), dtype), "drh": np.empty((H, B), dtype)}
     return Tape(T, kept, work, scratch)
 
 
 def step(Whh: Array, ax: Array, *views: Array) -> None:
     """Write the gates z, r and n, then r h', n - h' and h."""
-    hprev, Whzrh, Whnrh, zr, z, r, n, rh, n_h, h = views
+    hprev, Whzr_h, Whn_rh, zr, z, r, n, rh, n_h, h = views
     n_zr = len(zr)
-    np.dot(Whh[:n_zr], hprev, out=Whzrh)
-    np.add(ax[:n_zr], Whzrh, out=zr)
+    np.dot(Whh[:n_zr], hprev, out=Whzr_h)
+    np.add(ax[:n_zr], Whzr_h, out=zr)
     sigmoid(zr)
     np.multiply(r, hprev, out=rh)
-    np.dot(Whh[n_zr:], rh, out=Whnrh)
-    np.add(ax[n_zr:], Whnrh, out=n)
+    np.dot(Whh[n_zr:], rh, out=Whn_rh)
+    np.add(ax[n_zr:], Whn_rh, out=n)
     np.tanh(n, out=n)
     np.subtract(n, hprev, out=n_h)
-    np.multiply(z, n_h, out=Whnrh)
-    np.add(hprev, Whnrh, out=h)  # h = h' + z (n - h'), which is (1 - z) h' + z n
+    np.multiply(z, n_h, out=Whn_rh)
+    np.add(hprev, Whn_rh, out=h)  # h = h' + z (n - h'), which is (1 - z) h' + z n
 
 
 def forward(Whh: Array, ax: Array, state: Array, tape: Tape) -> tuple[Array, Array]:

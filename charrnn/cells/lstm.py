@@ -43,9 +43,9 @@ def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) ->
 
 def step(Whh: Array, ax: Array, *views: Array) -> None:
     """Write the gates a = (i, f, o, g), then c, tanh(c) and h."""
-    hprev, cprev, Whhh, a, ifo, i, f, o, g, c, tanhc, h = views
-    np.dot(Whh, hprev, out=Whhh)
-    np.add(ax, Whhh, out=a)
+    hprev, cprev, Whh_h, a, ifo, i, f, o, g, c, tanhc, h = views
+    np.dot(Whh, hprev, out=Whh_h)
+    np.add(ax, Whh_h, out=a)
     ifo *= HALF
     np.tanh(a, out=a)  # all four at once, since sigmoid(a) = (1 + tanh(a / 2)) / 2
     ifo *= HALF

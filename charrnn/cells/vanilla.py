@@ -33,9 +33,9 @@ def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) ->
 
 def step(Whh: Array, ax: Array, *views: Array) -> None:
     """Write h."""
-    hprev, Whhh, h = views
-    np.dot(Whh, hprev, out=Whhh)
-    np.add(ax, Whhh, out=h)
+    hprev, Whh_h, h = views
+    np.dot(Whh, hprev, out=Whh_h)
+    np.add(ax, Whh_h, out=h)
     np.tanh(h, out=h)  # h = tanh(Wxh x + Whh h' + bh)
 
 
