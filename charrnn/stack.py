@@ -177,7 +177,8 @@ class Stepper:
         p, cell, (L, _, _, B) = stack.p, stack.cell, state.shape
         self._step, self._layers = cell.step, []
         self._Wb = p["0.Wxh"] + p["0.bh"][:, None]
-        self._columns = list(self._Wb.T[:, :, None].copy())  # for a single lane
+        if B == 1:  # each symbol's column, for a lane alone to pick up
+            self._columns = list(self._Wb.T[:, :, None].copy())
         for l, tape in enumerate(stack.tape(1, B)[:-1]):
             for name, s in zip(cell.STATES, state[l], strict=True):
                 tape[name][1] = s

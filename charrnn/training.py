@@ -52,8 +52,18 @@ class Run:
     ``header`` and ``arrays`` are the file's two halves; ``restore`` makes the same run of them again.
     """
 
-    def __init__(self, corpus: Corpus, config: Config, *, val: Corpus | None = None) -> None:
-        """Begin a run; ``val`` is a validation text of its own. Raises TextError."""
+    def __init__(
+        self,
+        corpus: Corpus,
+        config: Config,
+        *,
+        val: Corpus | None = None,
+        saved: checkpoint.Header | None = None,
+    ) -> None:
+        """Begin a run; ``val`` is a validation text of its own. Raises TextError.
+
+        With ``saved``, the header of a file that this run is to become, nothing is drawn or counted.
+        """
         self.config, self.name = config, corpus.name
         self.vocabulary = Vocabulary.of(corpus.text + (val.text if val else ""))
         self._text(corpus, val)
@@ -79,7 +89,7 @@ class Run:
             c.hidden_size,
             c.num_layers,
             dtype,
-            np.random.default_rng([c.seed, INIT]),
+            None if saved else np.random.default_rng([c.seed, INIT]),
         )
         n = len(self.stack.p.vector)
         self.memory: Array = np.zeros((OPTIMIZERS[c.optimizer].rows, n), dtype)
@@ -92,7 +102,9 @@ class Run:
         self.first_loss: float | None = None
         self.recent: list[float] = []  # the loss of each step since the last evaluation
         self.ladder: dict[str, float] = {}
-        if len(self.val):
+        if saved:
+            self.ladder = saved["ladder"]
+        elif len(self.val):
             self.ladder = ngram.ladder(self.train, self.val, self.val_context, len(self.vocabulary))
         self.history: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
@@ -241,7 +253,7 @@ class Run:
                     f"{path}: trained on another text than {corpus.name} is now ({was['characters']:,} characters "
                     f"then, {len(corpus.text):,} now); --output FILE trains a new run"
                 )
-            run = cls(corpus, Config(**header["config"]), val=val)
+            run = cls(corpus, Config(**header["config"]), val=val, saved=header)
             for array, saved in (
                 (run.stack.p.vector, arrays["last"]),
                 (run._best, arrays["best"]),
@@ -361,7 +373,7 @@ def _evaluation(run: Run, norm: float, lr: float) -> dict[str, Any] | None:
     if run.finished and len(run.test):
         best = run.stack.copy()
         best.p.vector[:] = run.best
-        run.test_loss = float(score(best, run.test, run.test_context).mean())
+        run.test_loss = float(score(best, run.test, run.test_context, run.threads).mean())
     return row
 
 

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
+from charrnn import affine
 from charrnn.cells import CELLS
-from charrnn.stack import Stack, shapes
+from charrnn.stack import Stack, Stepper, shapes
 from tests.conftest import assert_close, numeric
 
 T, B, V, H = 5, 3, 6, 4
@@ -51,6 +52,41 @@ def test_windows_with_a_carried_state_give_what_the_whole_gives(cell: str) -> No
         parts.append(nats)
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=1e-12)
     np.testing.assert_allclose(state, last, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+@pytest.mark.parametrize("B", [1, 3])
+def test_a_step_at_a_time_gives_what_the_whole_gives(cell: str, B: int) -> None:
+    rng = np.random.default_rng(0)
+    stack = Stack(cell, V, H, 2, np.float64, rng)
+    stack.p["0.bh"][:], stack.p["1.bh"][:], stack.p["by"][:] = (
+        rng.standard_normal(stack.p[b].shape) for b in ("0.bh", "1.bh", "by")
+    )
+    xs, tape = rng.integers(0, V, (T, B)), stack.tape(T, B)
+    state = rng.standard_normal(stack.zero_state(B).shape)
+    stack.forward(xs, state, tape)
+    step = Stepper(stack, state)
+    for ids, logits in zip(xs, tape[-1]["logits"], strict=True):
+        np.testing.assert_allclose(step(ids), logits, rtol=0, atol=1e-12)
+
+
+def test_more_symbols_than_a_product_is_good_for() -> None:
+    rng = np.random.default_rng(0)
+    many = affine.FEW + 2
+    stack = Stack("gru", many, 3, 1, np.float64, rng)
+    xs, ys = rng.integers(0, many, (2, T, B))
+    state, tape = stack.zero_state(B), stack.tape(T, B)
+    stack.loss_and_grad(xs, ys, state, tape, scale=1)
+    columns = stack.d["0.Wxh"][:, np.unique(xs)].copy()
+    part = stack.p["0.Wxh"][:, np.unique(xs)].copy()
+
+    def loss() -> float:
+        stack.p["0.Wxh"][:, np.unique(xs)] = part
+        nats, _ = stack.twin().loss_and_grad(xs, ys, state, tape, scale=1)
+        return float(nats.sum())
+
+    assert np.count_nonzero(stack.d["0.Wxh"].any(0)) == len(np.unique(xs))
+    assert_close(columns, numeric(loss, part))
 
 
 def test_forward_leaves_the_state_it_was_given() -> None:

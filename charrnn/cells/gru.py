@@ -42,13 +42,13 @@ def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) ->
 def step(Whh: Array, ax: Array, *views: Array) -> None:
     """Write the gates z, r and n, then r h', n - h' and h."""
     hprev, Whzr_h, Whn_rh, zr, z, r, n, rh, n_h, h = views
-    n_zr = len(zr)
-    np.dot(Whh[:n_zr], hprev, out=Whzr_h)
-    np.add(ax[:n_zr], Whzr_h, out=zr)
+    k = len(zr)
+    np.dot(Whh[:k], hprev, out=Whzr_h)
+    np.add(ax[:k], Whzr_h, out=zr)
     sigmoid(zr)
     np.multiply(r, hprev, out=rh)
-    np.dot(Whh[n_zr:], rh, out=Whn_rh)
-    np.add(ax[n_zr:], Whn_rh, out=n)
+    np.dot(Whh[k:], rh, out=Whn_rh)
+    np.add(ax[k:], Whn_rh, out=n)
     np.tanh(n, out=n)
     np.subtract(n, hprev, out=n_h)
     np.multiply(z, n_h, out=Whn_rh)
@@ -81,7 +81,7 @@ def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape) -> 
         drh *= r
         dhnext += drh
         dh *= keep
-        dhnext += dh
+        dhnext += dh  # into h'
     dax, x = tape["dax"], tape["x"]
     dax[:], x[:] = tape["da"], tape["hprev"]
     np.matmul(columns(dax[:, : 2 * H]), columns(x).T, out=dWhh[: 2 * H])  # all steps, one product
@@ -94,10 +94,10 @@ def _slopes(tape: Tape) -> None:
     """Write to da what backward multiplies by dh and drh: that waits for no later step, so all go at once."""
     z, r, n, dz, dr, dn, keep = (tape[name] for name in ("z", "r", "n", "dz", "dr", "dn", "1-z"))
     np.subtract(1, z, out=keep)
-    np.multiply(z, keep, out=dz)  # through the sigmoids
+    np.multiply(z, keep, out=dz)  # through the sigmoids: z (1 - z)
     dz *= tape["n-h"]
     np.subtract(1, r, out=dr)
     dr *= tape["rh"]
-    np.multiply(n, n, out=dn)  # through tanh
-    np.subtract(1, dn, out=dn)
+    np.multiply(n, n, out=dn)
+    np.subtract(1, dn, out=dn)  # through tanh: 1 - n n
     dn *= z

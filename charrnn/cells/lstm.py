@@ -92,13 +92,13 @@ def _slopes(tape: Tape) -> None:
     """Write to da and dc what backward multiplies by dh and dc: that waits for no later step, so all go at once."""
     ifo, i, o, g, tanhc = (tape[name] for name in ("ifo", "i", "o", "g", "tanhc"))
     difo, di, df, do, dg, dc = (tape[name] for name in ("difo", "di", "df", "do", "dg", "dc"))
-    np.subtract(1, ifo, out=difo)  # through the sigmoids
-    difo *= ifo
+    np.subtract(1, ifo, out=difo)
+    difo *= ifo  # through the sigmoids: i (1 - i)
     di *= g
     df *= tape["cprev"]
     do *= tanhc
-    np.multiply(g, g, out=dg)  # through tanh
-    np.subtract(1, dg, out=dg)
+    np.multiply(g, g, out=dg)
+    np.subtract(1, dg, out=dg)  # through tanh: 1 - g g
     dg *= i
     np.multiply(tanhc, tanhc, out=dc)
     np.subtract(1, dc, out=dc)
