@@ -212,8 +212,8 @@ class Display:
             self.say(evaluation(step.evaluation))
         if step.sample:
             self.say(f"sample at step {step.step:,}:\n{escaped(step.sample)}")
-        self.bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
-        self.bar.update(step.characters)
+        if self.bar.update(step.characters):  # drawn just now: what the next drawing shows
+            self.bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
 
     def end(self, path: Path, corpus: Sequence[str], saved: int | None) -> None:
         run = self.run
