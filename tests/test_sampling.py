@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from charrnn.errors import UsageError
-from charrnn.sampling import draw, sample
+from charrnn.sampling import CHUNK, draw, sample
 from charrnn.stack import Stack
 from charrnn.vocabulary import Vocabulary
 
@@ -75,14 +75,18 @@ def test_same_seed_same_text() -> None:
     assert len(set(text(num_samples=3))) == 3
 
 
-@pytest.mark.parametrize("prime", ["gfedcba", ""])
-def test_the_prime_is_read_exactly_or_else_the_start_symbol(prime: str) -> None:
+@pytest.mark.parametrize("length", [0, 1, 2, CHUNK, CHUNK + 1, CHUNK + 2, 3 * CHUNK])
+def test_the_prime_is_read_exactly_or_else_the_start_symbol(length: int) -> None:
     stack, v = stack_and_vocabulary()
-    (first,) = next(sample(stack, v, np.random.default_rng(0), prime=v.encode(prime), temp=0))
-    read = v.encode(prime or "\n")
-    tape = stack.tape(len(read), 1)
-    stack.forward(read[:, None], stack.zero_state(1), tape)
-    assert first == tape[-1]["logits"][-1, :, 0].argmax()
+    stack.p.vector *= 5  # so that every character tells
+    prime = np.random.default_rng(length).integers(0, len(v), length)
+    draws = sample(stack, v, np.random.default_rng(0), prime=prime, temp=0)
+    read = [*(prime if length else v.encode("\n"))]
+    for _ in range(20):
+        tape = stack.tape(len(read), 1)
+        stack.forward(np.array(read)[:, None], stack.zero_state(1), tape)
+        read.append(next(draws)[0])
+        assert read[-1] == tape[-1]["logits"][-1, :, 0].argmax()
 
 
 def test_argmax_streams_are_alike() -> None:

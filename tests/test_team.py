@@ -38,13 +38,15 @@ def test_the_same_threads_give_the_same_bits() -> None:
         assert (a == b).all()
 
 
-def test_the_loss_is_the_mean_and_the_gradient_is_its() -> None:
+def test_the_loss_is_the_mean_the_gradient_is_its_and_the_state_the_last() -> None:
     rng = np.random.default_rng(0)
     stack = Stack("gru", V, H, 1, np.float64, rng)
     xs, ys = rng.integers(0, V, (2, T, B))
-    nats, _ = stack.twin().loss_and_grad(xs, ys, stack.zero_state(B), stack.tape(T, B), scale=1)
-    loss = Team(stack, T, B, 2).loss_and_grad(xs, ys, stack.zero_state(B))
+    nats, last = stack.twin().loss_and_grad(xs, ys, stack.zero_state(B), stack.tape(T, B), scale=1)
+    state = stack.zero_state(B)
+    loss = Team(stack, T, B, 2).loss_and_grad(xs, ys, state)
     assert loss == pytest.approx(nats.mean())
+    np.testing.assert_allclose(state, last, rtol=0, atol=1e-12)
     before = stack.p["by"][2]
     stack.p["by"][2] += 1e-6
     nats, _ = stack.twin().loss_and_grad(xs, ys, stack.zero_state(B), stack.tape(T, B), scale=1)
