@@ -30,11 +30,12 @@ def test_one_lane_is_exact(n: int, context: int) -> None:
     np.testing.assert_allclose(nats, one_by_one(stack, ids)[context - 1 :], rtol=0, atol=1e-10)
 
 
-def test_every_lane_is_warmed_up_by_the_characters_before_it() -> None:
+@pytest.mark.parametrize("threads", [1, 3, 9])
+def test_every_lane_is_warmed_up_by_the_characters_before_it(threads: int) -> None:
     rng = np.random.default_rng(0)
     stack = Stack("gru", V, 8, 1, np.float64, rng)
     ids = rng.integers(0, V, 4011)
-    nats = score(stack, ids[10:], ids[:10])
+    nats = score(stack, ids[10:], ids[:10], threads)
     assert lanes(4001) == 4
     starts = [10 + i * 4001 // 4 for i in range(4)]
     for a, b in zip(starts, [*starts[1:], 4011], strict=True):
