@@ -113,7 +113,10 @@ class Stack:
         return masks
 
     def forward(self, xs: Ids, state: State, tape: list[Tape], masks: Array | None = None) -> State:
-        """Run ids ``xs`` (T, B) through the layers; leave the logits (T, V, B) on the last tape."""
+        """Run ids ``xs`` (T, B) through the layers; leave the logits (T, V, B) on the last tape.
+
+        The state that it returns stands there too, until the tape is used again; ``state`` may be that very array.
+        """
         ends, last = tape[-1], tape[-1]["state"]
         for l, (Wxh, Whh, bh) in enumerate(self._layers):
             ax = tape[l]["a"]
@@ -127,6 +130,7 @@ class Stack:
         return last
 
     def _masked(self, hs: Array, masks: Array | None, l: int, out: Array) -> None:
+        """Write to ``out`` what dropout leaves of ``hs``, in whatever layout it has."""
         if masks is None:
             out[:] = hs
         else:
