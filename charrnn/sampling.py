@@ -78,10 +78,11 @@ def draw(logits: Array, uniforms: Array, temp: float, top_k: int | None = None, 
     if temp == 0:
         likeliest: Ids = np.atleast_1d(p.argmax(-1))
         return likeliest
+    if top_k is not None or top_p is not None:
+        order = np.argsort(-p, axis=-1, kind="stable")  # by the logits: a high temperature makes all alike
     p /= temp
     np.exp(p, out=p)
     if top_k is not None or top_p is not None:
-        order = np.argsort(-p, axis=-1, kind="stable")
         ranked = np.take_along_axis(p, order, -1)
         if top_k is not None:
             ranked[..., top_k:] = 0

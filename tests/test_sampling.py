@@ -51,6 +51,12 @@ def test_sound_at_every_temperature(scale: float, temp: float, u: float) -> None
             assert i == 1
 
 
+def test_the_likeliest_are_known_at_a_temperature_that_makes_all_alike() -> None:
+    for logits in (np.array([[-1.0, 1.0, 0.5]]), np.array([[-1.0, 1.0, 0.5]] * 2)):
+        for u in (0.0, 0.4, 0.6, 0.99):
+            assert set(draw(logits, np.full(len(logits), u), 1e300, top_k=2)) <= {1, 2}
+
+
 def test_a_symbol_of_probability_zero_is_never_drawn() -> None:
     logits = np.array([[-1e9, 0.0, -1e9, 0.0, -1e9]])
     for u in (0.0, 0.5, np.nextafter(0.5, 0), 1 - 2**-53):
