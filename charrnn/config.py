@@ -57,6 +57,15 @@ class Config:
     test_fraction: float = _option(0.05, "Share for the test, at the end.", low=0, high=0.49, type=float)
     eval_every: int | None = _option(None, "Steps between evaluations [a twentieth of the run].", low=1)
     sample_every: int | None = _option(None, "Steps between samples [a tenth of the run]; 0 is never.", low=0)
+    unit: str = _option(
+        "char",
+        "What the model reads: characters, bytes (of any file), or characters with Hangul cut into letters.",
+        choices=("char", "byte", "jamo"),
+    )
+    by: str | None = _option(None, "Begin every line or file afresh, not only the text.", choices=("line", "file"))
+    encoding: str = _option("utf-8", "How the text's bytes stand for characters.", type=str)
+    min_count: int = _option(1, "Read what is rarer than this as one unknown symbol.", low=1)
+    max_vocab: int | None = _option(None, "Read what is beyond so many commonest symbols as one unknown one.", low=2)
     seed: int = _option(0, "Where the random numbers start.", low=0, high=2**64 - 1)
     dtype: str = _option("float32", "The precision.", choices=("float32", "float64"))
 

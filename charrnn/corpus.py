@@ -1,85 +1,458 @@
-"""Files and standard input to one text, with its checksum; and the text's parts."""
+"""Files and standard input to one sequence of symbols, with its checksum; and its parts."""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import hashlib
+import io
+import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from charrnn.errors import TextError
+import numpy as np
+from numpy.typing import NDArray
 
+from charrnn import units
+from charrnn.errors import CharrnnError, SaveError, TextError, UsageError
+from charrnn.units import BEYOND, END, Codes
+
+CHUNK = 1 << 20  # bytes that are read at a time
+MEMORY = 64 << 20  # bytes of numbers that are kept in memory; more go to a file
 LONGEST_PART = 500_000  # characters of validation or test: more would cost time and tell nothing new
 SHORTEST_PART = 64
+LISTED = 100  # files that a run's file names
+BOMS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
+Numbers = NDArray[np.unsignedinteger[Any]]
 
 
-@dataclass
-class Corpus:
-    """A text and where it came from; ``skipped`` names the files of a folder that are not text."""
+class Store:
+    """A sequence of symbols, each as a number, in the order in which they were met first.
 
-    name: str
-    text: str
-    files: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    ``codes`` are the symbols and ``counts`` how many there are of each. The numbers have the smallest type that holds
+    them. They stay in memory, or, given a folder for them, go to a file there beyond 64 MB; a slice is then read when
+    it is asked for, since the pages of a map that were touched once would stay in memory.
+    """
 
-    def __post_init__(self) -> None:
-        """Measure the text; raise TextError if nothing can be learned from it."""
+    def __init__(self, folder: Path | None = None) -> None:
+        """Begin an empty one; ``folder`` is made only if it is needed, and replaces an older one."""
+        self.codes: Codes = np.empty(0, np.uint32)
+        self.counts = np.empty(0, np.int64)
+        self.folder, self.size = folder, 0
+        self._numbers: NDArray[np.int32] | None = np.full(BEYOND, -1, np.int32)
+        self._chunks: list[Numbers] = []
+        self._file: io.BufferedRandom | None = None
+        self.dtype = np.dtype(np.uint8)
+
+    def append(self, codes: Codes) -> Codes:
+        """Add symbols; return those among them that were not there before. Raises OSError."""
+        assert self._numbers is not None
+        numbers, new = self._numbers[codes], codes[:0]
+        if len(codes) and numbers.min() < 0:
+            new = np.unique(codes[numbers < 0])
+            self._numbers[new] = np.arange(len(self.codes), len(self.codes) + len(new))
+            self.codes = np.concatenate([self.codes, new])
+            self.counts = np.append(self.counts, np.zeros(len(new), np.int64))
+            numbers = self._numbers[codes]
+            self._widen(np.min_scalar_type(len(self.codes) - 1))
+        self.counts += np.bincount(numbers, minlength=len(self.codes))
+        self.size += len(codes)
+        chunk = numbers.astype(self.dtype)
+        if self._file:
+            self._file.write(chunk.data)
+        else:
+            self._chunks.append(chunk)
+            if self.folder and self.size * self.dtype.itemsize > MEMORY:
+                self._spill(self.folder)
+        return new
+
+    def _widen(self, dtype: np.dtype[Any]) -> None:
+        if dtype == self.dtype:
+            return
+        narrow, self.dtype = self.dtype, dtype
+        if not self._file:
+            self._chunks = [chunk.astype(dtype) for chunk in self._chunks]
+            return
+        assert self.folder
+        old, self._file = self._file, (self.folder / "wide").open("wb+")
+        old.seek(0)
+        while data := old.read(CHUNK):
+            self._file.write(np.frombuffer(data, narrow).astype(dtype).data)
+        old.close()
+        (self.folder / "wide").replace(self.folder / "ids")
+
+    def _spill(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._file = (folder / "ids").open("wb+")
+        for chunk in self._chunks:
+            self._file.write(chunk.data)
+        self._chunks.clear()
+
+    def close(self, folder: Path | None = None) -> None:
+        """End; a file is put in ``folder`` for the next time, unless it is there. Raises OSError."""
+        self._numbers = None
+        if not self._file:
+            self._chunks = [np.concatenate([np.empty(0, self.dtype), *self._chunks])]
+        elif folder and self.folder:
+            self._file.flush()
+            np.savez(self.folder / "symbols.npz", codes=self.codes, counts=self.counts, crc=self._crc())
+            self._file.close()
+            if folder.exists():
+                shutil.rmtree(self.folder)
+            else:
+                self.folder.rename(folder)
+            self._open(folder)
+
+    def _open(self, folder: Path) -> None:
+        self.folder, self._file = folder, (folder / "ids").open("rb+")
+
+    def _crc(self) -> int:
+        crc = 0
+        for _, numbers in self.chunks():
+            crc = zlib.crc32(numbers.data, crc)
+        return crc
+
+    @classmethod
+    def found(cls, folder: Path) -> Store | None:
+        """Return what ``close`` left in the folder, or None if there is nothing, or not all of it."""
+        store = cls()
+        store._numbers = None
         try:
-            data = self.text.encode()
-        except UnicodeEncodeError as e:
-            raise TextError(
-                f"{self.name}: {self.text[e.start]!r} (offset {e.start}) is half of a surrogate pair, no character"
+            with np.load(folder / "symbols.npz", allow_pickle=False) as z:
+                store.codes, store.counts, crc = z["codes"], z["counts"], int(z["crc"])
+            store._open(folder)
+        except (OSError, ValueError, KeyError):
+            return None
+        store.size = int(store.counts.sum())
+        store.dtype = np.min_scalar_type(len(store.codes) - 1)
+        if (folder / "ids").stat().st_size == store.size * store.dtype.itemsize and store._crc() == crc:
+            return store
+        if store._file:
+            store._file.close()
+        return None
+
+    def discard(self) -> None:
+        """Delete the file, if there is one."""
+        if self._file and self.folder:
+            self._file.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self.folder.parent.rmdir()  # if that was the last one
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, at: slice) -> Numbers:
+        if not self._file:
+            return self._chunks[0][at]
+        start, stop, _ = at.indices(self.size)
+        self._file.seek(start * self.dtype.itemsize)
+        return np.frombuffer(self._file.read(max(stop - start, 0) * self.dtype.itemsize), self.dtype)
+
+    def chunks(self) -> Iterator[tuple[int, Numbers]]:
+        """Yield all of it in pieces, each with its place."""
+        for at in range(0, self.size, CHUNK):
+            yield at, self[at : at + CHUNK]
+
+
+class Part:
+    """A stretch of a store, as the ids of a vocabulary: ``part[a:b]`` is an array of them."""
+
+    def __init__(self, store: Store, table: NDArray[np.intp], start: int, stop: int) -> None:
+        """Take the symbols from ``start`` to ``stop``; ``table`` holds the id of each number."""
+        self.store, self.table, self.start, self.stop = store, table, start, stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, at: slice) -> NDArray[np.intp]:
+        start, stop, _ = at.indices(len(self))
+        return np.take(self.table, self.store[self.start + start : self.start + stop])
+
+
+class Corpus:
+    """A text, cut into symbols, and where it came from.
+
+    ``files`` are name, bytes and CRC-32 of each file, ``skipped`` names the files of a folder that are not text,
+    ``sha256`` is that of all bytes; ``notes`` are for the user.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *documents: str | bytes,
+        unit: str = "char",
+        by: str | None = None,
+        encoding: str = "utf-8",
+        folder: Path | None = None,
+    ) -> None:
+        """Hold the documents, if any are given, joined; with ``by="file"`` each ends with a symbol of its own.
+
+        Raises TextError if nothing can be learned from them, UsageError for an encoding that does not exist.
+        """
+        try:
+            b"text".decode(encoding, "replace")  # refuses what is no encoding of text too, base64 for one
+            self._decoder = codecs.getincrementaldecoder(encoding)
+        except LookupError:
+            raise UsageError(
+                f"{encoding!r} is no encoding that Python knows; utf-8, latin-1 and cp1252 are some"
             ) from None
-        self.bytes = len(data)
-        self.sha256 = hashlib.sha256(data).hexdigest()
-        if len(self.text) < 2:
-            what = "is empty" if not self.text else "has a single character"
+        self.name, self.unit, self.by, self.encoding = name, unit, by, codecs.lookup(encoding).name
+        self.store = Store(folder)
+        self.files: list[tuple[str, int, int]] = []
+        self.skipped: list[str] = []
+        self.notes: list[str] = []
+        self.bytes, self._hash = 0, hashlib.sha256()
+        for document in documents:
+            if isinstance(document, str):
+                try:
+                    document = document.encode()
+                except UnicodeEncodeError as e:
+                    wrong = document[e.start]
+                    raise TextError(
+                        f"{name}: {wrong!r} (offset {e.start}) is half of a surrogate pair, no character"
+                    ) from None
+                self._decoder, self.encoding = codecs.getincrementaldecoder("utf-8"), "utf-8"
+            self._add(io.BytesIO(document), name)
+        if documents:
+            self._close()
+
+    def _add(self, file: BinaryIO, name: str) -> None:
+        """Add a file's bytes, a chunk at a time. Raises TextError."""
+        decoder = self._decoder("strict")
+        line, crc, size = 1, 0, 0
+        head, data = b"", b"begin"
+        while data:
+            data = _read(file, name)
+            head = head or data[:4]
+            self._hash.update(data)
+            crc = zlib.crc32(data, crc)
+            text: str | bytes = data
+            if self.unit != "byte":
+                try:
+                    text = decoder.decode(data, not data)
+                except UnicodeDecodeError as e:
+                    offset = size + len(data) - len(e.object) + e.start
+                    line += e.object[: e.start].decode(self.encoding, "replace").count("\n")
+                    raise _undecodable(name, self.encoding, head, offset, line, e.object[e.start :]) from None
+                if not size and text.startswith("\ufeff"):
+                    self.notes.append(f"{name} begins with a byte-order mark (U+FEFF): it is kept, as a character")
+                line += text.count("\n")
+            size += len(data)
+            new = self.store.append(units.encode(text, self.unit))
+            if surrogates := [code for code in new.tolist() if 0xD800 <= code < 0xE000]:
+                raise TextError(f"{name}: U+{surrogates[0]:04X} is half of a surrogate pair, no character")
+        self._end(name, size, crc)
+        if self.by == "file":
+            self.store.append(np.array([END], np.uint32))
+
+    def _end(self, name: str, size: int, crc: int) -> None:
+        """Take note of a file that has been read."""
+        self.bytes += size
+        if len(self.files) < LISTED:
+            self.files.append((name, size, crc))
+        if self.by == "file":
+            self._hash.update(b"\0%d" % size)  # where it ends
+
+    def _close(self, folder: Path | None = None) -> None:
+        """Close the store. Raises TextError if there is too little text, OSError."""
+        self.sha256 = self._hash.hexdigest()
+        if self.characters < 2:
+            what = "is empty" if not self.characters else "has a single character"
             raise TextError(f"{self.name} {what}; a text needs at least two characters")
+        self.store.close(folder / self.key if folder else None)
+
+    @property
+    def kind(self) -> str:
+        """What the ids depend on besides the bytes."""
+        return "-".join(
+            [self.unit, "" if self.unit == "byte" else self.encoding, "file" if self.by == "file" else "text"]
+        )
+
+    @property
+    def key(self) -> str:
+        """What the file of its ids is found by."""
+        return f"{self.sha256[:32]}-{self.kind}"
+
+    @property
+    def characters(self) -> int:
+        """How many characters it has (with the unit ``byte``: bytes)."""
+        return int(self.store.counts[units.begins(self.store.codes)].sum())
+
+    def place(self, n: int) -> int:
+        """Return which symbol character n begins at."""
+        begins = units.begins(self.store.codes)
+        if begins.all():
+            return n
+        for at, numbers in self.store.chunks():
+            here = np.flatnonzero(begins[numbers])
+            if n < len(here):
+                return at + int(here[n])
+            n -= len(here)
+        return len(self.store)
+
+    def count(self, start: int, stop: int) -> int:
+        """Return how many characters begin between two symbols."""
+        begins = units.begins(self.store.codes)
+        if begins.all():
+            return stop - start
+        return sum(int(begins[self.store[at : min(at + CHUNK, stop)]].sum()) for at in range(start, stop, CHUNK))
+
+    def differs(self, was: dict[str, Any]) -> str | None:
+        """Return in what this differs from the corpus that ``was`` describes (see ``describe``), None if in nothing."""
+        if was["sha256"] == self.sha256:
+            return None
+        before, now = was["files"], self.files
+        if len(before) != len(now):
+            return f"there were {len(before)} files, and there are {len(now)} now"
+        for (old, bytes_, crc), (name, size, new) in zip(before, now, strict=True):
+            if bytes_ is not None and (bytes_, crc) != (size, new):
+                called = name if Path(old).name == Path(name).name else f"{name} (then {old})"
+                if bytes_ == size:
+                    return f"{called} has as many bytes, but others"
+                return f"{called} had {bytes_:,} bytes, and has {size:,} now"
+        return f"it had {was['characters']:,} characters, and has {self.characters:,} now"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a run's file tells of it."""
+        return {
+            "name": self.name,
+            "files": [list(file) for file in self.files],
+            "bytes": self.bytes,
+            "characters": self.characters,
+            "symbols": len(self.store),
+            "sha256": self.sha256,
+        }
 
 
-def read(paths: Sequence[str]) -> Corpus:
-    """Read files, folders and ``-`` (standard input) as UTF-8 and join them in the order given.
+def read(
+    paths: Sequence[str],
+    name: str = "text",
+    *,
+    unit: str = "char",
+    by: str | None = None,
+    encoding: str = "utf-8",
+    spool: Path | None = None,
+) -> Corpus:
+    """Read files, folders and ``-`` (standard input) and join them in the order given.
 
     Line ends and a byte-order mark are kept. Of a folder every text file is read, those below it too, sorted by
-    path; hidden ones are passed over. Raises TextError for what cannot be read or is not UTF-8.
+    path; hidden ones are passed over. The ids of a large text go to the folder ``spool``, and then to one beside it,
+    where they are found the next time. Raises TextError for what cannot be read or decoded, SaveError for a spool that
+    cannot be written, UsageError for an encoding that does not exist.
     """
-    texts, files, skipped = [], [], []
+    corpus = Corpus(name, unit=unit, by=by, encoding=encoding, folder=spool)
+    files = list(_files(paths, corpus))
+    ids = spool.parent if spool else None
+    try:
+        if ids and ids.is_dir() and all(Path(file).is_file() for file in files) and _found(files, corpus, ids):
+            return corpus
+        for file in files:
+            with _opened(file) as f:
+                corpus._add(f, _called(file))
+        corpus._close(ids)
+    except BaseException as e:
+        corpus.store.discard()
+        if isinstance(e, OSError) and not isinstance(e, CharrnnError):  # of reading it would be a TextError
+            why = (e.strerror or str(e)).lower()
+            raise SaveError(f"{ids}: the text's ids could not be written ({why})") from None
+        raise
+    finally:
+        if spool:
+            shutil.rmtree(spool, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                spool.parent.rmdir()  # if there is nothing in it
+    return corpus
+
+
+def _files(paths: Sequence[str], corpus: Corpus) -> Iterator[str]:
+    """Yield the files to read; tell the corpus which are skipped."""
     for path in paths:
-        if Path(path).is_dir():
+        if path == "-" or not Path(path).is_dir():
+            yield path
+            continue
+        try:
             found = [p for p in sorted(Path(path).rglob("*")) if p.is_file() and not _hidden(p, Path(path))]
-            for p in found:
-                data = _bytes(p)
-                try:
-                    if b"\0" in data[:8192]:
-                        raise TextError("binary")
-                    texts.append(decode(data, str(p)))
-                    files.append(str(p))
-                except TextError:
-                    skipped.append(str(p))
-            if len(found) == len(skipped):
-                raise TextError(f"{path}: there is no text file in this folder")
-        else:
-            texts.append(read_file(path))
-            files.append(path)
-    return Corpus(name_of(paths), "".join(texts), files, skipped)
+        except OSError as e:
+            raise TextError(f"{path}: {(e.strerror or str(e)).lower()}") from None
+        skipped = [] if corpus.unit == "byte" else [p for p in found if not _is_text(p, corpus)]
+        if len(found) == len(skipped):
+            raise TextError(f"{path}: there is no text file in this folder")
+        corpus.skipped += map(str, skipped)
+        yield from (str(p) for p in found if p not in set(skipped))
 
 
-def read_file(path: str) -> str:
-    """Read one file, or standard input where the path is ``-``. Raises TextError."""
+def _is_text(path: Path, corpus: Corpus) -> bool:
+    decoder = corpus._decoder("strict")
+    with _opened(str(path)) as f:
+        data = _read(f, str(path))
+        if b"\0" in data[:8192] and corpus.encoding == "utf-8":
+            return False
+        try:
+            while data:
+                decoder.decode(data)
+                data = _read(f, str(path))
+            decoder.decode(b"", True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def _found(files: Sequence[str], corpus: Corpus, ids: Path) -> bool:
+    """Take the ids that an earlier run left for these bytes; return whether there are any."""
+    if not any(p.name.endswith(corpus.kind) for p in ids.iterdir()):
+        return False
+    for file in files:
+        crc = size = 0
+        with _opened(file) as f:
+            while data := _read(f, file):
+                corpus._hash.update(data)
+                crc, size = zlib.crc32(data, crc), size + len(data)
+        corpus._end(file, size, crc)
+    corpus.sha256 = corpus._hash.hexdigest()
+    if store := Store.found(ids / corpus.key):
+        corpus.store = store
+        return True
+    corpus.bytes, corpus.files, corpus._hash = 0, [], hashlib.sha256()
+    return False
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """Open a file, or standard input where the path is ``-``. Raises TextError."""
     if path != "-":
-        return decode(_bytes(Path(path)), path)
-    if sys.stdin is None:  # the shell's <&-
+        try:
+            f = Path(path).open("rb")  # noqa: SIM115
+        except OSError as e:
+            raise TextError(f"{path}: {(e.strerror or str(e)).lower()}") from None
+        with f:
+            yield f
+    elif sys.stdin is None:  # the shell's <&-
         raise TextError("standard input is closed")
-    return decode(sys.stdin.buffer.read(), "standard input")
+    else:
+        yield sys.stdin.buffer
 
 
-def name_of(paths: Sequence[str]) -> str:
-    """Return what a run on these is called: the first file's stem, the folder's name, or ``stdin``."""
-    if paths[0] == "-":
-        return "stdin"
-    path = Path(paths[0]).resolve()
-    return (path.name if path.is_dir() else path.stem) or "root"
+def _read(file: BinaryIO, name: str, size: int = CHUNK) -> bytes:
+    try:
+        return file.read(size)
+    except OSError as e:
+        raise TextError(f"{name}: {(e.strerror or str(e)).lower()}") from None
+
+
+def _called(path: str) -> str:
+    return "standard input" if path == "-" else path
+
+
+def read_file(path: str) -> bytes:
+    """Read one file, or standard input where the path is ``-``. Raises TextError."""
+    with _opened(path) as f:
+        return _read(f, _called(path), -1)
 
 
 def decode(data: bytes, name: str) -> str:
@@ -87,12 +460,29 @@ def decode(data: bytes, name: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as e:
-        line = data.count(b"\n", 0, e.start) + 1
-        wrong = data[e.start : e.start + 4].hex(" ")
-        raise TextError(
-            f"{name}: not UTF-8 at offset {e.start}, line {line} (bytes {wrong}); convert it first, for "
-            f"instance with: iconv -f latin1 -t utf-8"
+        raise _undecodable(
+            _called(name), "utf-8", data[:4], e.start, data.count(b"\n", 0, e.start) + 1, data[e.start :], CONVERT
         ) from None
+
+
+ENCODE = "--encoding latin-1 (or another) reads other text, --unit byte any file at all"
+CONVERT = "convert it first, for instance with: iconv -f latin1 -t utf-8"
+
+
+def _undecodable(
+    name: str, encoding: str, head: bytes, offset: int, line: int, wrong: bytes, way_out: str = ENCODE
+) -> TextError:
+    for bom, other in BOMS.items():
+        if head.startswith(bom) and not encoding.startswith(("utf-16", "utf-32")):
+            way_out = (
+                way_out if way_out is CONVERT else f"--encoding {other.lower()} reads it, --unit byte any file at all"
+            )
+            return TextError(
+                f"{name}: begins with the byte-order mark of {other}, and is not {encoding.upper()}; {way_out}"
+            )
+    return TextError(
+        f"{name}: not {encoding.upper()} at offset {offset:,}, line {line:,} (bytes {wrong[:4].hex(' ')}); {way_out}"
+    )
 
 
 def split(n: int, val_fraction: float, test_fraction: float) -> tuple[int, int]:
@@ -108,10 +498,3 @@ def split(n: int, val_fraction: float, test_fraction: float) -> tuple[int, int]:
 
 def _hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise TextError(f"{path}: {(e.strerror or str(e)).lower()}") from None

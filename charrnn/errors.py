@@ -1,6 +1,7 @@
 """What can go wrong, and the exit code that tells a shell which it was."""
 
 from enum import IntEnum
+from pathlib import Path
 
 
 class Exit(IntEnum):
@@ -55,3 +56,13 @@ class SaveError(CharrnnError, OSError):
     """A checkpoint that could not be written."""
 
     exit_code = Exit.SAVE
+
+
+def one_line(text: str) -> str:
+    """Return the text with what would break a line, or move a terminal's cursor, as its escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def unsaved(path: Path, e: OSError) -> SaveError:
+    """Return what to raise where writing has failed."""
+    return SaveError(one_line(f"{path}: could not be saved ({(e.strerror or str(e)).lower()})"))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from charrnn import checkpoint, sampling, scoring
+from charrnn import checkpoint, sampling, scoring, units
 from charrnn.arrays import Array
 from charrnn.config import Config
 from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, UsageError
-from charrnn.stack import Stack
-from charrnn.training import Run, fit
+from charrnn.header import Header
+from charrnn.lock import lock
+from charrnn.stack import Stack, size
+from charrnn.training import Origin, Run, fit
 from charrnn.vocabulary import Vocabulary
+from charrnn.windows import borders
 
 LENGTH = 2000
 
@@ -28,20 +31,31 @@ class Model:
     the keys).
     """
 
-    def __init__(self, stack: Stack, vocabulary: Vocabulary, header: checkpoint.Header) -> None:
+    def __init__(self, stack: Stack, vocabulary: Vocabulary, header: Header) -> None:
         """Put the parts together."""
         self.stack, self.vocabulary, self.header = stack, vocabulary, header
+
+    def origin(self, file: str) -> Origin:
+        """Return what a run begins with that takes its weights from this model's file."""
+        return Origin(self.stack, self.vocabulary, file, self.header.get("sha256"))
+
+    @property
+    def by(self) -> str | None:
+        """What begins afresh: ``line``, ``file``, or None for the whole text."""
+        return Config(**self.header["config"]).by
 
     def sample(self, length: int = LENGTH, *, seed: int | None = None, **options: Any) -> Iterator[str]:
         r"""Draw a text; yield it character by character as it is drawn.
 
-        ``length`` is the number of characters at most, not counting the prime. The same ``seed`` gives the same
-        text; without one it is another each time. ``options`` are those of ``samples``.
+        ``length`` is the number of characters at most, not counting the prime. A model by line or file ends a text
+        where a line or a file would end. Of a model of bytes each character stands for the byte of its number:
+        ``text.encode("latin-1")``. The same ``seed`` gives the same text; without one it is another each time.
+        ``options`` are those of ``samples``.
 
         Raises UsageError for an option outside its range, UnknownCharacterError for a character of the prime
         that the model does not know.
         """
-        return (text for (text,) in self.samples(1, length, seed=seed, **options))
+        return (text for (text,) in self.samples(1, length, seed=seed, **options) if text)
 
     def samples(
         self,
@@ -49,87 +63,126 @@ class Model:
         length: int = LENGTH,
         *,
         seed: int | None = None,
-        prime: str = "",
+        prime: str | bytes = "",
         unknown: str = "error",
         temp: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
         until: str | None = None,
     ) -> Iterator[tuple[str, ...]]:
-        """Draw several texts as one batch; yield the next character of each, empty for those that have ended.
+        """Draw several texts as one batch; yield what has been drawn of each, empty for those that have ended.
 
-        ``prime`` is read first and not yielded; ``unknown="skip"`` leaves out characters of it that the model
-        does not know. ``temp`` divides the logits (0 takes the likeliest), ``top_k`` and ``top_p`` keep only the
-        likeliest characters. A text ends after ``length`` characters, or when ``until`` has been drawn.
+        ``prime`` is read first and not yielded (a model of bytes takes bytes too); ``unknown="skip"`` leaves out
+        characters of it that the model does not know. ``temp`` divides the logits (0 takes the likeliest), ``top_k``
+        and ``top_p`` keep only the likeliest characters. A text ends after ``length`` characters, or when ``until``
+        has been drawn.
         """
         if length < 0:
             raise UsageError(f"the length is {length}, and must be at least 0")
         if until == "":
             raise UsageError("the string to stop at is empty")
+        v = self.vocabulary
+        if until and v.unit == "byte":
+            until = until.encode("utf-8", "surrogateescape").decode("latin-1")
         draws = sampling.sample(
             self.stack,
-            self.vocabulary,
+            v,
             np.random.default_rng(seed),
-            prime=self.vocabulary.encode(prime, unknown=unknown),
+            prime=v.encode(prime, unknown=unknown),
             temp=temp,
             top_k=top_k,
             top_p=top_p,
             num_samples=num_samples,
         )
-        return self._texts(itertools.islice(draws, length), num_samples, until)
+        return sampling.texts(draws, v, num_samples, length, until, sampling.border(v, self.by))
 
-    def _texts(self, draws: Iterator[Any], num_samples: int, until: str | None) -> Iterator[tuple[str, ...]]:
-        tails = [""] * num_samples
-        ended = [False] * num_samples
-        for ids in draws:
-            texts = self.vocabulary.decode(ids)
-            yield tuple("" if end else text for end, text in zip(ended, texts, strict=True))
-            if until:
-                tails = [(tail + text)[-len(until) :] for tail, text in zip(tails, texts, strict=True)]
-                ended = [end or tail == until for end, tail in zip(ended, tails, strict=True)]
-                if all(ended):
-                    return
+    def score(self, text: str | bytes, *, unknown: str = "error") -> Array:
+        """Return -log p of each character (of bytes: each byte) given those before it, in nats, (n,) float64.
 
-    def score(self, text: str, *, unknown: str = "error") -> Array:
-        """Return -log p of each character given those before it, in nats, (n,) float64.
-
-        The first character follows an unprinted newline (the vocabulary's start symbol). A text of 2,000 characters
-        or more is read in several lanes at once, each warmed up by the 200 characters before it. With
-        ``unknown="skip"`` characters that the model does not know are left out; otherwise they raise
-        UnknownCharacterError.
+        The first character follows an unprinted newline (the vocabulary's start symbol); so does that of every line,
+        of a model by line. Otherwise a text of 2,000 characters or more is read in several lanes at once, each warmed
+        up by the 200 characters before it. With ``unknown="skip"`` characters that the model does not know are left
+        out; otherwise they raise UnknownCharacterError.
         """
         v = self.vocabulary
-        return scoring.score(self.stack, v.encode(text, unknown=unknown), v.encode(v.start))
+        ids = v.encode(text, unknown=unknown)
+        border = sampling.border(v, self.by)
+        if border is None or not len(ids):
+            nats = scoring.score(self.stack, ids, v.start_id)
+        else:
+            nats = scoring.score_documents(self.stack, ids, borders(ids, border), int(v.start_id[0]))
+        codes = units.encode(text, v.unit)
+        begins = np.flatnonzero(units.begins(codes if len(codes) == len(ids) else v.codes[ids]))
+        return nats if len(begins) == len(nats) else np.add.reduceat(nats, begins)
 
     def save(self, path: str | Path, *, half: bool = False) -> None:
-        """Write weights, vocabulary and configuration alone, as float16 with ``half``. Raises SaveError."""
+        """Write weights, vocabulary and configuration alone, as float16 with ``half``.
+
+        Raises SaveError, and NotFiniteError for a weight that float16 cannot hold.
+        """
         weights = self.stack.p.vector
+        if half:
+            with np.errstate(over="ignore"):  # what float16 cannot hold is found, and refused
+                weights = weights.astype(np.float16)
         keys = ("charrnn", "config", "vocabulary", "parameters", "step", "epoch", "best", "test_loss")
         header = {"kind": "model", **{key: self.header[key] for key in keys}}
-        checkpoint.save(Path(path), header, {"best": weights.astype(np.float16) if half else weights})
+        checkpoint.save(Path(path), header, {"best": weights})
 
 
 def train(
-    text: str, *, val: str | None = None, output: str | Path | None = None, threads: int = 1, **options: Any
+    text: str | bytes | Sequence[str | bytes],
+    *,
+    val: str | bytes | None = None,
+    output: str | Path | None = None,
+    init_from: str | Path | None = None,
+    threads: int = 1,
+    **options: Any,
 ) -> Model:
-    """Train on a text and return the model with the best weights.
+    """Train on a text, or on several, joined, and return the model with the best weights.
 
-    ``options`` are the fields of ``charrnn.Config``, the same as the options of ``charrnn train``:
-    ``cell``, ``hidden_size``, ``num_layers``, ``max_steps`` and so on. ``val`` is a validation text of its own;
-    otherwise a part of ``text`` serves. With ``output`` the run is kept in that file. ``threads`` share the lanes out;
-    they need a linear algebra library that has one itself (OPENBLAS_NUM_THREADS=1 before NumPy is imported, say).
+    ``options`` are the fields of ``charrnn.Config``, the same as the options of ``charrnn train``: ``cell``,
+    ``hidden_size``, ``num_layers``, ``max_steps`` and so on. ``val`` is a validation text of its own; otherwise a
+    part of ``text`` serves. With ``output`` the run is kept in that file. ``init_from`` is a run's file, or an
+    exported one, that the weights are taken from, and with them the cell, its sizes and the unit. ``threads`` share
+    the lanes out; they need a linear algebra library that has one itself (OPENBLAS_NUM_THREADS=1 before NumPy is
+    imported, say).
 
     Raises UsageError for an option outside its range, TextError for a text that is too short, NotFiniteError
-    when the loss is no longer finite, SaveError.
+    when the loss is not finite again and again, CheckpointError, SaveError.
     """
     if threads < 1:
         raise UsageError(f"threads is {threads}, and must be at least 1")
-    run = Run(Corpus("text", text), Config(**options), val=None if val is None else Corpus("val", val))
-    run.threads = threads
-    for _ in fit(run, None if output is None else Path(output)):
-        pass
+    path = None if output is None else Path(output)
+    with contextlib.nullcontext() if path is None else lock(path, "charrnn.train"):
+        begin = None if init_from is None else load(init_from)
+        config = Config(**(options if begin is None else inherited(begin, options)))
+        how: dict[str, Any] = {"unit": config.unit, "by": config.by, "encoding": config.encoding}
+        documents = [text] if isinstance(text, (str, bytes)) else text
+        corpus = Corpus("text", *documents, **how)
+        run = Run(
+            corpus,
+            config,
+            val=None if val is None else Corpus("val", val, **how),
+            origin=begin.origin(str(init_from)) if begin else None,
+        )
+        run.threads = threads
+        for _ in fit(run, path):
+            pass
     run.stack.p.vector[:] = run.best
     return Model(run.stack, run.vocabulary, run.header())
+
+
+INHERITED = ("cell", "hidden_size", "num_layers", "unit", "dtype")
+
+
+def inherited(model: Model, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with those that the weights of ``model`` decide. Raises UsageError if one is another."""
+    config = Config(**model.header["config"])
+    for name in INHERITED:
+        value = getattr(config, name)
+        if options.get(name, value) not in (value, {"vanilla": "rnn"}.get(value)):
+            raise UsageError(f"{name} is {value} in the model that this one begins from, and cannot be {options[name]}")
+    return {**options, **{name: getattr(config, name) for name in INHERITED}}
 
 
 def load(path: str | Path, *, last: bool = False) -> Model:
@@ -139,23 +192,25 @@ def load(path: str | Path, *, last: bool = False) -> Model:
     never runs code from the file.
     """
     path = Path(path)
-    header, arrays = checkpoint.load(path)
-    if last and "last" not in arrays:
-        raise CheckpointError(f"{path}: holds the best weights alone, not the last ones")
-    try:
-        config = Config(**header["config"])
-        vocabulary = Vocabulary(header["vocabulary"]["symbols"], header["vocabulary"]["start"])
-        shape = config.cell, len(vocabulary), config.hidden_size, config.num_layers
-        stack = Stack(*shape, np.dtype(config.dtype))
-        if last:  # what the header tells of the best weights does not hold for these
-            row = next((row for row in header["history"] if row["step"] == header["step"]), {"val_loss": None})
-            header |= {"best": {"step": header["step"], "val_loss": row["val_loss"]}, "test_loss": None}
-        weights = arrays["last" if last else "best"]
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise CheckpointError(f"{path}: damaged: {e!r} in its header") from None
-    if weights.shape != stack.p.vector.shape or weights.dtype.kind != "f":
-        raise CheckpointError(
-            f"{path}: damaged: {weights.dtype} weights of shape {weights.shape}, not {stack.p.vector.shape}"
+    header = checkpoint.read_header(path)
+    if header["kind"] == "run" and (last or header["best"]["val_loss"] is None):
+        # none has been measured, or what the header tells of the best weights does not hold for these
+        name, row = (
+            "last",
+            next((row for row in header["history"] if row["step"] == header["step"]), {"val_loss": None}),
         )
+        told = {"best": {"step": header["step"], "val_loss": row["val_loss"]}}
+        header |= {**told, "test_loss": None} if last else told
+    elif last:
+        raise CheckpointError(f"{path}: holds the best weights alone, not the last ones")
+    else:
+        name = "best"
+    weights = checkpoint.load(path, [name])[1][name]
+    config = Config(**header["config"])
+    vocabulary = Vocabulary.restore(header["vocabulary"], config.unit)
+    shape = config.cell, len(vocabulary), config.hidden_size, config.num_layers
+    if weights.shape != (size(*shape),):  # before anything of that size is made
+        raise CheckpointError(f"{path}: damaged: {weights.shape} weights, not {size(*shape):,}")
+    stack = Stack(*shape, np.dtype(config.dtype))
     stack.p.vector[:] = weights
     return Model(stack, vocabulary, header)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
 from charrnn.arrays import Array, Ids
 from charrnn.errors import UsageError
 from charrnn.stack import Stack, Stepper
-from charrnn.vocabulary import Vocabulary
+from charrnn.units import END, UNKNOWN, Composer
+from charrnn.vocabulary import NEWLINE, Vocabulary
 
 CHUNK = 64  # steps of a prime that are read at a time
 UNIFORMS = 256  # random numbers drawn at a time, for every stream
@@ -52,7 +54,8 @@ def _draws(
     top_p: float | None,
     B: int,
 ) -> Iterator[Ids]:
-    read = vocabulary.encode(vocabulary.start) if prime is None or not len(prime) else prime
+    read = vocabulary.start_id if prime is None or not len(prime) else prime
+    never = vocabulary.id(UNKNOWN)
     state = stack.zero_state(1)
     tape = stack.tape(CHUNK, 1)
     for i in range(0, len(read) - 1, CHUNK):
@@ -62,8 +65,55 @@ def _draws(
     ids: Ids = np.repeat(read[-1], B)
     while True:
         for uniforms in rng.random((UNIFORMS, B)):
-            ids = draw(step(ids).T, uniforms, temp, top_k, top_p)
+            logits = step(ids)
+            if never is not None:
+                logits[never] = -np.inf
+            ids = draw(logits.T, uniforms, temp, top_k, top_p)
             yield ids
+
+
+def border(vocabulary: Vocabulary, by: str | None) -> int | None:
+    """Return the id that ends a document of a model by ``line`` or ``file``."""
+    return None if by is None else vocabulary.id(NEWLINE if by == "line" else END)
+
+
+def texts(
+    draws: Iterator[Ids],
+    vocabulary: Vocabulary,
+    num_samples: int,
+    length: int,
+    until: str | None = None,
+    border: int | None = None,
+) -> Iterator[tuple[str, ...]]:
+    """Turn ids that are drawn into text: yield what has become certain of each of ``num_samples``.
+
+    A text ends after ``length`` characters, when ``until`` has been written, or when ``border`` has been drawn.
+    """
+    composer = Composer()
+    letters = vocabulary.unit == "jamo"
+    single = ["" if letters else composer.feed(code) for code in vocabulary.codes.tolist()]
+    if until is None and border is None and not letters:
+        yield from (tuple([single[i] for i in ids.tolist()]) for ids in islice(draws, length))
+        return
+    composers = [Composer() for _ in range(num_samples)]
+    tails, left = [""] * num_samples, [length] * num_samples
+    for ids in draws if length else ():
+        pieces = [""] * num_samples
+        for k, i in enumerate(ids.tolist()):
+            if not left[k]:
+                continue
+            piece = composers[k].feed(int(vocabulary.codes[i])) if letters else single[i]
+            for character in piece:
+                pieces[k] += character
+                tails[k] = (tails[k] + character)[-len(until) :] if until else ""
+                left[k] = 0 if until and tails[k] == until else left[k] - 1
+                if not left[k]:
+                    break
+            if i == border:
+                left[k] = 0
+        yield tuple(pieces)
+        if not any(left):
+            return
 
 
 @np.errstate(over="ignore")  # a tiny temperature sends all but the largest to -inf, as it should

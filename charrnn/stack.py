@@ -78,6 +78,21 @@ class Stack:
         other.p.vector[:] = self.p.vector
         return other
 
+    def adopt(self, other: Stack, ids: Ids) -> None:
+        """Take the parameters of a stack of the same size, whose symbol i is ``ids[i]`` here.
+
+        Symbols that it does not know keep the weights that were drawn; their bias becomes the mean of the others'.
+        """
+        for name in self.p:
+            if name == "0.Wxh":
+                self.p[name][:, ids] = other.p[name]
+            elif name in ("Why", "by"):
+                if name == "by":
+                    self.p[name][:] = other.p[name].mean()
+                self.p[name][ids] = other.p[name]
+            else:
+                self.p[name][:] = other.p[name]
+
     def zero_state(self, B: int) -> State:
         """Return the state in which a text begins, (L, STATES, H, B)."""
         _, _, H, L = self.shape
@@ -210,3 +225,8 @@ def shapes(cell: str, vocab_size: int, hidden_size: int, num_layers: int) -> dic
     for l in range(num_layers):
         layers |= {f"{l}.Wxh": (GH, H if l else V), f"{l}.Whh": (GH, H), f"{l}.bh": (GH,)}
     return layers | {"Why": (V, H), "by": (V,)}
+
+
+def size(cell: str, vocab_size: int, hidden_size: int, num_layers: int) -> int:
+    """Return the number of parameters, without a need for the memory that they take."""
+    return sum(math.prod(shape) for shape in shapes(cell, vocab_size, hidden_size, num_layers).values())

@@ -54,9 +54,10 @@ class Team:
     def loss_and_grad(self, xs: Ids, ys: Ids, state: State, masks: Array | None = None) -> float:
         """Return the mean loss of the targets ``ys`` (T, B), in nats; write its gradient to the stack's ``d``.
 
-        ``state`` (L, STATES, H, B) becomes the last state; ``masks`` are those of the stack.
+        A target below 0 does not count. ``state`` (L, STATES, H, B) becomes the last state; ``masks`` are those of
+        the stack.
         """
-        T, n = len(xs), xs.size
+        T, n = len(xs), np.count_nonzero(ys >= 0)
 
         def gradient(m: Member) -> float:
             nats, state[..., m.lanes] = m.stack.loss_and_grad(

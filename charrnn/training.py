@@ -6,7 +6,7 @@ import dataclasses
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,25 +14,42 @@ import numpy as np
 
 from charrnn import checkpoint, ngram
 from charrnn.arrays import Array, Ids
+from charrnn.cells import CELLS
 from charrnn.config import Config
-from charrnn.corpus import Corpus, split
-from charrnn.errors import CheckpointError, NotFiniteError, TextError, UsageError
+from charrnn.corpus import LONGEST_PART, SHORTEST_PART, Corpus, Part, split
+from charrnn.errors import CheckpointError, NotFiniteError, SaveError, TextError
+from charrnn.header import Header
 from charrnn.optim import OPTIMIZERS, SCHEDULES, clip
-from charrnn.sampling import sample
-from charrnn.scoring import WARM_UP, score
-from charrnn.stack import Stack
+from charrnn.sampling import border, sample, texts
+from charrnn.scoring import WARM_UP, score, score_documents
+from charrnn.stack import Stack, size
 from charrnn.team import Team
+from charrnn.units import UNKNOWN, Codes
 from charrnn.version import __version__
 from charrnn.vocabulary import Vocabulary
-from charrnn.windows import Position, Window, lane_length, shrink, windows
+from charrnn.windows import (
+    Position,
+    Window,
+    borders,
+    documents,
+    lane_length,
+    passes,
+    shrink,
+    windows,
+)
 
 # What a random number is for: each use has its own generator, default_rng([seed, purpose, step]), so that none
 # disturbs another, and the seed and the step are all that a file must keep.
-INIT, DROPOUT, SAMPLE = range(3)
+INIT, DROPOUT, SAMPLE, ORDER = range(4)
 
-DEFAULT_CHARACTERS = 10_000_000
+DEFAULT_SYMBOLS = 10_000_000
+COUNTED = 2_000_000  # symbols of the training part that the counts are made on: memory must not grow with the text
+LARGE_VOCABULARY = 2000
 SAMPLE_LENGTH, SAMPLE_LINES = 200, 8  # whichever comes first
 SAMPLE_TEMP = 0.8
+IN_A_ROW, TROUBLES = 3, 10  # windows that are not finite: until the best weights are restored, and until the run stops
+ROWS, SAMPLES = 10_000, 1000  # that a file's header holds; beyond, every second of the older ones goes
+SAVE_EVERY, SAVING = 60.0, 100.0  # seconds between saves, and how many times the last save's at least
 LESS = "a lower --learning-rate or --clip-norm may help"
 
 
@@ -41,9 +58,19 @@ class Step(NamedTuple):
 
     step: int
     characters: int  # in this window
-    loss: float  # mean over the window, nats per character
+    loss: float  # mean over the window, nats per character; may be not finite, and then there was no update
     evaluation: dict[str, Any] | None
     sample: str | None
+    told: tuple[str, ...] = ()  # what went wrong, and what was done about it
+
+
+class Origin(NamedTuple):
+    """The model that a run begins with: its weights, its symbols, and the file it is from."""
+
+    stack: Stack
+    vocabulary: Vocabulary
+    file: str
+    sha256: str | None
 
 
 class Run:
@@ -58,24 +85,38 @@ class Run:
         config: Config,
         *,
         val: Corpus | None = None,
-        saved: checkpoint.Header | None = None,
+        saved: Header | None = None,
+        origin: Origin | None = None,
     ) -> None:
-        """Begin a run; ``val`` is a validation text of its own. Raises TextError.
+        """Begin a run; ``val`` is a validation text of its own, ``origin`` what the weights are taken from.
 
-        With ``saved``, the header of a file that this run is to become, nothing is drawn or counted.
+        With ``saved``, the header of a file that this run is to become, nothing is drawn or counted. Raises TextError.
         """
         self.config, self.name = config, corpus.name
-        self.vocabulary = Vocabulary.of(corpus.text + (val.text if val else ""))
+        self.notes: list[str] = [*corpus.notes, *(val.notes if val else [])]
+        if saved:
+            self.vocabulary = Vocabulary.restore(saved["vocabulary"], config.unit)
+        else:
+            self._vocabulary(corpus, val, origin)
         self._text(corpus, val)
 
         N, c = len(self.train), config
-        self.B, self.T = shrink(N, c.batch_size, c.seq_length)
-        self.per_epoch = math.ceil(lane_length(N, self.B) / self.T)
-        self.notes: list[str] = []
+        self.ends = borders(self.train, self.border) if c.by and self.border is not None else None
+        if self.ends is None:
+            self.B, self.T = shrink(N, c.batch_size, c.seq_length)
+            self.per_epoch = math.ceil(lane_length(N, self.B) / self.T)
+        else:
+            longest = int(np.diff(self.ends, prepend=0).max())
+            self.B, self.T = min(c.batch_size, len(self.ends)), min(c.seq_length, longest)
+            self.per_epoch = passes(self.ends, self.B, self.T)
         if corpus.skipped:
             names = ", ".join(corpus.skipped[:10]) + (", ..." if len(corpus.skipped) > 10 else "")
-            self.notes.append(f"left out, not UTF-8 text: {len(corpus.skipped)} files ({names})")
-        if (c.batch_size, c.seq_length) != (self.B, self.T):
+            self.notes.append(f"left out, not {corpus.encoding.upper()} text: {len(corpus.skipped)} files ({names})")
+        if self.ends is not None:
+            self.notes.append(
+                f"{len(self.ends):,} {c.by}s to train on, each begun afresh; {self.per_epoch:,} windows to an epoch"
+            )
+        elif (c.batch_size, c.seq_length) != (self.B, self.T):
             self.notes.append(
                 f"a small text: {self.B} lanes and windows of {self.T}, not {c.batch_size} and {c.seq_length}"
             )
@@ -92,47 +133,113 @@ class Run:
             None if saved else np.random.default_rng([c.seed, INIT]),
         )
         n = len(self.stack.p.vector)
+        if len(self.vocabulary) > LARGE_VOCABULARY and not saved:
+            share = 1 - sum(a.size for name, a in self._inner()) / n
+            self.notes.append(
+                f"{len(self.vocabulary):,} symbols take {share:.0%} of the parameters, and most of the time: "
+                f"--max-vocab N or --min-count N reads the rare ones as one, --unit byte (for Hangul: jamo) has few"
+            )
+        if origin:
+            self.stack.adopt(origin.stack, self.vocabulary.table(origin.vocabulary.codes))
         self.memory: Array = np.zeros((OPTIMIZERS[c.optimizer].rows, n), dtype)
         self.state = self.stack.zero_state(self.B)
         self.position = Position()
-        self.step = 0
+        self.step = self.read = 0
         self.seconds = 0.0
+        # what is gone back to: the best weights, or while there are none those of the last evaluation or of the start
         self._best, self._best_step, self.best_loss = self.stack.p.vector.copy(), 0, math.inf
         self.test_loss: float | None = None
         self.first_loss: float | None = None
-        self.recent: list[float] = []  # the loss of each step since the last evaluation
+        self.recent = {"loss": 0.0, "steps": 0}  # since the last evaluation
+        self.trouble: list[dict[str, Any]] = []  # each halved the learning rate
+        self.streak = 0  # windows in a row that were not finite
         self.ladder: dict[str, float] = {}
         if saved:
             self.ladder = saved["ladder"]
         elif len(self.val):
-            self.ladder = ngram.ladder(self.train, self.val, self.val_context, len(self.vocabulary))
+            counted = self.train[:COUNTED]
+            if len(counted) < N:
+                self.notes.append(f"the counts are those of the first {COUNTED:,} symbols")
+            ladder = ngram.ladder(counted, self.val, self.val_context, len(self.vocabulary))
+            ratio = len(self.val) / self.parts["val"]
+            self.ladder = {name: loss * ratio for name, loss in ladder.items()}
         self.history: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
         self.plans: list[dict[str, int]] = []
         self.threads, self.command = 1, ""
+        self.saved = False  # whether the file holds this plan
         self._plan()
 
+    def _vocabulary(self, corpus: Corpus, val: Corpus | None, origin: Origin | None) -> None:
+        """Count what there is; with ``origin``, add what it knows."""
+        c, stores = self.config, [corpus.store, *([val.store] if val else [])]
+        codes, index = np.unique(np.concatenate([store.codes for store in stores]), return_inverse=True)
+        counts = np.bincount(index, np.concatenate([store.counts for store in stores])).astype(np.int64)
+        new = Vocabulary.counted(codes, counts, c.unit, c.min_count, c.max_vocab)
+        if new.id(UNKNOWN) is not None:
+            rare = new.table(codes) == new.id(UNKNOWN)
+            self.notes.append(
+                f"{rare.sum():,} rare symbols, {counts[rare].sum() / counts.sum():.2%} of the text, "
+                f"are read as one unknown symbol, which is never drawn"
+            )
+        self.init_from: dict[str, Any] | None = None
+        self.vocabulary = new
+        if origin:
+            old = origin.vocabulary.codes
+            matched, added = (new.codes[np.isin(new.codes, old, invert=invert)] for invert in (False, True))
+            unused = old[~np.isin(old, new.codes)]
+            self.init_from = {"file": origin.file, "sha256": origin.sha256}
+            self.init_from |= {"matched": len(matched), "added": len(added), "unused": len(unused)}
+            self.notes.append(
+                f"weights from {origin.file}: {len(matched):,} symbols matched, {_some(added, c.unit)} added, "
+                f"{_some(unused, c.unit)} of the model's unused here"
+            )
+            self.vocabulary = Vocabulary([*new.codes, *old], new.start, c.unit)
+
+    def _inner(self) -> list[tuple[str, Array]]:
+        """Return the parameters that do not grow with the vocabulary."""
+        return [(name, self.stack.p[name]) for name in self.stack.p if name not in ("0.Wxh", "Why", "by")]
+
     def _text(self, corpus: Corpus, val: Corpus | None) -> None:
-        c, ids = self.config, self.vocabulary.encode(corpus.text)
-        a, b = split(len(ids), 0 if val else c.val_fraction, c.test_fraction)
-        self.train, self.test, self.test_context = ids[:a], ids[b:], ids[max(b - WARM_UP, 0) : b]
+        c, store = self.config, corpus.store
+        table = self.vocabulary.table(store.codes)
+        everything = Part(store, table, 0, len(store))
+        self.border = border(self.vocabulary, c.by)
+        a, b = split(corpus.characters, 0 if val else c.val_fraction, c.test_fraction)
+        a, b = (self._edge(everything, corpus.place(n), len(store)) for n in (a, b))
+        if b < len(store) and len(store) - b < SHORTEST_PART:
+            b = len(store)
+        if a < b and b - a < SHORTEST_PART:
+            a = b
+        self.train = Part(store, table, 0, a)
+        self.test, self.test_context = everything[b:], everything[max(b - WARM_UP, 0) : b]
+        self.val: Ids = everything[a:b]
+        self.val_context: Ids = everything[max(a - WARM_UP, 0) : a]
+        val_characters = corpus.count(a, b)
         if val:
-            self.val = self.vocabulary.encode(val.text)
-            self.val_context: Ids = self.vocabulary.encode(self.vocabulary.start)
-        else:
-            self.val, self.val_context = ids[a:b], ids[max(a - WARM_UP, 0) : a]
+            end = val.place(LONGEST_PART) if val.characters > LONGEST_PART else len(val.store)
+            self.val = Part(val.store, self.vocabulary.table(val.store.codes), 0, end)[:]
+            self.val_context, val_characters = self.vocabulary.start_id, val.count(0, end)
+            if end < len(val.store):
+                self.notes.append(f"validation on the first {LONGEST_PART:,} characters of {val.name}")
         if len(self.train) < 2:
             raise TextError(f"{corpus.name}: nothing is left to train on; lower the other parts' shares")
+        self.parts = {"train": corpus.count(0, a), "val": val_characters, "test": corpus.count(b, len(store))}
+        # losses are told for each character: with letters of Hangul there are several symbols to one
+        self.ratio = len(self.train) / self.parts["train"]
         self.corpus: dict[str, Any] = {
-            "name": corpus.name,
-            "files": corpus.files,
-            "bytes": corpus.bytes,
-            "characters": len(corpus.text),
-            "sha256": corpus.sha256,
-            "val_files": val.files if val else None,
+            **corpus.describe(),
+            "val_files": [name for name, _, _ in val.files] if val else None,
             "val_sha256": val.sha256 if val else None,
-            "parts": {"train": len(self.train), "val": len(self.val), "test": len(self.test)},
+            "parts": self.parts,
         }
+
+    def _edge(self, ids: Part, at: int, end: int) -> int:
+        """Return the first border at or after a place, if one is near: a part holds whole documents if it can."""
+        if self.border is None or not 0 < at < end:
+            return at
+        near = np.flatnonzero(ids[at - 1 : at + LONGEST_PART // 10] == self.border)
+        return at + int(near[0]) if len(near) else at
 
     def _plan(self) -> None:
         """Lay down how long the run is, and with it the schedule and when to evaluate."""
@@ -141,7 +248,8 @@ class Run:
         if c.epochs is not None:
             ends.append(max(1, math.ceil(c.epochs * self.per_epoch)))
         # by the windows asked for: a small text, whose windows shrink, takes no more steps than a large one
-        steps = min(ends) if ends else math.ceil(DEFAULT_CHARACTERS / (c.batch_size * c.seq_length))
+        per_window = c.batch_size * c.seq_length if self.ends is None else len(self.train) / self.per_epoch
+        steps = min(ends) if ends else math.ceil(DEFAULT_SYMBOLS / per_window)
         self.plans.append(
             {
                 "from_step": self.step,
@@ -160,6 +268,11 @@ class Run:
     def best_step(self) -> int:
         """The step of the best weights."""
         return self._best_step if math.isfinite(self.best_loss) else self.step
+
+    @property
+    def since(self) -> int:
+        """The step after which the optimizer began anew."""
+        return max((trouble["step"] for trouble in self.trouble if trouble["restored"]), default=0)
 
     @property
     def plan(self) -> dict[str, int]:
@@ -181,21 +294,23 @@ class Run:
         """The learning rate of the next step."""
         rate = self.config.learning_rate
         assert rate is not None
-        return rate * SCHEDULES[self.config.schedule](self.step / self.plan["steps"])
+        return rate * SCHEDULES[self.config.schedule](self.step / self.plan["steps"]) * 0.5 ** len(self.trouble)
 
     def characters(self, step: int) -> int:
-        """Return how many characters are read in the first ``step`` steps."""
+        """Return how many characters are read in the first ``step`` steps; with documents, about how many."""
+        if self.ends is not None:
+            return round(self.parts["train"] * step / self.per_epoch)
         length = lane_length(len(self.train), self.B)
         epochs, rest = divmod(step, self.per_epoch)
-        return self.B * (epochs * length + min(rest * self.T, length))
+        return round(self.B * (epochs * length + min(rest * self.T, length)) / self.ratio)
 
     def extend(self, max_steps: int) -> None:
         """Make a new plan that ends at ``max_steps``, from the present step on."""
         self.config = dataclasses.replace(self.config, max_steps=max_steps, epochs=None)
         self._plan()
-        self.test_loss = None
+        self.test_loss, self.saved = None, False
 
-    def header(self) -> checkpoint.Header:
+    def header(self) -> Header:
         """Return all that is not an array, as JSON can hold it; ``charrnn info --json`` prints it."""
         return {
             "kind": "run",
@@ -205,11 +320,7 @@ class Run:
             "threads": self.threads,
             "command": self.command,
             "config": dataclasses.asdict(self.config),
-            "vocabulary": {
-                "size": len(self.vocabulary),
-                "symbols": self.vocabulary.symbols,
-                "start": self.vocabulary.start,
-            },
+            "vocabulary": self.vocabulary.describe(),
             "parameters": len(self.stack.p.vector),
             "corpus": self.corpus,
             "windows": {"lanes": self.B, "length": self.T, "per_epoch": self.per_epoch},
@@ -217,24 +328,28 @@ class Run:
             "step": self.step,
             "epoch": self.epoch,
             "finished": self.finished,
-            "position": self.position,
+            "position": list(self.position),
+            "read": self.read,
             "seconds": round(self.seconds, 3),
             "best": {
-                "step": self.best_step,
+                "step": self._best_step,
                 "val_loss": self.best_loss if math.isfinite(self.best_loss) else None,
             },
             "test_loss": self.test_loss,
             "first_loss": self.first_loss,
             "recent": self.recent,
+            "trouble": self.trouble,
+            "streak": self.streak,
             "ladder": self.ladder,
             "notes": self.notes,
             "history": self.history,
             "samples": self.samples,
+            "init_from": self.init_from,
         }
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays of the file: both weights, the optimizer's memory, the carried state."""
-        return {"best": self.best, "last": self.stack.p.vector, "memory": self.memory, "state": self.state}
+        return {"best": self._best, "last": self.stack.p.vector, "memory": self.memory, "state": self.state}
 
     def save(self, path: Path) -> None:
         """Write the run's file. Raises SaveError."""
@@ -244,35 +359,60 @@ class Run:
     def restore(cls, path: Path, corpus: Corpus, *, val: Corpus | None = None) -> Run:
         """Return the run as it was saved. Raises CheckpointError, also when the text is another one."""
         header, arrays = checkpoint.load(path)
-        if header.get("kind") != "run":
-            raise CheckpointError(f"{path}: weights alone, without a run to resume")
-        try:
-            was = header["corpus"]
-            if (was["sha256"], was["val_sha256"]) != (corpus.sha256, val.sha256 if val else None):
-                raise CheckpointError(
-                    f"{path}: trained on another text than {corpus.name} is now ({was['characters']:,} characters "
-                    f"then, {len(corpus.text):,} now); --output FILE trains a new run"
-                )
-            run = cls(corpus, Config(**header["config"]), val=val, saved=header)
-            for array, saved in (
-                (run.stack.p.vector, arrays["last"]),
-                (run._best, arrays["best"]),
-                (run.memory, arrays["memory"]),
-                (run.state, arrays["state"]),
-            ):
-                if array.shape != saved.shape or array.dtype != saved.dtype:
-                    raise CheckpointError(f"{path}: damaged: an array of the wrong shape or type")
-                array[...] = saved
-            run.plans, run.step, run.position = header["plans"], header["step"], Position(*header["position"])
-            run._best_step = header["best"]["step"]
-            run.best_loss = math.inf if header["best"]["val_loss"] is None else header["best"]["val_loss"]
-            run.seconds, run.recent, run.notes = header["seconds"], header["recent"], header["notes"]
-            run.test_loss, run.first_loss = header["test_loss"], header["first_loss"]
-            run.history, run.samples = header["history"], header["samples"]
-            run.threads, run.command = header["threads"], header["command"]
-        except (KeyError, TypeError, UsageError) as e:
-            raise CheckpointError(f"{path}: damaged: {e!r} in its header") from None
+        if header["kind"] != "run":
+            raise CheckpointError(f"{path}: weights alone, without a run to resume; --init-from {path} begins one")
+        was = header["corpus"]
+        other = corpus.differs(was)
+        if not other and was["val_sha256"] != (val.sha256 if val else None):
+            other = "the validation text is another"
+        if other:
+            raise CheckpointError(
+                f"{path}: trained on another text: {other}; --init-from {path} with -o FILE trains a new run "
+                f"on this one, from its weights on"
+            )
+        config = Config(**header["config"])
+        vocabulary = header["vocabulary"]["size"]
+        n, c = size(config.cell, vocabulary, config.hidden_size, config.num_layers), config
+        shapes = {
+            "last": (n,),
+            "best": (n,),
+            "memory": (OPTIMIZERS[c.optimizer].rows, n),
+            "state": (c.num_layers, len(CELLS[c.cell].STATES), c.hidden_size, header["windows"]["lanes"]),
+        }
+        for name, shape in shapes.items():  # before anything of these sizes is made
+            if arrays[name].shape != shape or arrays[name].dtype != c.dtype:
+                raise CheckpointError(f"{path}: damaged: {name} is of the wrong shape or type")
+        run = cls(corpus, config, val=val, saved=header)
+        run.step, run.position, run.plans = header["step"], Position(*header["position"]), header["plans"]
+        if (
+            header["windows"] != {"lanes": run.B, "length": run.T, "per_epoch": run.per_epoch}
+            or run.step > run.plan["steps"]
+            or run.position != run._position()
+        ):
+            raise CheckpointError(f"{path}: damaged: its windows, plan or position do not fit its text")
+        run.stack.p.vector[:], run._best[:] = arrays["last"], arrays["best"]
+        run.memory[:], run.state[:] = arrays["memory"], arrays["state"]
+        run._best_step = header["best"]["step"]
+        run.best_loss = math.inf if header["best"]["val_loss"] is None else header["best"]["val_loss"]
+        for name in (
+            *("seconds", "recent", "read", "trouble", "streak", "notes", "test_loss", "first_loss"),
+            *("history", "samples", "threads", "command", "init_from"),
+        ):
+            setattr(run, name, header[name])
+        run.saved = True
         return run
+
+    def _position(self) -> Position:
+        """Return where the next window begins, as the number of steps tells."""
+        epoch, window = divmod(self.step, self.per_epoch)
+        if self.ends is None:
+            return Position(epoch, window * self.T)
+        return Position(epoch, window) if window or not epoch else Position(epoch - 1, self.per_epoch)
+
+
+def _some(codes: Codes, unit: str) -> str:
+    shown = Vocabulary(codes[:40], 0, unit).symbols
+    return f"{len(codes):,}" + (f" ({shown!r}{'...' * (len(codes) > 40)})" if shown else "")
 
 
 def steps(run: Run) -> Iterator[Step]:
@@ -280,66 +420,128 @@ def steps(run: Run) -> Iterator[Step]:
 
     Truncated backpropagation through time (Williams and Peng, 1990): the state is carried from window to window,
     the gradient is not. It is that of the mean loss over the window. At the planned steps the validation part
-    is scored and a sample drawn. Raises NotFiniteError before an update that would spoil the weights.
+    is scored and a sample drawn.
+
+    A window whose loss or gradient is not finite is left out and halves the learning rate. After three in a row, or
+    if a weight or a validation loss is not finite, the best weights come back, with the optimizer's memory and the
+    state at zero. The tenth time raises NotFiniteError.
     """
     team = Team(run.stack, run.T, run.B, run.threads)
     _, _, H, L = run.stack.shape
     masks = np.empty((L, run.T, H, run.B), run.stack.p.vector.dtype) if run.config.dropout else None
-    for window in windows(run.train, run.B, run.T, run.position):
+    if run.ends is None:
+        stream = windows(run.train, run.B, run.T, run.position)
+    else:
+        start, seed = int(run.vocabulary.start_id[0]), [run.config.seed, ORDER]
+        stream = documents(run.train, run.ends, run.B, run.T, run.position, start, seed)
+    for window in stream:
         if run.finished:
             return
+        if len(run.trouble) >= TROUBLES:
+            raise NotFiniteError(f"not finite for the {TROUBLES}th time, at step {run.trouble[-1]['step']:,}; {LESS}")
         yield _step(run, window, team, masks)
 
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")  # what is not finite is found and told
 def _step(run: Run, window: Window, team: Team, masks: Array | None) -> Step:
-    c, stack = run.config, run.stack
+    c, stack, p = run.config, run.stack, run.stack.p.vector
     began = time.perf_counter()
-    T, B = window.xs.shape
+    T, _ = window.xs.shape
+    n = int(np.count_nonzero(window.ys >= 0))
     if window.fresh.any():
         run.state[..., window.fresh] = 0
     if masks is not None:
         rng = np.random.default_rng([c.seed, DROPOUT, run.step])
-        masks = stack.masks(rng, T, B, 1 - c.dropout, masks if T == run.T else None)
-    loss = team.loss_and_grad(window.xs, window.ys, run.state, masks)
+        masks = stack.masks(rng, T, run.B, 1 - c.dropout, masks if T == run.T else None)
+    loss = team.loss_and_grad(window.xs, window.ys, run.state, masks) * run.ratio
     norm = clip(stack.d.vector, c.clip_norm, c.clip_value)
+    lr, told = run.learning_rate, []
+    before, run.position, run.step = run.characters(run.step), window.position, run.step + 1
+    run.read += n
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise NotFiniteError(
-            f"the loss is {loss:.4g} and the gradient's norm {norm:.4g} at step {run.step + 1}; {LESS}"
-        )
-    lr = run.learning_rate
-    OPTIMIZERS[c.optimizer].update(stack.p.vector, stack.d.vector, lr, run.step + 1, run.memory)
-    run.position, run.step = window.position, run.step + 1
-    run.recent.append(loss)
-    if run.first_loss is None:
-        run.first_loss = loss
+        told.append(_trouble(run, f"the loss is {loss:.4g} and the gradient's norm {norm:.4g}"))
+    else:
+        OPTIMIZERS[c.optimizer].update(p, stack.d.vector, lr, run.step - run.since, run.memory)
+        if not math.isfinite(p @ p):  # cheaper than to look at each
+            told.append(_trouble(run, "the norm of the weights is not finite after the update", spoilt=True))
+        run.streak = 0
+        run.recent["loss"] += loss
+        run.recent["steps"] += 1
+        if run.first_loss is None:
+            run.first_loss = loss
     run.seconds += time.perf_counter() - began
-    return Step(run.step, T * B, loss, _evaluation(run, norm, lr), _sample(run))
+    evaluation = None
+    if _due(run, run.plan["eval_every"]):
+        evaluation, more = _evaluation(run, norm, lr)
+        told += more
+    characters = round(n / run.ratio) if run.ends is not None else run.characters(run.step) - before
+    return Step(run.step, characters, loss, evaluation, _sample(run), tuple(told))
 
 
-def fit(run: Run, path: Path | None, stop_after: int | None = None) -> Iterator[Step]:
-    """Train, and save to ``path`` at the start, at every evaluation and at the end.
+def _trouble(run: Run, what: str, *, spoilt: bool = False) -> str:
+    """Halve the learning rate and begin the state anew; go back to the best weights if these are spoilt. Tell it."""
+    run.state[:] = 0
+    run.streak += 1
+    spoilt = spoilt or run.streak >= IN_A_ROW
+    run.trouble.append({"step": run.step, "what": what, "restored": spoilt})
+    told = f"step {run.step:,}: {what}; the learning rate is halved to {run.learning_rate:.2g}"
+    if not spoilt:
+        return f"{told}, and this window left out"
+    run.stack.p.vector[:], run.memory[:], run.streak = run._best, 0, 0
+    return f"{told}, the weights of step {run._best_step:,} are back, and the optimizer begins anew"
 
-    ``stop_after`` ends this sitting after that many more steps; the plan stays as it is. Raises what ``steps``
-    and ``Run.save`` raise; the file then is the last that was saved.
+
+def fit(
+    run: Run,
+    path: Path | None,
+    *,
+    stop_after: int | None = None,
+    save_every: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Step]:
+    """Train, and save to ``path`` at the start, every ``save_every`` seconds and at the end.
+
+    By default that is 60 s, or 100 times what the last save took if that is longer. ``stop_after`` ends this sitting
+    after that many more steps, ``stop`` as soon as it returns True; the plan stays as it is. A save that fails on the
+    way is told, and tried again. Raises what ``steps`` raises, after a save, and SaveError if the first or the last
+    save fails.
     """
+    took = 0.0
 
-    def save() -> int:
-        if not np.isfinite(run.stack.p.vector).all():
-            raise NotFiniteError(f"a weight is not finite after step {run.step}; {LESS}")
+    def save() -> None:
+        nonlocal took
         if path:
-            run.save(path)
-        return run.step
+            began = time.monotonic()
+            try:
+                run.save(path)
+            finally:
+                took = time.monotonic() - began
+        run.saved = True
+
+    def interval() -> float:
+        return max(SAVE_EVERY, SAVING * took) if save_every is None else save_every
 
     last = run.step + stop_after if stop_after else math.inf
-    saved = save()
-    for step in steps(run):
-        if step.evaluation:
-            saved = save()
-        yield step
-        if step.step >= last:
-            break
-    if saved != run.step:
+    if not run.saved:
+        save()
+    at, due = run.step, time.monotonic() + interval()
+    try:
+        for step in steps(run):
+            if time.monotonic() >= due:
+                try:
+                    save()
+                    at = run.step
+                except SaveError as e:
+                    again = f"{e}; the file holds step {at:,}, and the next try is in {interval():.0f} s"
+                    step = step._replace(told=(*step.told, again))
+                due = time.monotonic() + interval()
+            yield step
+            if step.step >= last or stop():
+                break
+    except NotFiniteError:
+        save()
+        raise
+    if at != run.step:
         save()
 
 
@@ -347,34 +549,48 @@ def _due(run: Run, every: int) -> bool:
     return run.finished or (every > 0 and run.step % every == 0)
 
 
-def _evaluation(run: Run, norm: float, lr: float) -> dict[str, Any] | None:
-    if not _due(run, run.plan["eval_every"]):
-        return None
+def _score(run: Run, stack: Stack, part: Ids, context: Ids, characters: int) -> float:
+    """Return the loss of a part, in nats per character."""
+    if run.border is None:
+        nats = score(stack, part, context, run.threads)
+    else:
+        nats = score_documents(stack, part, borders(part, run.border), int(run.vocabulary.start_id[0]))
+    return float(nats.sum() / characters)
+
+
+def _evaluation(run: Run, norm: float, lr: float) -> tuple[dict[str, Any], list[str]]:
+    """Measure how good the model is by now; return the row, and what went wrong."""
+    told = []
     val_loss = None
     if len(run.val):
-        val_loss = float(score(run.stack, run.val, run.val_context, run.threads).mean())
+        val_loss = _score(run, run.stack, run.val, run.val_context, run.parts["val"])
         if not math.isfinite(val_loss):
-            raise NotFiniteError(f"the validation loss is {val_loss} at step {run.step}; {LESS}")
-        if val_loss < run.best_loss:
-            run._best[:] = run.stack.p.vector
-            run._best_step, run.best_loss = run.step, val_loss
+            told.append(_trouble(run, f"the validation loss is {val_loss}", spoilt=True))
+            val_loss = None
+    if not len(run.val) or (val_loss is not None and val_loss < run.best_loss):
+        run._best[:], run._best_step = run.stack.p.vector, run.step
+        run.best_loss = math.inf if val_loss is None else val_loss
+    losses, n = run.recent["loss"], run.recent["steps"]
     row = {
         "step": run.step,
         "epoch": run.epoch,
-        "train_loss": math.fsum(run.recent) / len(run.recent),
+        "train_loss": losses / n if n else None,
         "val_loss": val_loss,
-        "grad_norm": norm,
+        "grad_norm": norm if math.isfinite(norm) else None,
         "learning_rate": lr,
-        "characters": run.characters(run.step),
+        "characters": round(run.read / run.ratio),
         "seconds": round(run.seconds, 3),
     }
+    if len(run.history) >= ROWS:
+        del run.history[1::2]
     run.history.append(row)
-    run.recent.clear()
+    run.recent = {"loss": 0.0, "steps": 0}
     if run.finished and len(run.test):
         best = run.stack.copy()
         best.p.vector[:] = run.best
-        run.test_loss = float(score(best, run.test, run.test_context, run.threads).mean())
-    return row
+        test_loss = _score(run, best, run.test, run.test_context, run.parts["test"])
+        run.test_loss = test_loss if math.isfinite(test_loss) else None
+    return row, told
 
 
 def _sample(run: Run) -> str | None:
@@ -383,10 +599,15 @@ def _sample(run: Run) -> str | None:
     if not every or not (run.step == 1 or _due(run, every)):
         return None
     rng = np.random.default_rng([run.config.seed, SAMPLE, run.step])
-    text = ""
-    for ids in sample(run.stack, run.vocabulary, rng, temp=SAMPLE_TEMP):
-        text += run.vocabulary.decode(ids)
-        if len(text) == SAMPLE_LENGTH or text.count("\n") == SAMPLE_LINES:
+    n = SAMPLE_LINES if run.config.by == "line" else 1
+    draws = sample(run.stack, run.vocabulary, rng, temp=SAMPLE_TEMP, num_samples=n)
+    drawn = [""] * n
+    for pieces in texts(draws, run.vocabulary, n, SAMPLE_LENGTH, border=run.border):
+        drawn = [text + piece for text, piece in zip(drawn, pieces, strict=True)]
+        if n == 1 and drawn[0].count("\n") == SAMPLE_LINES:
             break
+    text = "".join(line if line.endswith("\n") or n == 1 else line + "\n" for line in drawn)
+    if len(run.samples) >= SAMPLES:
+        del run.samples[1::2]
     run.samples.append({"step": run.step, "text": text})
     return text

@@ -1,67 +1,138 @@
-"""Symbols to ids and back. The order is that of the code points, so that it never changes from run to run."""
+"""Symbols to ids and back. Their order is that of the numbers, so that it never changes from run to run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from charrnn import units
 from charrnn.arrays import Array, Ids
-from charrnn.errors import UnknownCharacterError
+from charrnn.errors import TextError, UnknownCharacterError
+from charrnn.units import END, OWN, UNKNOWN, Codes
 
-
-def code_points(text: str) -> Ids:
-    """Return the code points of a text, (n,) uint32; lone surrogates are code points too."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+NEWLINE = ord("\n")
 
 
 class Vocabulary:
-    """The symbols that a model knows, sorted; a symbol's id is its place."""
+    """The symbols that a model knows, sorted; a symbol's id is its place.
 
-    def __init__(self, symbols: Iterable[str], start: str) -> None:
-        """Hold the distinct characters of ``symbols``; ``start`` is fed before the first character of a text."""
-        self.symbols = "".join(sorted(set(symbols)))
-        self._codes = code_points(self.symbols)
-        self.start = start
+    ``codes`` are their numbers (see ``units``), ``start`` is the one that is fed before the first of a text, ``unit``
+    what a text is cut into.
+    """
+
+    def __init__(self, codes: Iterable[int], start: int, unit: str = "char") -> None:
+        """Hold the distinct ``codes``."""
+        self.codes: Codes = np.unique(np.fromiter(codes, np.uint32))
+        self.start, self.unit = start, unit
 
     @classmethod
-    def of(cls, text: str) -> Vocabulary:
-        """Return the vocabulary of a text; its start is the newline, or else its commonest character.
+    def of(cls, text: str | bytes, unit: str = "char") -> Vocabulary:
+        """Return the vocabulary of a text.
 
-        >>> Vocabulary.of("hello").symbols, Vocabulary.of("hello").start
+        >>> vocabulary = Vocabulary.of("hello")
+        >>> vocabulary.symbols, chr(vocabulary.start)
         ('ehlo', 'l')
         """
-        codes, counts = np.unique(code_points(text), return_counts=True)
-        symbols = [chr(code) for code in codes]
-        return cls(symbols, "\n" if "\n" in symbols else symbols[int(counts.argmax())])
+        return cls.counted(*np.unique(units.encode(text, unit), return_counts=True), unit)
+
+    @classmethod
+    def counted(
+        cls,
+        codes: Codes,
+        counts: NDArray[np.integer[Any]],
+        unit: str = "char",
+        min_count: int = 1,
+        max_vocab: int | None = None,
+    ) -> Vocabulary:
+        """Return the vocabulary of symbols that were counted.
+
+        Those that are rarer than ``min_count``, or beyond the ``max_vocab`` commonest, share one unknown symbol.
+        Letters, the newline and the end of a document are never among them. The start is the end of a document, a
+        newline, or else the commonest. Raises TextError if no symbol is left.
+        """
+        always = (codes >= OWN) | (codes == NEWLINE)
+        order = np.lexsort((codes, -counts, ~always))
+        codes, counts = codes[order], counts[order]
+        kept = (counts >= min_count) | always[order]
+        if max_vocab is not None and not (kept.all() and len(codes) <= max_vocab):
+            kept[max(max_vocab - 1, always.sum()) :] = False
+        if not kept.any():
+            raise TextError(
+                "no symbol is common enough to be known; a lower --min-count or a larger --max-vocab keeps some"
+            )
+        known = codes[kept]
+        likeliest = known[counts[kept] == counts[kept].max()].min()
+        start = next((code for code in (END, NEWLINE) if code in known), likeliest)
+        return cls([*known, UNKNOWN] if len(known) < len(codes) else known, int(start), unit)
+
+    @classmethod
+    def restore(cls, header: dict[str, Any], unit: str) -> Vocabulary:
+        """Return the vocabulary that ``header`` describes, as ``describe`` made it."""
+        return cls([*map(ord, header["symbols"]), *header["private"]], header["start"], unit)
+
+    def describe(self) -> dict[str, Any]:
+        """Return it as JSON can hold it: size, characters, numbers of the symbols of its own, start."""
+        private = self.codes[self.codes >= OWN].tolist()
+        return {"size": len(self), "symbols": self.symbols, "private": private, "start": self.start}
+
+    @property
+    def symbols(self) -> str:
+        """The characters among them; of bytes, those of the same numbers."""
+        return self.codes[self.codes < OWN].tobytes().decode("utf-32-le", "surrogatepass")
+
+    @property
+    def start_id(self) -> Ids:
+        """The id of ``start``, (1,)."""
+        return self.table(np.array([self.start]))
+
+    def id(self, code: int) -> int | None:
+        """Return the id of a symbol, or None if it is not here."""
+        at = int(np.searchsorted(self.codes, code))
+        return at if at < len(self) and self.codes[at] == code else None
 
     def __len__(self) -> int:
-        return len(self._codes)
+        return len(self.codes)
 
-    def __contains__(self, symbol: str) -> bool:
-        return symbol in self.symbols
+    def table(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+        """Return the id of each symbol; that of the unknown one, or -1 if there is none, where it is not here."""
+        ids = np.searchsorted(self.codes, codes).clip(max=len(self) - 1)
+        rare = self.id(UNKNOWN)
+        return np.where(self.codes[ids] == codes, ids, -1 if rare is None else rare)
 
-    def encode(self, text: str, *, unknown: str = "error") -> Ids:
-        """Return the ids of a text's characters, (n,) int32.
+    def encode(self, text: str | bytes, *, unknown: str = "error") -> Ids:
+        """Return the ids of a text's symbols, (n,).
 
-        ``unknown`` says what happens to a character that is not here: ``"error"`` raises
+        ``unknown`` says what happens to a character that is not here, if no symbol stands for such: ``"error"`` raises
         UnknownCharacterError, which names it and its place, ``"skip"`` leaves it out.
         """
-        codes = code_points(text)
-        ids = np.searchsorted(self._codes, codes).clip(max=len(self) - 1)
-        known = self._codes[ids] == codes
-        if not known.all() and unknown == "error":
-            at = int(known.argmin())
+        codes = units.encode(text, self.unit)
+        ids = self.table(codes)
+        if (ids >= 0).all():
+            return ids
+        character = np.cumsum(units.begins(codes)) - 1  # of which each symbol is a part
+        if unknown == "error":
+            symbol = int((ids < 0).argmax())
+            at = int(character[symbol])
+            if self.unit == "byte":
+                what = f"the byte {codes[symbol]:#04x} (offset {at})"
+            else:
+                assert isinstance(text, str)
+                what = f"{text[at]!r} (U+{ord(text[at]):04X}, offset {at})"
             raise UnknownCharacterError(
-                f"{text[at]!r} (U+{ord(text[at]):04X}, offset {at}) is not among the model's {len(self)} "
-                f"characters; --unknown skip leaves it out"
+                f"{what} is not among the model's {len(self)} characters; --unknown skip leaves it out"
             )
-        kept: Ids = ids[known].astype(np.int32)
-        return kept
+        whole: Ids = ids[np.bincount(character, ids < 0)[character] == 0]  # no letter of a syllable without the others
+        return whole
 
     def decode(self, ids: Ids) -> str:
-        """Return the text whose characters have these ids."""
-        return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
+        """Return the text of these ids; a byte as the character of its number."""
+        codes = self.codes[ids]
+        if codes.max(initial=0) >= OWN:
+            return units.decode(codes.tolist())
+        return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
     def one_hot(self, ids: Ids) -> Array:
         """Return a row of zeros with a single one for each id, (n, V): what the models' input stands for."""

@@ -1,7 +1,19 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import io
 import json
+import math
 import os
+import subprocess
+import sys
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,54 +22,259 @@ from hypothesis import strategies as st
 
 import charrnn
 from charrnn import checkpoint
+from charrnn import lock as lock_module
 from charrnn.arrays import Array
+from charrnn.config import Config
 from charrnn.corpus import Corpus
-from charrnn.errors import CheckpointError, SaveError
+from charrnn.errors import CharrnnError, CheckpointError, NotFiniteError, SaveError
+from charrnn.lock import lock
+from charrnn.stack import Stack
 from charrnn.training import Run, fit
-from tests.conftest import ROOT
+from tests.conftest import ENV, ROOT
 
-ARRAYS: dict[str, Array] = {"best": np.arange(6, dtype=np.float32), "state": np.ones((2, 3))}
+GOLDEN = ROOT / "tests" / "golden" / "format-1.npz"
+STACK = Stack("gru", 4, 3, 1, np.float32, np.random.default_rng(0))
+ARRAYS: dict[str, Array] = {
+    "best": STACK.p.vector,
+    "last": STACK.p.vector + 1,
+    "memory": np.zeros((0, len(STACK.p.vector)), np.float32),
+    "state": STACK.zero_state(2),
+}
+MODEL: dict[str, Any] = {
+    "kind": "model",
+    "charrnn": "0.2.0",
+    "config": dataclasses.asdict(Config(hidden_size=3, seed=2**64 - 1)),
+    "vocabulary": {"size": 4, "symbols": "\n한😀", "private": [0x110000 + 5], "start": 10},
+    "parameters": len(STACK.p.vector),
+    "step": 7,
+    "epoch": 0.5,
+    "best": {"step": 7, "val_loss": 1.25},
+    "test_loss": None,
+}
+RUN: dict[str, Any] = MODEL | {
+    "kind": "run",
+    "numpy": "2.0",
+    "python": "3.13",
+    "command": "charrnn train x.txt",
+    "threads": 1,
+    "corpus": {
+        "name": "x",
+        "files": [["x.txt", 5, 0], ["y.txt", None, None]],
+        "bytes": 9,
+        "characters": 9,
+        "symbols": 8,
+        "sha256": "ab",
+        "val_files": ["v.txt"],
+        "val_sha256": "cd",
+        "parts": {"train": 7, "val": 1, "test": 0},
+    },
+    "windows": {"lanes": 2, "length": 3, "per_epoch": 1},
+    "plans": [{"from_step": 0, "steps": 9, "eval_every": 1, "sample_every": 0}],
+    "finished": False,
+    "position": [3, 1],
+    "seconds": 0.5,
+    "first_loss": 2,
+    "recent": {"loss": 1.5, "steps": 1},
+    "read": 42,
+    "ladder": {"1-gram": 2.5},
+    "notes": ["a\u2028note\n"],
+    "history": [
+        {
+            "step": 7,
+            "epoch": 0.5,
+            "train_loss": 1.5,
+            "val_loss": 1.25,
+            "grad_norm": None,
+            "learning_rate": 1e-07,
+            "characters": 42,
+            "seconds": 0.5,
+        }
+    ],
+    "samples": [{"step": 1, "text": "한\n\\{[,"}],
+    "trouble": [{"step": 3, "what": "spike", "restored": True}],
+    "streak": 0,
+    "init_from": {"file": "z.npz", "sha256": None, "matched": 1, "added": 0, "unused": 2},
+}
+Members = list[tuple[str, bytes]]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "new folder" / "run.npz"
-    checkpoint.save(path, {"kind": "run", "name": "한\n"}, ARRAYS)
+    checkpoint.save(path, RUN, ARRAYS)
     return path
 
 
-def test_what_is_saved_is_what_is_loaded(path: Path) -> None:
-    header, arrays = checkpoint.load(path)
-    assert header == {"format": 1, "kind": "run", "name": "한\n"} == checkpoint.read_header(path)
-    assert arrays.keys() == ARRAYS.keys()
-    for name, a in ARRAYS.items():
-        assert arrays[name].dtype == a.dtype
-        assert (arrays[name] == a).all()
+def members(path: Path) -> Members:
+    with zipfile.ZipFile(path) as z:
+        return [(info.filename, z.read(info)) for info in z.infolist()]
+
+
+def pack(path: Path, members: Members, **options: Any) -> None:
+    with zipfile.ZipFile(path, "w", **options) as z:
+        for name, data in members:
+            z.writestr(name, data)
+
+
+def replaced(path: Path, name: str, data: bytes) -> None:
+    pack(path, [(other, data if other == name else old) for other, old in members(path)])
+
+
+def sealed(header: dict[str, Any]) -> bytes:
+    """A header with the checksum that fits it, computed as the README says and not by the code under test."""
+    rest = {key: value for key, value in header.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return json.dumps({**rest, "sha256": sha256}).encode()
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(dict(members(path))["header.json"])
+    return header
+
+
+def npy(a: Any) -> bytes:
+    f = io.BytesIO()
+    np.save(f, a)
+    return f.getvalue()
+
+
+def put(path: Path, name: str, data: bytes) -> None:
+    """Replace an array and put its right checksum into the header: only what it holds can tell."""
+    header = header_of(path)
+    a = np.load(io.BytesIO(data), allow_pickle=True)
+    header["arrays"][name] = hashlib.sha256(f"{a.dtype.str} {a.shape}".encode() + a.tobytes()).hexdigest()
+    replaced(path, "header.json", sealed(header))
+    replaced(path, f"{name}.npy", data)
+
+
+def refused(path: Path, message: str, read: Callable[[Path], object] = checkpoint.load) -> None:
+    began = time.perf_counter()
+    with pytest.raises(CheckpointError, match=message) as e:
+        read(path)
+    assert time.perf_counter() - began < 2
+    assert str(e.value).isprintable()
+    assert str(e.value).startswith(f"{path}: ")
+
+
+def refused_by_both(path: Path, message: str) -> None:
+    refused(path, message)
+    refused(path, message, checkpoint.read_header)
+
+
+# --- what is written comes back ---
+
+
+@pytest.mark.parametrize(("header", "names"), [(RUN, list(ARRAYS)), (MODEL, ["best"])])
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path, header: dict[str, Any], names: list[str]) -> None:
+    path = tmp_path / "new folder" / "run.npz"
+    checkpoint.save(path, header, {name: ARRAYS[name] for name in names})
+    got, arrays = checkpoint.load(path)
+    assert got == checkpoint.read_header(path)
+    assert {key: got[key] for key in got if key not in ("format", "sha256", "arrays")} == header
+    assert got["format"] == 2
+    assert arrays.keys() == got["arrays"].keys() == set(names)
+    for name, a in arrays.items():
+        assert a.dtype == ARRAYS[name].dtype
+        assert a.shape == ARRAYS[name].shape
+        assert (a == ARRAYS[name]).all()
+        assert a.flags.writeable
     assert [p.name for p in path.parent.iterdir()] == ["run.npz"]
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=10,
-)
-arrays = st.dictionaries(
-    st.from_regex(r"[a-z]{1,8}", fullmatch=True),
-    st.lists(st.floats(width=32), max_size=5).map(lambda x: np.array(x, np.float32)),
-    max_size=3,
-)
+def test_the_checksums_are_those_that_the_format_says(path: Path) -> None:
+    header = header_of(path)
+    assert json.loads(sealed(header))["sha256"] == header["sha256"]
+    best = ARRAYS["best"]
+    assert header["arrays"]["best"] == hashlib.sha256(f"<f4 {best.shape}".encode() + best.tobytes()).hexdigest()
 
 
-@given(header=st.dictionaries(st.text(max_size=5), json_values, max_size=4), arrays=arrays)
-def test_any_header_and_arrays_come_back(
-    tmp_path_factory: pytest.TempPathFactory, header: dict[str, object], arrays: dict[str, Array]
+def test_only_the_arrays_named_are_read(path: Path) -> None:
+    replaced(path, "last.npy", b"x")
+    assert checkpoint.load(path, ["best"])[1].keys() == {"best"}
+    assert checkpoint.load(path, [])[1] == {}
+    refused(path, "damaged: last.npy")
+    checkpoint.save(path, MODEL, {"best": ARRAYS["best"]})
+    refused(path, "holds the best weights alone, and no 'last'", lambda path: checkpoint.load(path, ["last"]))
+
+
+def test_any_layout_and_byte_order_is_written_as_one(path: Path) -> None:
+    state = np.arange(12.0).reshape(3, 2, 2, 1).T
+    for other in (np.asfortranarray(state), state.astype(">f8"), np.stack([state, state], -1)[..., 0]):
+        checkpoint.save(path, RUN, ARRAYS | {"state": other})
+        got = checkpoint.load(path)[1]["state"]
+        assert got.dtype == np.float64
+        assert (got == state).all()
+
+
+texts = st.text(st.characters())
+floats = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    notes=st.lists(texts, max_size=3),
+    ladder=st.dictionaries(texts, floats, max_size=3),
+    step=st.integers(0, 2**63 - 1),
+    loss=st.none() | floats,
+    arrays=st.tuples(*[st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=5)] * 4),
+)
+def test_any_text_number_and_array_comes_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    notes: list[str],
+    ladder: dict[str, float],
+    step: int,
+    loss: float | None,
+    arrays: tuple[list[float], ...],
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "run.npz"
-    checkpoint.save(path, {**header, "format": 1}, arrays)
+    given = {name: np.array(x, np.float32) for name, x in zip(ARRAYS, arrays, strict=True)}
+    checkpoint.save(path, {**RUN, "notes": notes, "ladder": ladder, "step": step, "first_loss": loss}, given)
     got, back = checkpoint.load(path)
-    assert got == {**header, "format": 1}
-    assert back.keys() == arrays.keys()
-    assert all(back[name].tobytes() == a.tobytes() for name, a in arrays.items())
+    assert (got["step"], got["first_loss"]) == (step, loss)
+    assert got["notes"] == [note.encode("utf-8", "backslashreplace").decode() for note in notes]
+    assert list(got["ladder"].values()) == list(ladder.values())
+    assert all(back[name].tobytes() == a.tobytes() for name, a in given.items())
+
+
+def test_lone_surrogates_become_their_escapes(path: Path) -> None:
+    """A file's name need not be text, and must not keep a run from being saved."""
+    checkpoint.save(path, {**RUN, "command": "train \udcff\\", "ladder": {"\ud800": 1.0}, "notes": ["😀"]}, ARRAYS)
+    header = checkpoint.read_header(path)
+    assert header["command"] == "train \\udcff\\"
+    assert header["ladder"] == {"\\ud800": 1.0}
+    assert "😀".encode() in path.read_bytes()
+
+
+def test_the_same_content_gives_the_same_bytes(path: Path) -> None:
+    before = path.read_bytes()
+    checkpoint.save(path, *checkpoint.load(path))
+    assert path.read_bytes() == before
+
+
+def test_a_header_is_read_without_numpy(path: Path) -> None:
+    code = (
+        "import sys, pathlib; from charrnn.checkpoint import read_header; "
+        "read_header(pathlib.Path(sys.argv[1])); sys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, path], env=ENV, check=False).returncode == 0
+
+
+def test_a_file_of_more_than_2_gb_has_a_longer_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = path.read_bytes()
+    with monkeypatch.context() as m:
+        m.setattr(zipfile, "ZIP64_LIMIT", 500)
+        checkpoint.save(path, RUN, ARRAYS)
+    data = path.read_bytes()
+    assert len(data) > len(plain) + 56
+    refused(path, "not a checkpoint")  # which a small file has no reason for
+    monkeypatch.setattr(checkpoint, "ZIP64", 500)
+    assert checkpoint.load(path)[0]["step"] == 7
+    for at in (-98, -66, -58, -50, -42, -34):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x55]) + data[len(data) + at + 1 :])
+        refused(path, "not a checkpoint")
+
+
+# --- format 1 ---
 
 
 @pytest.mark.parametrize("golden", sorted((ROOT / "tests" / "golden").glob("format-*.npz")), ids=lambda p: p.stem)
@@ -71,10 +288,49 @@ def test_files_of_every_format_stay_readable(golden: Path) -> None:
     assert "".join(charrnn.load(golden, last=True).sample(4, prime="h", temp=0)) == "ello"
 
 
-def test_the_same_content_gives_the_same_bytes(path: Path) -> None:
-    before = path.read_bytes()
-    checkpoint.save(path, {"kind": "run", "name": "한\n"}, ARRAYS)
-    assert path.read_bytes() == before
+def test_a_header_of_format_1_takes_the_present_shape(tmp_path: Path) -> None:
+    h = checkpoint.read_header(GOLDEN)
+    assert h["format"] == 1
+    assert h["vocabulary"] == {"size": 4, "symbols": "ehlo", "private": [], "start": ord("l")}
+    assert h["corpus"]["files"] == [["hello.txt", None, None]]
+    assert h["corpus"]["symbols"] == h["corpus"]["characters"] == 5
+    assert h["recent"] == {"loss": 0, "steps": 0}
+    assert h["read"] == h["history"][-1]["characters"] == 800
+    assert (h["trouble"], h["streak"], h["init_from"]) == ([], 0, None)
+    checkpoint.save(tmp_path / "x.npz", *checkpoint.load(GOLDEN))
+    again = checkpoint.read_header(tmp_path / "x.npz")
+    assert {key: again[key] for key in h} == {**h, "format": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recent": [0.5, 1]}, ""),
+        ({"history": []}, ""),
+        ({"colour": "red"}, ""),
+        ({"command": "\udcff"}, ""),
+        ({"recent": {"loss": 1, "steps": 2}}, "recent in its header"),
+        ({"recent": [1e308, 1e308]}, "not a checkpoint of charrnn, or a damaged one"),
+        ({"vocabulary": {"size": 4, "symbols": "ehlo", "start": "lo"}}, "vocabulary.start in its header is 'lo'"),
+        ({"vocabulary": {"size": 4, "symbols": "ehlo", "start": 104}}, "vocabulary.start in its header is 104"),
+        ({"vocabulary": {"size": 4, "symbols": "ehlo", "start": "x"}}, "vocabulary.start in its header is 120"),
+        ({"sha256": "0" * 64}, "does not match its checksum"),
+    ],
+)
+def test_other_headers_of_format_1(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "x.npz"
+    path.write_bytes(GOLDEN.read_bytes())
+    replaced(path, "header.json", json.dumps({**header_of(GOLDEN), **change}).encode())
+    if message:
+        refused_by_both(path, message)
+        return
+    h = checkpoint.load(path)[0]
+    assert h["recent"] == {"loss": math.fsum(change.get("recent", [])), "steps": len(change.get("recent", []))}
+    assert h["read"] == (800 if h["history"] else 0)
+    json.dumps(h, ensure_ascii=False).encode()
+
+
+# --- a save that fails ---
 
 
 @pytest.mark.parametrize(("owner", "step"), [(os, "fsync"), (Path, "replace")])
@@ -90,45 +346,211 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(owner, step, fail)
     with pytest.raises(SaveError, match=r"run\.npz: could not be saved \(no space left on device\)"):
-        checkpoint.save(path, {}, ARRAYS)
+        checkpoint.save(path, RUN, ARRAYS)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["run.npz"]
 
 
+def test_an_interrupt_leaves_nothing_either(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(path, RUN, ARRAYS)
+    assert [p.name for p in path.parent.iterdir()] == ["run.npz"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize("limit", [0, 50, 1000, 10_000, 100_000, 200_000, 400_100, 400_300, 400_900, 401_500])
+def test_a_disk_that_is_full_gives_one_line(tmp_path: Path, limit: int) -> None:
+    """The system refuses what goes beyond the limit, wherever that falls; nothing else is heard of it."""
+    code = """
+import gc, resource, sys
+from pathlib import Path
+import numpy as np
+from charrnn import checkpoint
+from charrnn import lock as lock_module
+from charrnn.errors import SaveError
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    checkpoint.save(Path(sys.argv[1]), {"kind": "model"}, {"best": np.ones(100_000, np.float32)})
+except SaveError as e:
+    print(e)
+gc.collect()
+"""
+    path = tmp_path / "x.npz"
+    command = [sys.executable, "-X", "dev", "-c", code, str(path), str(limit)]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout == ("" if path.exists() else f"{path}: could not be saved (file too large)\n")
+    assert path.exists() == (limit > 400_800)
+    assert list(tmp_path.iterdir()) == [path][: path.exists()]
+
+
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SaveError):
-        checkpoint.save(tmp_path / "file" / "run.npz", {}, ARRAYS)
+    with pytest.raises(SaveError, match=r"run\.npz: could not be saved \("):
+        checkpoint.save(tmp_path / "file" / "run.npz", RUN, ARRAYS)
+    with (
+        pytest.raises(SaveError, match=r"run\.npz: could not be saved \("),
+        lock(tmp_path / "file" / "run.npz", ""),
+    ):
+        pass
 
 
-def refused(path: Path, message: str) -> None:
-    with pytest.raises(CheckpointError, match=message) as e:
-        checkpoint.load(path)
-    assert "\n" not in str(e.value)
-    assert str(path) in str(e.value)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ARRAYS)
+def test_no_number_that_is_not_finite_reaches_a_file(path: Path, name: str, value: float) -> None:
+    before = path.read_bytes()
+    with pytest.raises(NotFiniteError, match=rf"run\.npz: not saved: a number in '{name}' is not finite, as float32"):
+        checkpoint.save(path, RUN, ARRAYS | {name: np.array([[0, value]], np.float32)})
+    with pytest.raises(NotFiniteError, match=r"run\.npz: not saved: a number in its header"):
+        checkpoint.save(path, {**RUN, "seconds": value}, ARRAYS)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("notes", [["x" * 9_000_000], [""] * 500_001])
+def test_a_header_that_could_not_be_read_is_not_written(path: Path, notes: list[str]) -> None:
+    before = path.read_bytes()
+    with pytest.raises(SaveError, match=r"could not be saved \(its history is too long; --eval-every"):
+        checkpoint.save(path, {**RUN, "notes": notes}, ARRAYS)
+    assert path.read_bytes() == before
+    checkpoint.save(path, {**RUN, "notes": [n[:8_000_000] for n in notes[:400_000]]}, ARRAYS)
+    assert checkpoint.read_header(path)["notes"]
+
+
+# --- what is no checkpoint at all ---
 
 
 def test_missing(tmp_path: Path) -> None:
-    refused(tmp_path / "no.npz", "no such file")
-    refused(tmp_path, "is a directory")
+    refused_by_both(tmp_path / "no.npz", "no such file")
+    refused_by_both(tmp_path, "is a directory")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        checkpoint.load(Path("a\0b"))
+    with pytest.raises(CheckpointError, match=r"^a\\nb\\x1b: no such file$"):
+        checkpoint.load(Path("a\nb\x1b"))
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04", b"\x80\x04N."])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe with a name")
+def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    refused_by_both(tmp_path / "pipe.npz", "not a regular file")
+    refused_by_both(Path("/dev/zero"), "not a regular file")
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04", b"\x80\x04N.", b"PK\5\6" + bytes(18), bytes(10**6)])
 def test_not_a_zip(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.npz").write_bytes(data)
-    refused(tmp_path / "x.npz", "not a checkpoint of charrnn")
+    refused_by_both(tmp_path / "x.npz", "not a checkpoint of charrnn")
 
 
 def test_someone_elses_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", weights=np.ones(3))
-    refused(tmp_path / "x.npz", r"no header\.json")
+    refused_by_both(tmp_path / "x.npz", r"no header\.json")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 def test_truncated(path: Path, share: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    refused(path, "not a checkpoint of charrnn, or a damaged one")
+    refused_by_both(path, "not a checkpoint of charrnn, or a damaged one")
+
+
+@pytest.mark.parametrize("data", [b"before", b"after"])
+def test_bytes_before_or_after(path: Path, data: bytes) -> None:
+    path.write_bytes(data + path.read_bytes() if data == b"before" else path.read_bytes() + data)
+    refused_by_both(path, "not a checkpoint of charrnn, or a damaged one")
+
+
+def test_a_comment(path: Path) -> None:
+    with zipfile.ZipFile(path, "a") as z:
+        z.comment = b"hello"
+    refused_by_both(path, "not a checkpoint of charrnn, or a damaged one")
+
+
+def test_a_directory_that_is_too_large(path: Path) -> None:
+    pack(path, [*members(path), ("x", b"")])
+    refused_by_both(path, "not a checkpoint of charrnn, or a damaged one")
+    pack(path, members(path)[:4])
+    with zipfile.ZipFile(path, "a") as z:
+        info = zipfile.ZipInfo("header.json")
+        info.comment = bytes(2**13)
+        z.writestr(info, b"{}")
+    refused_by_both(path, "not a checkpoint of charrnn, or a damaged one")
+
+
+# --- members ---
+
+
+@pytest.mark.parametrize("name", ["../best.npy", "/best.npy", "Best.npy", "x\nx.npy", "state", "é" * 400])
+def test_other_members(path: Path, name: str) -> None:
+    pack(path, [(name if old == "state.npy" else old, data) for old, data in members(path)])
+    refused_by_both(path, "damaged: it holds '.*, which is no part of a checkpoint")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["header.json", "best.npy"])
+def test_a_member_twice(path: Path, name: str) -> None:
+    both = [m for m in members(path) if m[0] in ("header.json", "best.npy")]
+    pack(path, [*both, *(m for m in both if m[0] == name)])
+    refused_by_both(path, "damaged: it holds a member twice")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressed_members(path: Path, method: int) -> None:
+    pack(path, members(path), compression=method)
+    refused_by_both(path, r"damaged: \w+\.\w+ is compressed; .* zip -0")
+
+
+def directory(data: bytearray, name: str) -> int:
+    """Where the directory speaks of a member."""
+    return data.rindex(b"PK\1\2", 0, data.rindex(name.encode()))
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (8, b"\1\0", "best.npy is encrypted"),
+        (8, b"\x20\0", "or a damaged one"),
+        (10, b"\x63\0", "best.npy is compressed"),
+        (16, b"\0\0\0\0", "damaged"),
+        (20, b"\0\0\1\0", "best.npy cannot be as large as it says"),
+        (24, b"\0\0\1\0", "best.npy cannot be as large as it says"),
+        (20, b"\0\0\0\x40\0\0\0\x40", "best.npy cannot be as large as it says"),
+        (20, b"\0\0\0\0\0\0\0\0", "damaged"),
+        (42, b"\xff\xff\xff\x7f", "best.npy cannot be as large as it says"),
+        (42, b"\1\0\0\0", "or a damaged one"),
+    ],
+)
+def test_a_directory_that_lies(path: Path, at: int, value: bytes, message: str) -> None:
+    data = bytearray(path.read_bytes())
+    at += directory(data, "best.npy")
+    data[at : at + len(value)] = value
+    path.write_bytes(data)
+    refused(path, message)
+
+
+@pytest.mark.parametrize("name", ["best", "state"])
+def test_members_that_are_missing(path: Path, name: str) -> None:
+    pack(path, [m for m in members(path) if m[0] != f"{name}.npy"])
+    refused_by_both(path, f"damaged: it lacks or has too much of {name}")
+
+
+def test_members_and_kind_must_agree(path: Path) -> None:
+    checkpoint.save(path, MODEL, ARRAYS)
+    refused_by_both(path, "damaged: it lacks or has too much of last, memory, state")
+    checkpoint.save(path, RUN, {"best": ARRAYS["best"]})
+    refused_by_both(path, "damaged: it lacks or has too much of last, memory, state")
+    checkpoint.save(path, RUN, ARRAYS)
+    header = header_of(path)
+    del header["arrays"]["memory"]
+    replaced(path, "header.json", sealed(header))
+    refused_by_both(path, "damaged: it lacks or has too much of memory")
+
+
+# --- arrays ---
 
 
 def test_a_flipped_bit_in_an_array(path: Path) -> None:
@@ -138,19 +560,50 @@ def test_a_flipped_bit_in_an_array(path: Path) -> None:
     refused(path, "damaged")
 
 
+def test_an_array_put_in_the_place_of_another(path: Path) -> None:
+    replaced(path, "best.npy", npy(ARRAYS["last"]))
+    refused(path, "damaged: best.npy does not match its checksum")
+    replaced(path, "best.npy", npy(ARRAYS["best"][:, None]))
+    refused(path, "damaged: best.npy does not match its checksum")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_weights_that_are_not_finite(path: Path, value: float, dtype: type) -> None:
+    put(path, "best", npy(np.array([1, value], dtype)))
+    refused(path, "damaged: a number in best.npy is not finite")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 10**15), (3,), (1, 2, 3, 4), (2, 2**19 + 1)])
+def test_every_shape_of_floats(path: Path, dtype: type, shape: tuple[int, ...]) -> None:
+    a: Array = (np.arange(math.prod(shape)) % 7).reshape(shape).astype(dtype)
+    checkpoint.save(path, RUN, ARRAYS | {"state": a})
+    got = checkpoint.load(path, ["state"])[1]["state"]
+    assert (got.dtype, got.shape) == (a.dtype, a.shape)
+    assert (got == a).all()
+    put(path, "state", npy(a))  # what NumPy writes is what is read
+    assert (checkpoint.load(path, ["state"])[1]["state"] == a).all()
+
+
 @pytest.mark.parametrize(
-    ("header", "message"),
+    "a",
     [
-        ("{", "damaged"),
-        ("[]", "names no format"),
-        ('{"format": "1"}', "names no format"),
-        (json.dumps({"format": 2}), r"format 2 by a newer charrnn; this one reads up to 1: pip install"),
+        np.arange(3),
+        np.array([True]),
+        np.array([1j]),
+        np.array(["x"]),
+        np.array([1.0], ">f4"),
+        np.array([(1.0,)], [("x", "<f4")]),
+        np.array([None]),
+        np.array([1.0], np.longdouble),
+        np.asfortranarray(np.ones((2, 3))),
     ],
+    ids=lambda a: str(a.dtype),
 )
-def test_headers(tmp_path: Path, header: str, message: str) -> None:
-    with zipfile.ZipFile(tmp_path / "x.npz", "w") as z:
-        z.writestr("header.json", header)
-    refused(tmp_path / "x.npz", message)
+def test_arrays_that_are_not_ours(path: Path, a: Any) -> None:
+    put(path, "best", npy(a))
+    refused(path, "damaged: best.npy is no array of floats as this program writes them")
 
 
 def test_a_pickle_is_never_opened(path: Path, tmp_path: Path) -> None:
@@ -158,8 +611,406 @@ def test_a_pickle_is_never_opened(path: Path, tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[Path]]:
             return Path.touch, (tmp_path / "exploded",)
 
-    np.savez(tmp_path / "x.npz", best=np.array([Bomb()], dtype=object))
-    with zipfile.ZipFile(tmp_path / "x.npz", "a") as z:
-        z.writestr("header.json", '{"format": 1}')
-    refused(tmp_path / "x.npz", "Object arrays cannot be loaded")
+    replaced(path, "best.npy", npy(np.array([Bomb()], dtype=object)))
+    refused(path, "damaged: best.npy is no array of floats")
     assert not (tmp_path / "exploded").exists()
+
+
+def npy_head(head: str, version: bytes = b"\1\0") -> bytes:
+    return b"\x93NUMPY" + version + len(head).to_bytes(2 if version[0] == 1 else 4, "little") + head.encode()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *("1000000000000,", "99999999999999999, 99999999999999999", "9" * 18 + ", " * 8, "1" * 5000 + ","),
+        *("-1,", "True,", "1e3,", "3 4,", "'3',", "3, ,", "1, " * 40),
+    ],
+)
+@pytest.mark.parametrize("rest", [b"", bytes(12)])
+def test_shapes_that_lie(path: Path, shape: str, rest: bytes) -> None:
+    """A shape of a terabyte is refused before anything of that size is asked for."""
+    head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}\n"
+    replaced(path, "best.npy", npy_head(head) + rest)
+    refused(path, "damaged: best.npy is n")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"\x93NUMPY\1\0\xff\xff",
+        npy_head("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }\n", b"\2\0") + bytes(12),
+        npy_head("{'descr': '<f4', 'fortran_order': True, 'shape': (3,), }\n") + bytes(12),
+        npy_head("{'descr': '<f4', 'fortran_order': False, 'shape': (3L,), }\n") + bytes(12),
+        npy_head("(" * 9000),
+        npy_head("__import__('os').abort()"),
+    ],
+)
+def test_heads_of_arrays_that_are_not_ours(path: Path, data: bytes) -> None:
+    replaced(path, "best.npy", data)
+    refused(path, "damaged: best.npy is no array of floats as this program writes them")
+
+
+# --- headers ---
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("{", "is not JSON"),
+        ("\ufeff{}", "is not JSON"),
+        ("[]", "names no format"),
+        ("1", "names no format"),
+        ("{}", "names no format"),
+        ('{"format": "1"}', "names no format"),
+        ('{"format": true}', "names no format"),
+        ('{"format": 0}', "names no format"),
+        ('{"format": 3}', r"format 3 by a newer charrnn; this one reads up to 2: pip install --upgrade charrnn"),
+        ('{"format": 2}', "does not match its checksum"),
+        ('{"format": 1}', "damaged: kind is not in its header"),
+        ('{"format": 1, "x": NaN}', "holds a number out of bounds"),
+        ('{"format": 1, "x": -Infinity}', "holds a number out of bounds"),
+        ('{"format": 1, "x": 1e999}', "holds a number out of bounds"),
+        ('{"format": 1, "x": 100000000000000000000}', "holds a number out of bounds"),
+        (f'{{"format": 1, "x": 1{"0" * 1_000_000}}}', "holds a number out of bounds"),
+        (f'{{"format": 1, "x": 1.{"0" * 1_000_000}}}', "holds a number out of bounds"),
+        ("[" * 400_000, "is not JSON"),
+        ('{"a":' * 200_000, "is not JSON"),
+        ('{"format": 1, "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "is not JSON"),
+        ("[" + "{}," * 300_000 + "{}]", "holds more than 500,000 values"),
+        ("[" + "0," * 500_000 + "0]", "holds more than 500,000 values"),
+        ("[" * 500_000, "holds more than 500,000 values"),
+        ('{"a":' * 250_000, "holds more than 500,000 values"),
+        ('"' + "x" * 9_000_000 + '"', "is larger than 8,388,608 bytes"),
+    ],
+    ids=lambda s: s[:30],
+)
+def test_headers(tmp_path: Path, header: str, message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as z:
+        z.writestr("header.json", header)
+    refused_by_both(tmp_path / "x.npz", message)
+
+
+def test_a_header_in_another_encoding(path: Path) -> None:
+    replaced(path, "header.json", json.dumps(header_of(path)).encode("utf-16"))
+    refused_by_both(path, "is not JSON")
+
+
+def test_a_header_that_was_changed(path: Path) -> None:
+    for change in ({"step": 8}, {"sha256": "0" * 64}, {"sha256": None}, {"x": 1}, {"format": 1}):
+        checkpoint.save(path, RUN, ARRAYS)
+        replaced(path, "header.json", json.dumps(header_of(path) | change).encode())
+        refused_by_both(path, "does not match its checksum")
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every value of a header."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [*([at] if at else []), *(p for key, item in items for p in places(item, (*at, key)))]
+
+
+def named(at: tuple[Any, ...]) -> str:
+    text = ""
+    for above, key in zip((None, *at), at, strict=False):
+        in_dict = above in ("arrays", "ladder")
+        text += f"[{key!r}]" if in_dict or isinstance(key, int) else f".{key}"
+    return text.removeprefix(".")
+
+
+CHECKED_BY_NAME = [at for at in places({**RUN, "arrays": {"best": "x"}}) if at[0] != "config" or len(at) == 1]
+
+
+@pytest.mark.parametrize("at", CHECKED_BY_NAME, ids=named)
+def test_every_field_is_checked_and_named(path: Path, at: tuple[Any, ...]) -> None:
+    header = header_of(path)
+    above: Any = header
+    for key in at[:-1]:
+        above = above[key]
+    was = above[at[-1]]
+    wrong: Any
+    for wrong in (None, True, -1, 0.5, "x", "\n" * 10_000, [], [[]], {}, {"x": 1}, 2**63):
+        if type(wrong) is type(was) or (type(was) is float and type(wrong) in (int, float)):
+            continue
+        if (wrong is None and at[-1] in NULLABLE) or (at[-1] == "first_loss" and type(wrong) is float):
+            continue
+        if (type(was) is int and wrong == 2**63) or (was is None and type(wrong) in FITS_NULL.get(at[-1], ())):
+            continue
+        above[at[-1]] = wrong
+        replaced(path, "header.json", sealed(header))
+        message = "names no format|newer charrnn" if at == ("format",) else re_escaped(f"damaged: {named(at)}")
+        refused_by_both(path, message)
+    if isinstance(above, dict) and above is not header.get("ladder"):
+        del above[at[-1]]
+        replaced(path, "header.json", sealed(header))
+        message = "it lacks" if at[0] == "arrays" and len(at) == 2 else f"damaged: {named(at)} is not in its header"
+        refused_by_both(path, re_escaped("names no format" if at == ("format",) else message))
+        above[at[-1]], above["x\n"] = was, 1
+        replaced(path, "header.json", sealed(header))
+        refused_by_both(path, "damaged: .*'x.*n'")
+
+
+NULLABLE: set[Any] = {"test_loss", "val_loss", "train_loss", "grad_norm", "first_loss", "val_files", "val_sha256"}
+NULLABLE |= {"init_from", 1, 2, "sha256"}  # of a file in the corpus, and of init_from
+FITS_NULL: dict[Any, tuple[type, ...]] = {
+    "test_loss": (int, float),
+    "grad_norm": (int, float),
+    1: (int,),
+    2: (int,),
+    "sha256": (str,),
+}
+
+
+def re_escaped(text: str) -> str:
+    return text.replace("[", r"\[").replace("]", r"\]").replace(".", r"\.")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "x"}, "kind in its header is 'x'"),
+        ({"step": -1}, "step in its header is -1"),
+        ({"step": 2**63}, "step in its header is 9223372036854775808"),
+        ({"threads": 0}, "threads in its header is 0"),
+        ({"threads": 1025}, "threads in its header is 1025"),
+        ({"plans": []}, r"plans in its header is \[\]"),
+        ({"plans": [{**RUN["plans"][0], "steps": "x"}]}, r"plans\[0\].steps in its header is 'x'"),
+        ({"plans": [*RUN["plans"], {**RUN["plans"][0], "steps": 0}]}, r"plans\[1\].steps in its header is 0"),
+        ({"position": [1, 2, 3]}, r"position in its header is \[1, 2, 3\]"),
+        ({"position": [1, "2"]}, r"position\[1\] in its header is '2'"),
+        ({"windows": {"lanes": 0, "length": 1, "per_epoch": 1}}, "windows.lanes in its header is 0"),
+        ({"command": "x" * 10**6 + "\n", "notes": 3}, "notes in its header is 3"),
+        ({"notes": "x" * 10**6}, r"notes in its header is 'xx.*\.\.\.xx"),
+        ({"config": {**RUN["config"], "colour": 1}}, "config in its header: .*colour"),
+        ({"config": {**RUN["config"], "hidden_size": 0}}, "config in its header: hidden_size is 0"),
+        ({"config": {**RUN["config"], "hidden_size": True}}, "config in its header: hidden_size is True"),
+        ({"config": {**RUN["config"], "cell": "\n" * 10**6}}, "config in its header: cell is '"),
+        ({"config": {**RUN["config"], "cell": []}}, r"config in its header: cell is \[\]"),
+    ],
+)
+def test_fields_that_cannot_be(path: Path, change: dict[str, Any], message: str) -> None:
+    checkpoint.save(path, {**RUN, **change}, ARRAYS)
+    refused_by_both(path, f"damaged: {message}")
+    with pytest.raises(CheckpointError) as e:
+        checkpoint.read_header(path)
+    assert len(str(e.value)) < len(str(path)) + 400
+
+
+def test_the_configuration_is_whole(path: Path) -> None:
+    """An option that a file does not name has its default."""
+    checkpoint.save(path, {**RUN, "config": {"hidden_size": 3}}, ARRAYS)
+    assert checkpoint.read_header(path)["config"] == dataclasses.asdict(Config(hidden_size=3))
+
+
+@pytest.mark.parametrize(
+    ("symbols", "private", "start", "message"),
+    [
+        ("", [], 10, "vocabulary.size in its header is 0"),
+        ("ba", [], 97, "is not in order"),
+        ("aa", [], 97, "is not in order"),
+        ("a", [0x110001, 0x110000], 97, "is not in order"),
+        ("a", [0x110001, 0x110001], 97, "is not in order"),
+        ("a", [97], 97, r"vocabulary.private\[0\] in its header is 97"),
+        ("a", [0x110000 + 69], 97, r"vocabulary.private\[0\] in its header"),
+        ("a", [], 98, "vocabulary.start in its header is 98"),
+        ("a", [0x110001], 0x110002, "vocabulary.start in its header"),
+        ("ab", [], 97, ""),
+        ("a", [0x110000, 0x110000 + 68], 0x110000, ""),
+        ("", [0x110000], 0x110000, ""),
+    ],
+)
+def test_vocabularies(path: Path, symbols: str, private: list[int], start: int, message: str) -> None:
+    v: dict[str, Any] = {"size": len(symbols) + len(private), "symbols": symbols, "private": private, "start": start}
+    checkpoint.save(path, {**MODEL, "vocabulary": v}, {"best": ARRAYS["best"]})
+    if message:
+        refused_by_both(path, message)
+        return
+    assert checkpoint.read_header(path)["vocabulary"] == v
+    for size in (v["size"] - 1, v["size"] + 1):
+        checkpoint.save(path, {**MODEL, "vocabulary": {**v, "size": size}}, {"best": ARRAYS["best"]})
+        refused_by_both(path, f"vocabulary.size in its header is {size}")
+
+
+def test_lone_surrogates_are_no_text(path: Path) -> None:
+    header = header_of(path)
+    header["vocabulary"] |= {"symbols": "\n\ud800😀", "size": 4}
+    replaced(path, "header.json", sealed(header))
+    refused_by_both(path, "or a damaged one")
+    path.write_bytes(GOLDEN.read_bytes())
+    header = header_of(GOLDEN)
+    header["vocabulary"] |= {"symbols": "a\udc80", "size": 2, "start": "a"}
+    replaced(path, "header.json", json.dumps(header).encode())
+    refused_by_both(path, "vocabulary in its header is not in order")
+
+
+# --- bombs ---
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows counts memory otherwise")
+def test_bombs_need_no_memory(path: Path, tmp_path: Path) -> None:
+    """Each is opened in a process of its own, whose memory the system tells."""
+    whole = members(path)
+    head = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }\n"
+
+    def bomb(name: str, change: dict[str, bytes], **options: Any) -> Path:
+        pack(tmp_path / name, [(other, change.get(other, data)) for other, data in whole], **options)
+        return tmp_path / name
+
+    deflated = {"compression": zipfile.ZIP_DEFLATED}
+    text = copy.deepcopy(header_of(path)) | {"notes": ["😀" + "\\" * 4_000_000]}
+    bombs = [
+        bomb("header.npz", {"header.json": bytes(500_000_000)}, **deflated),
+        bomb("weights.npz", {"best.npy": npy(np.zeros(50_000_000))}, **deflated),
+        bomb("shape.npz", {"best.npy": npy_head(head) + bytes(100)}),
+        bomb("depth.npz", {"header.json": b"[" * 499_000}),
+        bomb("empty.npz", {"header.json": b"[" + b"{}," * 249_000 + b"{}]"}),
+        bomb("nested.npz", {"header.json": b"[" + b'{"a":{}},' * 120_000 + b"{}]"}),
+        bomb("keys.npz", {"header.json": b"{" + b",".join(b'"%d":0' % i for i in range(240_000)) + b"}"}),
+        bomb("text.npz", {"header.json": json.dumps(text, ensure_ascii=False).encode()}),
+    ]
+    with zipfile.ZipFile(tmp_path / "many.npz", "w") as z:
+        for i in range(60_000):
+            z.writestr(str(i), b"")
+    with (tmp_path / "sparse.npz").open("wb") as f:
+        f.truncate(10**12)
+    code = """
+import resource, sys, time
+from pathlib import Path
+from charrnn import checkpoint
+from charrnn import lock as lock_module
+from charrnn.errors import CheckpointError
+checkpoint.load(Path(sys.argv[1]))
+before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+try:
+    checkpoint.load(Path(sys.argv[2]))
+except CheckpointError as e:
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
+    print(e, file=sys.stderr)
+    sys.exit(grown > 200_000_000 or time.perf_counter() - began > 2)
+sys.exit("it was read")
+"""
+    for file in [*bombs, tmp_path / "many.npz", tmp_path / "sparse.npz"]:
+        command = [sys.executable, "-c", code, str(path), str(file)]
+        done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (0, 1), (file.name, done.stderr)
+
+
+# --- the lock ---
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from charrnn.lock import lock
+with lock(Path(sys.argv[1]), "charrnn train x.txt"):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("end", ["killed", "done"])
+def test_two_trainings_keep_off_one_file(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "new" / "x.npz"
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, env=ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "locked\n"
+        message = rf"process {other.pid} on .+ is training it \(charrnn train x\.txt\); -o FILE trains another run$"
+        for _ in range(2):
+            with pytest.raises(CheckpointError, match=message) as e, lock(path, ""):
+                pass
+            assert str(e.value).startswith(f"{path}: ")
+        with lock(path.with_name("y.npz"), ""):
+            pass
+        if end == "killed":
+            other.kill()
+        else:
+            assert other.stdin
+            other.stdin.close()
+        other.wait()
+    assert [p.name for p in path.parent.iterdir()] == ([".x.npz.lock"] if end == "killed" else [])
+    for _ in range(2):
+        with lock(path, "me"), pytest.raises(CheckpointError, match=r"training it \(me\)"):
+            lock(path, "").__enter__()
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("owner", [b"", b"{}", b"[]", b"x", b"\xff", b"[" * 9999, b'{"pid": 1, "command": 3}'])
+def test_a_lock_that_does_not_say_whose_it_is(tmp_path: Path, owner: bytes) -> None:
+    path = tmp_path / "x.npz"
+    with lock(path, ""):
+        (tmp_path / ".x.npz.lock").write_bytes(owner)
+        with pytest.raises(CheckpointError, match="another process is training it; -o FILE"), lock(path, ""):
+            pass
+
+
+def test_a_command_that_is_no_line(tmp_path: Path) -> None:
+    with lock(tmp_path / "x.npz", "a\nb\udcff" + "x" * 10_000):
+        assert (tmp_path / ".x.npz.lock").read_bytes().count(b"\n") == 1
+        with pytest.raises(CheckpointError, match=r"\(a\\nb\\udcffx+\)") as e, lock(tmp_path / "x.npz", ""):
+            pass
+        assert str(e.value).isprintable()
+        assert len(str(e.value)) < 600
+
+
+def test_a_lock_ends_with_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), lock(tmp_path / "x.npz", ""):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_trainings_left_is_removed(tmp_path: Path) -> None:
+    stale = [".x.npz.123.tmp", ".x.npz.4.tmp"]
+    others = [".x.npz.1.npz.77.tmp", ".y.npz.123.tmp", "x.npz", ".x.npz.tmp", ".xanpz.1.tmp", "x.npz.1.tmp"]
+    for name in stale + others:
+        (tmp_path / name).touch()
+    with lock(tmp_path / "x.npz", ""):
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, ".x.npz.lock"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no file that is open")
+def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner removes the file between this process's opening and locking it."""
+    locked, name = lock_module._locked, tmp_path / ".x.npz.lock"
+    calls = []
+
+    def late(lock: Path) -> int | None:
+        fd = locked(lock)
+        calls.append(fd)
+        if len(calls) < 3:
+            name.unlink()
+        if len(calls) == 2:
+            name.touch()  # another's, already
+        return fd
+
+    monkeypatch.setattr(lock_module, "_locked", late)
+    with lock(tmp_path / "x.npz", ""):
+        assert len(calls) == 3
+        monkeypatch.undo()
+        with pytest.raises(CheckpointError), lock(tmp_path / "x.npz", ""):
+            pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a lock of POSIX")
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+    import fcntl
+
+    def fail(code: int) -> Callable[..., None]:
+        def flock(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        return flock
+
+    monkeypatch.setattr(fcntl, "flock", fail(errno.ENOLCK))
+    with lock(tmp_path / "x.npz", ""):
+        pass
+    monkeypatch.setattr(fcntl, "flock", fail(errno.EIO))
+    with pytest.raises(SaveError, match="could not be saved"), lock(tmp_path / "x.npz", ""):
+        pass
+
+
+def test_a_lock_file_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / ".x.npz.lock").mkdir()
+    with pytest.raises(CharrnnError, match=r"x\.npz: could not be saved \("), lock(tmp_path / "x.npz", ""):
+        pass

@@ -1,12 +1,25 @@
 import hashlib
 import io
 import sys
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from charrnn.corpus import Corpus, name_of, read, split
-from charrnn.errors import TextError
+from charrnn import corpus as corpus_module
+from charrnn.cli.checkpoints import name_of
+from charrnn.corpus import Corpus, Part, Store, decode, read, split
+from charrnn.errors import SaveError, TextError, UsageError
+from charrnn.vocabulary import Vocabulary
+
+
+def text(corpus: Corpus) -> str:
+    """Return what a corpus holds, by way of a vocabulary, as training reads it."""
+    vocabulary = Vocabulary.counted(corpus.store.codes, corpus.store.counts, corpus.unit)
+    return vocabulary.decode(Part(corpus.store, vocabulary.table(corpus.store.codes), 0, len(corpus.store))[:])
 
 
 def test_files_are_joined_in_the_order_given_bytes_as_they_are(tmp_path: Path) -> None:
@@ -14,11 +27,13 @@ def test_files_are_joined_in_the_order_given_bytes_as_they_are(tmp_path: Path) -
     (tmp_path / "a.txt").write_bytes("\ufeff한국\r".encode())
     paths = [str(tmp_path / "b.txt"), str(tmp_path / "a.txt")]
     corpus = read(paths)
-    assert corpus.text == "one\r\ntwo\ufeff한국\r"
-    assert corpus.name == "b"
-    assert corpus.files == paths
+    assert text(corpus) == "one\r\ntwo\ufeff한국\r"
+    data = [Path(path).read_bytes() for path in paths]
+    assert corpus.files == [(path, len(d), zlib.crc32(d)) for path, d in zip(paths, data, strict=True)]
     assert corpus.bytes == 8 + 3 + 6 + 1
-    assert corpus.sha256 == hashlib.sha256(corpus.text.encode()).hexdigest()
+    assert corpus.characters == 12
+    assert corpus.sha256 == hashlib.sha256(b"".join(data)).hexdigest()
+    assert corpus.notes == [f"{paths[1]} begins with a byte-order mark (U+FEFF): it is kept, as a character"]
 
 
 def test_a_folder_is_read_sorted_without_binaries_and_hidden_files(tmp_path: Path) -> None:
@@ -33,22 +48,64 @@ def test_a_folder_is_read_sorted_without_binaries_and_hidden_files(tmp_path: Pat
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     corpus = read([str(tmp_path)])
-    assert corpus.text == "firstsecondlast"
+    assert text(corpus) == "firstsecondlast"
     assert [Path(f).name for f in corpus.skipped] == ["image.png", "latin.txt"]
-    assert corpus.name == tmp_path.name
+    everything = read([str(tmp_path)], unit="byte")
+    assert text(everything) == "firstsecond\x89PNG\0\0caf\xe9last"
+    assert not everything.skipped
 
 
 def test_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("né\r\n".encode()), encoding="ascii"))
     corpus = read(["-"])
-    assert (corpus.name, corpus.text) == ("stdin", "né\r\n")
+    assert text(corpus) == "né\r\n"
 
 
 def test_wrong_bytes_are_named_with_their_place(tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes(b"one\ntwo caf\xe9 au lait")
-    with pytest.raises(TextError, match=r"latin\.txt: not UTF-8 at offset 11, line 2 \(bytes e9 20 61 75\)"):
+    wrong = r"latin\.txt: not UTF-8 at offset 11, line 2 \(bytes e9 20 61 75\); "
+    with pytest.raises(TextError, match=wrong + "--encoding latin-1 .* --unit byte"):
         read([str(path)])
+    with pytest.raises(TextError, match=wrong + "convert it first"):
+        decode(path.read_bytes(), str(path))
+    assert text(read([str(path)], encoding="latin-1")) == "one\ntwo café au lait"
+    assert text(read([str(path)], unit="byte")) == "one\ntwo caf\xe9 au lait"
+
+
+def test_the_place_of_a_wrong_byte_far_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module, "CHUNK", 7)  # characters of several bytes lie across the chunks' edges
+    good = "é한👩\n" * 50
+    (tmp_path / "good").write_text(good)
+    assert text(read([str(tmp_path / "good")])) == good
+    (tmp_path / "bad").write_bytes(good.encode() + b"ab\xff")
+    with pytest.raises(TextError, match=r"offset 502, line 51 \(bytes ff\)"):
+        read([str(tmp_path / "bad")])
+    (tmp_path / "cut").write_bytes(good.encode()[:-2])
+    with pytest.raises(TextError, match=r"offset 495, line 50 \(bytes f0 9f 91\)"):
+        read([str(tmp_path / "cut")])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_another_byte_order_mark_is_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes("Hello, 한국\n".encode(encoding))
+    with pytest.raises(
+        TextError, match=f"begins with the byte-order mark of {encoding.upper()}.*--encoding {encoding} "
+    ):
+        read([str(path)])
+    assert text(read([str(path)], encoding=encoding)) == "Hello, 한국\n"
+
+
+def test_an_encoding_that_does_not_exist() -> None:
+    for encoding in ("utf-9", "base64", "hex"):
+        with pytest.raises(UsageError, match=encoding):
+            Corpus("x", encoding=encoding)
+
+
+def test_an_encoding_may_hold_half_a_pair() -> None:
+    with pytest.raises(TextError, match=r"U\+D800 is half of a surrogate pair"):
+        Corpus("x", b"ab+2AA-", encoding="utf-7")
 
 
 @pytest.mark.parametrize("text", ["", "a"])
@@ -82,3 +139,98 @@ def test_parts_are_cut_by_position_and_capped() -> None:
     assert split(10_000, 0.1, 0.2) == (7000, 8000)
     assert split(10_000, 0, 0.2) == (8000, 8000)
     assert split(100_000_000, 0.05, 0.05) == (99_000_000, 99_500_000)
+
+
+def test_files_end_with_a_symbol_if_they_are_documents() -> None:
+    a, b = Corpus("x", "ab", "c", by="file"), Corpus("x", "a", "bc", by="file")
+    assert a.characters == b.characters == 3
+    assert len(a.store) == 5
+    assert text(a) == "abc"
+    assert a.sha256 != b.sha256  # the same bytes, but other documents
+
+
+@pytest.mark.parametrize("unit", ["char", "jamo"])
+@given(texts=st.text(st.sampled_from("가각a\n"), min_size=2))
+def test_characters_and_symbols(unit: str, texts: str) -> None:
+    corpus = Corpus("x", texts, unit=unit)
+    assert corpus.characters == len(texts)
+    for n in range(len(texts) + 1):
+        place = corpus.place(n)
+        assert corpus.count(0, place) == n
+        assert corpus.count(place, len(corpus.store)) == len(texts) - n
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A text that is too large for memory, in proportion, whose later part has many more symbols."""
+    monkeypatch.setattr(corpus_module, "CHUNK", 1000)
+    monkeypatch.setattr(corpus_module, "MEMORY", 5000)
+    rng = np.random.default_rng(0)
+    few, many = rng.integers(97, 123, 20_000), rng.integers(0x4E00, 0x4E00 + 400, 20_000)
+    path = tmp_path / "large.txt"
+    path.write_text("".join(map(chr, [*few, *many])), encoding="utf-8")
+    return path
+
+
+def test_a_large_text_goes_to_a_file_of_the_smallest_type(large: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "ids" / ".run.npz.tmp"
+    corpus = read([str(large)], spool=spool)
+    (folder,) = (tmp_path / "ids").iterdir()
+    assert corpus.store.dtype == np.uint16
+    assert (folder / "ids").stat().st_size == 2 * 40_000
+    whole = read([str(large)])
+    assert text(corpus) == text(whole) == large.read_text(encoding="utf-8")
+    assert (corpus.sha256, corpus.files) == (whole.sha256, whole.files)
+
+    # the next time it is found, and nothing is decoded
+    again = Store.found(folder)
+    assert again is not None
+    before = (folder / "ids").stat().st_mtime_ns
+    found = read([str(large)], spool=spool)
+    assert (folder / "ids").stat().st_mtime_ns == before
+    assert text(found) == text(whole)
+    assert (found.sha256, found.files, found.bytes) == (whole.sha256, whole.files, whole.bytes)
+    # but not for another unit, and not if it is damaged
+    as_bytes = read([str(large)], unit="byte", spool=spool)
+    assert text(as_bytes).encode("latin-1") == large.read_bytes()
+    data = (folder / "ids").read_bytes()
+    (folder / "ids").write_bytes(data[:-2])
+    assert Store.found(folder) is None
+    (folder / "ids").write_bytes(b"\0" + data[1:] if data[0] else b"\1" + data[1:])
+    assert Store.found(folder) is None
+    for store in (again, found.store, corpus.store, as_bytes.store):
+        store.discard()
+    assert not folder.exists()
+
+
+def test_a_small_text_leaves_no_folder(large: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.txt").write_text("hello\n")
+    corpus = read([str(tmp_path / "small.txt")], spool=tmp_path / "ids" / ".run.npz.tmp")
+    assert corpus.store.dtype == np.uint8
+    assert not (tmp_path / "ids").exists()
+
+
+def test_what_fails_leaves_no_spool(large: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"\xff")
+    with pytest.raises(TextError):
+        read([str(large), str(tmp_path / "bad.txt")], spool=tmp_path / "ids" / ".run.npz.tmp")
+    assert not (tmp_path / "ids").exists()
+    (tmp_path / "ids").touch()
+    with pytest.raises(SaveError, match="ids could not be written"):
+        read([str(large)], spool=tmp_path / "ids" / ".run.npz.tmp")
+    assert (tmp_path / "ids").is_file()
+
+
+def test_what_differs_is_said(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.txt", tmp_path / "b.txt"
+    a.write_text("one\n")
+    b.write_text("two\n")
+    was = read([str(a), str(b)]).describe()
+    assert read([str(a), str(b)]).differs(was) is None
+    assert read([str(a)]).differs(was) == "there were 2 files, and there are 1 now"
+    b.write_text("too\n")
+    assert read([str(a), str(b)]).differs(was) == f"{b} has as many bytes, but others"
+    b.write_text("twice\n")
+    assert read([str(a), str(b)]).differs(was) == f"{b} had 4 bytes, and has 6 now"
+    old = {**was, "files": [[str(a), None, None], [str(b), None, None]]}  # as format 1 knew them
+    assert read([str(a), str(b)]).differs(old) == "it had 8 characters, and has 10 now"

@@ -9,8 +9,8 @@ import charrnn
 
 PACKAGE = Path(charrnn.__file__).parent
 FLOORS = [
-    {"arrays", "config", "errors", "version", "vocabulary"},
-    {"affine", "cells", "checkpoint", "corpus", "loss", "ngram", "optim", "windows"},
+    {"arrays", "config", "errors", "header", "units", "version", "vocabulary"},
+    {"affine", "cells", "checkpoint", "corpus", "lock", "loss", "ngram", "optim", "windows"},
     {"stack"},
     {"sampling", "scoring", "team", "training"},
     {"", "__main__", "cli", "model"},

@@ -1,22 +1,25 @@
 import itertools
 import json
 import math
+import time
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from charrnn import checkpoint, ngram
+import charrnn
+from charrnn import checkpoint, ngram, training
 from charrnn.arrays import Array, Ids
 from charrnn.cells import CELLS
 from charrnn.config import Config
 from charrnn.corpus import Corpus
-from charrnn.errors import CheckpointError, NotFiniteError, TextError, UsageError
+from charrnn.errors import CheckpointError, NotFiniteError, SaveError, TextError, UsageError
 from charrnn.optim import OPTIMIZERS
 from charrnn.scoring import score
 from charrnn.stack import Stack
+from charrnn.team import Team
 from charrnn.training import Run, fit, steps
 
 SMALL: dict[str, Any] = {
@@ -119,8 +122,11 @@ def test_before_the_first_evaluation_the_last_weights_are_the_best(text: str, tm
     for _ in fit(run, tmp_path / "run.npz", stop_after=3):
         pass
     header, arrays = checkpoint.load(tmp_path / "run.npz")
-    assert (arrays["best"] == arrays["last"]).all()
-    assert header["best"] == {"step": 3, "val_loss": None}
+    assert header["best"]["val_loss"] is None
+    assert (arrays["last"] == run.best).all()
+    model = charrnn.load(tmp_path / "run.npz")
+    assert (model.stack.p.vector == run.stack.p.vector).all()
+    assert model.header["best"] == {"step": 3, "val_loss": None}
 
 
 def test_training_loss_of_a_row_is_the_mean_since_the_last(text: str) -> None:
@@ -171,18 +177,137 @@ def test_characters_counts_what_is_read(text: str) -> None:
     assert read == [run.characters(i) for i in range(1, 61)]
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update(text: str, tmp_path: Path) -> None:
+# --- What is not finite. ---
+
+
+class Poisoned(Team):
+    """Gives a loss that is not a number at some steps, counted from 1, with a gradient and a state to match."""
+
+    step: ClassVar[int]
+    bad: ClassVar[set[int]]
+
+    def loss_and_grad(self, xs: Ids, ys: Ids, state: Array, masks: Array | None = None) -> float:
+        loss = super().loss_and_grad(xs, ys, state, masks)
+        Poisoned.step += 1
+        if Poisoned.step not in Poisoned.bad:
+            return loss
+        state[:], self.members[0].stack.d.vector[:] = np.nan, np.inf
+        return math.nan
+
+
+@pytest.fixture
+def bad(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The steps, from 1, whose loss is made to be not a number."""
+    Poisoned.bad = set()
+    monkeypatch.setattr(training, "Team", Poisoned)
+    return Poisoned.bad
+
+
+def began(run: Run) -> Run:
+    Poisoned.step = run.step
+    return run
+
+
+def test_a_window_that_is_not_finite_is_left_out(text: str, bad: set[int]) -> None:
+    bad.add(13)
+    run = began(Run(Corpus("text", text), Config(**SMALL, sample_every=0)))
+    stream = steps(run)
+    before = list(itertools.islice(stream, 12))
+    p, memory = run.stack.p.vector.copy(), run.memory.copy()
+    step = next(stream)
+    assert not any(step.told for step in before)
+    assert step.told == (
+        f"step 13: the loss is nan and the gradient's norm inf; "
+        f"the learning rate is halved to {run.learning_rate:.2g}, and this window left out",
+    )
+    assert (run.stack.p.vector == p).all()
+    assert (run.memory == memory).all()
+    assert not run.state.any()
+    assert run.learning_rate == 0.5 * 8e-3 * 0.5 * (1 + math.cos(math.pi * 13 / 60))
+    assert run.trouble == [{"step": 13, "what": "the loss is nan and the gradient's norm inf", "restored": False}]
+    rest = list(stream)
+    assert len(rest) == 47
+    assert not any(step.told for step in rest)
+    row = run.history[1]
+    assert row["step"] == 20
+    assert row["train_loss"] == pytest.approx(np.mean([step.loss for step in (*before[10:], *rest[:7])]), rel=1e-12)
+
+
+def test_the_third_in_a_row_brings_the_best_weights_back(text: str, bad: set[int]) -> None:
+    bad |= {12, 13, 15, 16, 17}
+    run = began(Run(Corpus("text", text), Config(**SMALL)))
+    told = [step.told for step in itertools.islice(steps(run), 16)]
+    assert [bool(lines) for lines in told[10:]] == [False, True, True, False, True, True]
+    assert not any("are back" in line for lines in told for line in lines)
+    best = run.best.copy()
+    assert run.best_step == 10
+    stream = steps(began(run))
+    (line,) = next(stream).told
+    assert line.endswith("the weights of step 10 are back, and the optimizer begins anew")
+    assert (run.stack.p.vector == best).all()
+    assert not run.memory.any()
+    assert not run.state.any()
+    assert (run.streak, run.since) == (0, 17)
+    # the optimizer's first step is its first again: Adam's is as long as the learning rate
+    rate = run.learning_rate
+    next(stream)
+    assert np.abs(run.stack.p.vector - best).max() == pytest.approx(rate, rel=1e-3)
+
+
+def test_weights_that_are_spoilt_come_back_at_once(text: str) -> None:
+    """A learning rate that makes the weights infinite is halved until it does not."""
+    run = Run(Corpus("text", text), Config(**SMALL, optimizer="sgd", learning_rate=1e19, clip_norm=0.0, cell="lstm"))
+    told = [line for step in steps(run) for line in step.told]
+    assert told
+    assert all("the norm of the weights is not finite after the update" in line for line in told)
+    assert all(trouble["restored"] for trouble in run.trouble)
+    assert run.step == 60
+    assert all(np.isfinite(a).all() for a in run.arrays().values())
+
+
+@pytest.mark.parametrize("sittings", [(11, 1, 1, 3, 1), (2, 20)])
+@pytest.mark.parametrize("val_fraction", [0.0, 0.1])
+def test_a_run_in_trouble_goes_on_as_if_it_had_not_been_stopped(
+    text: str, tmp_path: Path, bad: set[int], sittings: tuple[int, ...], val_fraction: float
+) -> None:
+    bad |= {1, 5, 6, 7, 12, 13, 14, 31}
+    options: dict[str, Any] = {"val_fraction": val_fraction, "dropout": 0.2}
+    whole = began(Run(Corpus("text", text), Config(**SMALL, **options)))
+    list(fit(whole, None))
+    assert [t["step"] for t in whole.trouble if t["restored"]] == [7, 14]
     path = tmp_path / "run.npz"
-    run = Run(Corpus("text", text), Config(**SMALL))
-    stream = fit(run, path)
-    for _ in range(12):
-        next(stream)
-    run.stack.p["by"][0] = np.nan
-    with pytest.raises(NotFiniteError, match=r"at step 13; a lower --learning-rate"):
-        next(stream)
+    run = Run(Corpus("text", text), Config(**SMALL, **options))
+    for n in sittings:
+        list(fit(began(run), path, stop_after=n))
+        run = Run.restore(path, Corpus("text", text))
+    list(fit(began(run), path))
+    same(run, whole)
+
+
+def test_the_tenth_time_ends_it_with_a_save(text: str, tmp_path: Path, bad: set[int]) -> None:
+    bad |= set(range(12, 40))
+    path = tmp_path / "run.npz"
+    told: list[str] = []
+    stream = fit(began(Run(Corpus("text", text), Config(**SMALL))), path)
+    with pytest.raises(NotFiniteError, match=r"for the 10th time, at step 21; a lower --learning-rate"):
+        told.extend(line for step in stream for line in step.told)
     saved = Run.restore(path, Corpus("text", text))
-    assert saved.step == 10
-    assert all(np.isfinite(a).all() for a in saved.arrays().values())
+    assert saved.step == 21
+    assert saved.history[-1]["step"] == 20
+    assert saved.history[-1]["train_loss"] > 0  # of the step before
+    assert saved.history[-1]["grad_norm"] is None
+    with pytest.raises(NotFiniteError):  # and again, as often as one tries
+        next(steps(saved))
+
+
+def test_a_validation_loss_that_is_not_finite(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "score", lambda *_: np.array([np.inf]))
+    run = Run(Corpus("text", text), Config(**{**SMALL, "max_steps": 20}))
+    told = [line for step in steps(run) for line in step.told]
+    assert [line.partition(";")[0] for line in told] == [f"step {n}: the validation loss is inf" for n in (10, 20)]
+    assert [row["val_loss"] for row in run.history] == [None, None]
+    assert run.test_loss is None
+    json.dumps(run.header(), allow_nan=False)
 
 
 def test_weights_that_are_not_finite_reach_no_file(text: str, tmp_path: Path) -> None:
@@ -192,7 +317,7 @@ def test_weights_that_are_not_finite_reach_no_file(text: str, tmp_path: Path) ->
     for _ in range(3):
         next(stream)
     run.stack.p["by"][0] = np.inf
-    with pytest.raises(NotFiniteError, match="a weight is not finite after step 3"):
+    with pytest.raises(NotFiniteError, match="not saved: a number in 'last' is not finite"):
         next(stream)
     assert Run.restore(path, Corpus("text", text)).step == 0
 
@@ -202,13 +327,88 @@ def test_a_learning_rate_far_too_large_ends_with_a_message(text: str) -> None:
         trained(text, optimizer="sgd", learning_rate=1e38, clip_norm=0, schedule="constant", cell="vanilla")
 
 
+# --- Saving. ---
+
+
+def test_saves_come_by_the_clock(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, took = 0.0, 0.5
+    saved: list[int] = []
+
+    def save(run: Run, _: Path) -> None:
+        nonlocal now
+        saved.append(run.step)
+        now += took
+
+    monkeypatch.setattr(Run, "save", save)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for save_every, wanted in ((None, [0, 7, 13, 19, 25, 30]), (25.0, [0, *range(4, 30, 3), 30]), (0.0, [*range(31)])):
+        saved.clear()
+        now = 0.0
+        run = Run(Corpus("text", text), Config(**{**SMALL, "max_steps": 30}))
+        for _ in fit(run, tmp_path / "run.npz", save_every=save_every):
+            now += 10
+        assert saved == wanted
+    # a save that takes long is made less often: 100 times 2 s
+    saved.clear()
+    took = 2.0
+    for _ in fit(Run(Corpus("text", text), Config(**{**SMALL, "max_steps": 30})), tmp_path / "run.npz"):
+        now += 10
+    assert saved == [0, 21, 30]
+
+
+def test_a_save_that_fails_is_told_and_tried_again(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, honest = tmp_path / "run.npz", Run.save
+    failing = range(5, 20)
+
+    def save(run: Run, path: Path) -> None:
+        if run.step in failing:
+            raise SaveError(f"{path}: could not be saved (no space left on device)")
+        honest(run, path)
+
+    monkeypatch.setattr(Run, "save", save)
+    run = Run(Corpus("text", text), Config(**SMALL))
+    told = {step.step: step.told for step in fit(run, path, save_every=0) if step.told}
+    assert list(told) == [*failing]
+    assert told[5] == (
+        f"{path}: could not be saved (no space left on device); the file holds step 4, and the next try is in 0 s",
+    )
+    assert Run.restore(path, Corpus("text", text)).step == 60
+    failing = range(60, 61)
+    with pytest.raises(SaveError):
+        list(fit(Run(Corpus("text", text), Config(**SMALL)), path, save_every=0))
+    assert Run.restore(path, Corpus("text", text)).step == 59
+    failing = range(1)
+    with pytest.raises(SaveError):  # at once, while nothing is lost
+        next(fit(Run(Corpus("text", text), Config(**SMALL)), path))
+
+
+def test_stop_ends_a_sitting_with_a_save(text: str, tmp_path: Path) -> None:
+    run = Run(Corpus("text", text), Config(**SMALL))
+    assert len(list(fit(run, tmp_path / "run.npz", stop=lambda: run.step == 7))) == 7
+    assert Run.restore(tmp_path / "run.npz", Corpus("text", text)).step == 7
+
+
+def test_a_long_history_is_thinned(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "ROWS", 20)
+    monkeypatch.setattr(training, "SAMPLES", 10)
+    run = trained(text, tmp_path / "run.npz", eval_every=1, sample_every=1)
+    rows = [row["step"] for row in run.history]
+    assert len(rows) <= 20
+    assert rows[0] == 1
+    assert rows[-1] == 60
+    assert rows == sorted(rows)
+    assert len(run.samples) <= 10
+    assert (run.samples[0]["step"], run.samples[-1]["step"]) == (1, 60)
+
+
 def test_resume_refuses_another_text_and_bare_weights(text: str, tmp_path: Path) -> None:
     path = tmp_path / "run.npz"
     trained(text, path, max_steps=1)
-    with pytest.raises(CheckpointError, match=r"trained on another text than changed is now"):
+    with pytest.raises(CheckpointError, match=r"another text: changed \(then text\) had .* --init-from"):
         Run.restore(path, Corpus("changed", text + "!"))
-    header, arrays = checkpoint.load(path)
-    checkpoint.save(path, {**header, "kind": "model"}, arrays)
+    with pytest.raises(CheckpointError, match=r"the validation text is another"):
+        Run.restore(path, Corpus("text", text), val=Corpus("val", text))
+    charrnn.load(path).save(path)
     with pytest.raises(CheckpointError, match="weights alone"):
         Run.restore(path, Corpus("text", text))
 
@@ -230,7 +430,7 @@ def test_resume_refuses_arrays_of_the_wrong_shape(text: str, tmp_path: Path, nam
 def test_a_validation_text_of_its_own(text: str) -> None:
     run = Run(Corpus("text", text), Config(**SMALL), val=Corpus("val", "The king é.\n"))
     assert len(run.val) == 12
-    assert "é" in run.vocabulary
+    assert "é" in run.vocabulary.symbols
     assert len(run.train) == len(text) - 5 * len(text) // 100 - (5 * len(text) % 100 > 0)
     assert run.corpus["parts"] == {"train": len(run.train), "val": 12, "test": len(text) - len(run.train)}
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn.windows import Position, lane_length, shrink, windows
+from charrnn import windows as windows_module
+from charrnn.windows import Position, Window, borders, documents, lane_length, passes, shrink, windows
 
 
 @given(st.integers(2, 300), st.integers(1, 20), st.integers(1, 20))
@@ -55,3 +56,79 @@ def test_a_small_text_shrinks_the_lanes_first() -> None:
     assert shrink(1001, 64, 64) == (15, 64)
     assert shrink(30, 64, 64) == (1, 29)
     assert shrink(2, 64, 64) == (1, 1)
+
+
+def one_pass(ends: list[int], B: int, T: int, seed: list[int] | None) -> list[Window]:
+    """Return the windows of a pass over places in place of ids: -1 is what stands before a document."""
+    marks = np.array(ends)
+    stream = documents(np.arange(ends[-1]), marks, B, T, Position(), -1, seed)
+    return list(itertools.islice(stream, passes(marks, B, T)))
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(1, 6), st.integers(1, 9), st.booleans())
+def test_every_document_is_read_once_and_whole_from_a_fresh_state(
+    lengths: list[int], B: int, T: int, shuffled: bool
+) -> None:
+    ends = list(itertools.accumulate(lengths))
+    seen: list[int] = []
+    before = [-9] * B  # the last symbol that each lane read
+    for w in one_pass(ends, B, T, [0, 3] if shuffled else None):
+        assert w.xs.shape == w.ys.shape
+        assert 1 <= len(w.xs) <= T
+        for lane in range(B):
+            ys = w.ys[:, lane]
+            real = ys[ys >= 0]
+            assert (ys[len(real) :] == -1).all()  # padding comes last
+            if not len(real):
+                continue
+            if w.fresh[lane]:
+                assert w.xs[0, lane] == -1
+                assert real[0] in {0, *ends}
+            else:
+                assert w.xs[0, lane] == before[lane] == real[0] - 1
+            assert (w.xs[1 : len(real), lane] == real[:-1]).all()
+            assert not set(real[:-1] + 1) & set(ends)  # no border inside a window's lane
+            before[lane] = int(real[-1])
+            seen += real.tolist()
+    assert sorted(seen) == list(range(ends[-1]))
+
+
+def test_documents_side_by_side_are_alike_in_length() -> None:
+    lengths = np.random.default_rng(0).integers(1, 60, 640)
+    ends = np.cumsum(lengths).tolist()
+    padded = sum(w.ys.size for w in one_pass(ends, 64, 64, [0]))
+    assert padded < 1.2 * ends[-1]
+    rows = lengths.reshape(-1, 64)
+    assert 64 * rows.max(1).sum() > 1.8 * ends[-1]  # as they come, half would be padding
+
+
+def test_the_order_is_another_in_every_pass_and_the_same_for_the_same_seed() -> None:
+    ends = list(range(3, 300, 3))
+    passes_ = [[w.ys.tolist() for w in one_pass(ends, 4, 8, seed)] for seed in ([1], [1], [2])]
+    assert passes_[0] == passes_[1] != passes_[2]
+    n = passes(np.array(ends), 4, 8)
+    two = list(itertools.islice(documents(np.arange(300), np.array(ends), 4, 8, Position(), -1, [1]), 2 * n))
+    assert [w.ys.tolist() for w in two[:n]] == passes_[0]
+    assert [w.ys.tolist() for w in two[n:]] != passes_[0]
+
+
+@pytest.mark.parametrize("shard", [7, 1 << 16])
+def test_documents_go_on_where_they_were(shard: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows_module, "SHARD", shard)
+    ends = np.cumsum(np.random.default_rng(0).integers(1, 40, 50))
+    n = passes(ends, 4, 9)
+
+    def stream(at: Position) -> list[tuple[list[int], Position]]:
+        some = itertools.islice(documents(np.arange(ends[-1]), ends, 4, 9, at, -1, [1]), 2 * n)
+        return [(w.ys.ravel().tolist(), w.position) for w in some]
+
+    whole = stream(Position())
+    for done in (1, 5, n - 1, n, n + 3):
+        rest = stream(whole[done - 1][1])
+        assert rest[: 2 * n - done] == whole[done:]
+
+
+def test_borders() -> None:
+    assert borders(np.array([1, 0, 2, 0]), 0).tolist() == [2, 4]
+    assert borders(np.array([1, 0, 2]), 0).tolist() == [2, 3]
+    assert borders(np.array([1, 2]), 0).tolist() == [2]

@@ -1,7 +1,8 @@
-"""Which checkpoint a command means when it is given none."""
+"""Where runs are kept, and which one a command means when it is given none."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import charrnn
@@ -20,3 +21,11 @@ def newest() -> Path:
         if path.exists():
             return path
     raise CheckpointError("no checkpoint in ./checkpoints; charrnn train CORPUS makes one")
+
+
+def name_of(paths: Sequence[str]) -> str:
+    """Return what a run on these is called: the first file's stem, the folder's name, or ``stdin``."""
+    if paths[0] == "-":
+        return "stdin"
+    path = Path(paths[0]).resolve()
+    return (path.name if path.is_dir() else path.stem) or "root"

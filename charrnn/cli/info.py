@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from charrnn.checkpoint import Header, read_header
+from charrnn.checkpoint import read_header
 from charrnn.cli.checkpoints import newest
 from charrnn.cli.threads import told
 from charrnn.errors import CheckpointError
+from charrnn.header import Header
 
 
 @click.command()
@@ -40,7 +41,7 @@ def readable(path: Path, h: Header) -> str:
     c, v = h["config"], h["vocabulary"]
     rows += [
         ("model", f"{c['cell']} {c['num_layers']}x{c['hidden_size']}, {h['parameters']:,} parameters"),
-        ("vocabulary", f"{v['size']} characters: {v['symbols'][:100]!r}{'...' * (v['size'] > 100)}"),
+        ("vocabulary", f"{v['size']} symbols: {v['symbols'][:100]!r}{'...' * (v['size'] > 100)}"),
         ("step", f"{h['step']:,} (epoch {h['epoch']:.2f})"),
     ]
     if h["best"]["val_loss"] is not None:
@@ -55,12 +56,13 @@ def readable(path: Path, h: Header) -> str:
             ("plan", f"{plan['steps']:,} steps, " + ("finished" if h["finished"] else "not finished")),
             ("windows", f"{w['lanes']} lanes, {w['length']} steps, {w['per_epoch']:,} to an epoch"),
             ("corpus", f"{k['name']}: {k['characters']:,} characters, {k['bytes']:,} bytes ({parts})"),
-            ("files", ", ".join(k["files"])),
+            ("files", ", ".join(name for name, _, _ in k["files"])),
             ("sha256", k["sha256"]),
             ("time", f"{h['seconds']:.0f} s, {told(h['threads'])}"),
             ("command", h["command"]),
         ]
         rows += [("note", note) for note in h["notes"]]
+        rows += [("trouble", f"step {t['step']:,}: {t['what']}") for t in h["trouble"]]
         rows.append(("written by", f"charrnn {h['charrnn']}, Python {h['python']}, NumPy {h['numpy']}"))
     rows += [("option", f"{name} {value}") for name, value in c.items() if value is not None]
     return "\n".join(f"{name:<11}{value}" for name, value in rows)

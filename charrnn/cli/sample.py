@@ -10,7 +10,6 @@ import click
 
 from charrnn.cli.checkpoints import newest
 from charrnn.cli.threads import set_threads
-from charrnn.corpus import read_file
 from charrnn.errors import SaveError, UsageError
 
 
@@ -68,24 +67,27 @@ def sample(
       charrnn sample checkpoints/play.npz --prime 'ORSELLA:' --until 'MERIEL:'
       head -20 draft.txt | charrnn sample --prime-file - --seed 7
     """  # noqa: D301
-    if prime_file is not None:
-        if prime:
-            raise UsageError("--prime and --prime-file are two ways to say the same: give one of them")
-        prime = read_file(prime_file)
+    if prime_file is not None and prime:
+        raise UsageError("--prime and --prime-file are two ways to say the same: give one of them")
     if sys.stdout is None:  # the shell's >&-
         raise SaveError("standard output is closed")
     set_threads(threads)
 
+    from charrnn import units
+    from charrnn.corpus import decode, read_file
     from charrnn.model import load
 
+    data = read_file(prime_file) if prime_file is not None else prime.encode("utf-8", "surrogateescape")
     path = checkpoint or newest()
     model = load(path, last=last)
+    v, by_line = model.vocabulary, model.by == "line"
+    begin = data if v.unit == "byte" else decode(data, prime_file) if prime_file is not None else prime
     seed = secrets.randbits(32) if seed is None else seed
     steps = model.samples(
         num_samples,
         length,
         seed=seed,
-        prime=prime,
+        prime=begin,
         unknown=unknown,
         temp=temp,
         top_k=top_k,
@@ -93,23 +95,38 @@ def sample(
         until=until,
     )
     click.echo(f"charrnn: {path}, seed {seed}", err=True)
-    if unknown == "skip" and (left_out := sum(c not in model.vocabulary for c in prime)):
-        click.echo(f"charrnn: left out {left_out} characters of the prime that the model does not know", err=True)
-    echo = "" if no_echo else prime
+    if unknown == "skip":
+        read = v.codes[v.encode(begin, unknown="skip")]
+        if left_out := units.begins(units.encode(begin, v.unit)).sum() - units.begins(read).sum():
+            click.echo(f"charrnn: left out {left_out} characters of the prime that the model does not know", err=True)
+    echo = "" if no_echo else data.decode("latin-1") if v.unit == "byte" else prime or str(begin)
     out = sys.stdout.buffer
+    last_written = ""
 
     def write(text: str) -> None:
-        out.write(text.encode("utf-8", "surrogatepass"))
+        nonlocal last_written
+        last_written = text[-1:] or last_written
+        out.write(text.encode("latin-1") if v.unit == "byte" else text.encode("utf-8", "surrogatepass"))
         out.flush()
 
+    # a line ends itself, unless it was cut, or NUL takes the place of its end
+    between = "\0" if null else "" if by_line else "\n\n"
+
+    def ended(text: str) -> str:
+        if not by_line:
+            return text
+        return text.removesuffix("\n") if null else text + "\n" * (not text.endswith("\n"))
+
     write(echo)
-    others: list[list[str]] = [[echo] for _ in range(num_samples - 1)]
-    for first, *rest in steps:
-        write(first)
-        for text, character in zip(others, rest, strict=True):
-            text.append(character)
-    for text in others:
-        write("\0" if null else "\n\n")
-        write("".join(text))
-    if sys.stdout.isatty():
+    drawn: list[list[str]] = [[echo] for _ in range(num_samples)]
+    for pieces in steps:
+        for text, piece in zip(drawn, pieces, strict=True):
+            text.append(piece)
+        write(pieces[0].removesuffix("\n") if by_line else pieces[0])
+    if by_line and not null:
+        write("\n")
+    for text in drawn[1:]:
+        write(between)
+        write(ended("".join(text)))
+    if sys.stdout.isatty() and last_written != "\n":
         write("\n")

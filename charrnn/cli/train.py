@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,16 +15,17 @@ import click
 from click.core import ParameterSource
 
 from charrnn import checkpoint
-from charrnn.cli.checkpoints import FOLDER
+from charrnn.cli.checkpoints import FOLDER, name_of
 from charrnn.cli.threads import THREADS, set_threads, told
 from charrnn.config import Config
-from charrnn.corpus import name_of, read
-from charrnn.errors import CharrnnError, UsageError
+from charrnn.errors import CharrnnError, CheckpointError, Exit, UsageError
+from charrnn.lock import lock
 
 if TYPE_CHECKING:
+    from charrnn.corpus import Corpus
     from charrnn.training import Run, Step
 
-RESUMABLE = {"corpus", "output", "resume", "max_steps", "stop_after", "quiet", "threads"}
+RESUMABLE = {"corpus", "val", "output", "resume", "max_steps", "stop_after", "save_every", "quiet", "threads"}
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,8 +34,10 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
         m, flags = f.metadata, ["--" + f.name.replace("_", "-")]
         if f.name == "learning_rate":
             flags.append("--lr")
-        kind: Any = click.Choice(m["choices"])
-        if not m["choices"]:
+        kind: Any = str
+        if m["choices"]:
+            kind = click.Choice(m["choices"])
+        elif m["type"] is not str:
             kind = {int: click.IntRange, float: click.FloatRange}[m["type"]](m["low"], m["high"])
         command = click.option(
             *flags, f.name, type=kind, default=f.default, show_default=f.default is not None, help=m["help"]
@@ -46,9 +50,21 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @config_options
 @click.option("--val", metavar="FILE", help="Validate on this text, not on a part of the corpus.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The run's file [checkpoints/CORPUS.npz].")
+@click.option(
+    "--init-from",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Begin with the weights of this run or exported model: its cell, sizes and unit hold.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run, with the options that it was started with.")
 @click.option("--force", is_flag=True, help="Overwrite a run that exists.")
 @click.option("--stop-after", type=click.IntRange(1), help="End this sitting after so many more steps.")
+@click.option(
+    "--save-every",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Time between saves [60, or 100 times what a save takes].",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what goes wrong.")
 @click.option(
     "--threads",
@@ -62,9 +78,11 @@ def train(
     corpus: tuple[str, ...],
     val: str | None,
     output: Path | None,
+    init_from: Path | None,
     resume: bool,
     force: bool,
     stop_after: int | None,
+    save_every: float | None,
     quiet: bool,
     threads: int | None,
     **options: Any,
@@ -78,57 +96,137 @@ def train(
       charrnn train src/ --cell lstm --hidden-size 512 --epochs 20
       cat *.c | charrnn train -
 
-    The run is kept in one file; charrnn sample draws from it. Progress goes to standard error. --max-steps with
-    --resume makes a finished run longer.
+    The run is kept in one file; charrnn sample draws from it. Progress goes to standard error. Ctrl-C ends it with
+    a save, and --resume goes on. --max-steps with --resume makes a finished run longer.
     """  # noqa: D301
     path = output or FOLDER / f"{name_of(corpus)}.npz"
     if [*corpus, val].count("-") > 1:
         raise UsageError("- stands for standard input, which can be read only once")
     if resume and force:
         raise UsageError("--resume goes on with a run and --force begins anew: give one of them")
-    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    header: checkpoint.Header = {}
-    if resume:
-        header = checkpoint.read_header(path)
-        if refused := [flag(ctx, name) for name in given if name not in RESUMABLE]:
-            raise UsageError(f"{refused[0]} cannot go with --resume: the run keeps the options it was started with")
-        val = ((header.get("corpus") or {}).get("val_files") or [None])[0]
-        kept = header.get("threads")
-        threads = threads or (kept if isinstance(kept, int) and kept > 0 else None)
-    elif path.exists() and not force:
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    given = [name for name, source in sources.items() if source is ParameterSource.COMMANDLINE]
+    if resume and (refused := [flag(ctx, name) for name in given if name not in RESUMABLE]):
+        raise UsageError(f"{refused[0]} cannot go with --resume: the run keeps the options it was started with")
+    if path.exists() and not resume and not force:
         raise UsageError(exists(path, corpus))
-    threads = threads or THREADS
     set_threads(1)
+    signals = Signals()
+    with lock(path, shlex.join(["charrnn", *sys.argv[1:]])):
+        if resume:
+            run, text = resumed(path, corpus, val, threads, options["max_steps"] if "max_steps" in given else None)
+        else:
+            if init_from:
+                chosen = {name for name, source in sources.items() if source is not ParameterSource.DEFAULT}
+                options = {name: value for name, value in options.items() if name in chosen}
+            run, text = begun(path, corpus, val, init_from, options)
+            run.threads = threads or THREADS
+        if run.finished:
+            if not quiet:
+                click.echo(f"{path}: finished at step {run.step:,}; --max-steps N makes it longer", err=True)
+            return
+        follow(run, path, corpus, signals, quiet, stop_after, save_every)
+        if run.finished:
+            text.store.discard()
+    if signals.caught:
+        ctx.exit(128 + signals.caught)
 
-    from charrnn.training import Run, fit
 
-    text, val_text = read(corpus), read([val]) if val else None
-    if resume:
-        run = Run.restore(path, text, val=val_text)
-        if "max_steps" in given:
-            extend(run, options["max_steps"])
-        if run.threads != threads:
-            run.notes.append(
-                f"from step {run.step:,} on with {told(threads)}, not {run.threads}: the last bits may differ"
-            )
-    else:
-        run = Run(text, Config(**options), val=val_text)
-        run.command = shlex.join(["charrnn", *sys.argv[1:]])
-    run.threads = threads
-    if run.finished:
-        if not quiet:
-            click.echo(f"{path}: finished at step {run.step:,}; --max-steps N makes it longer", err=True)
-        return
-    with Display(run, quiet) as display:
+def spool(path: Path) -> Path:
+    """Return the folder that the ids of a large text go to, while it is read for this run."""
+    return path.parent / "ids" / f".{path.name}.tmp"
+
+
+def begun(
+    path: Path, corpus: tuple[str, ...], val: str | None, init_from: Path | None, options: dict[str, Any]
+) -> tuple[Run, Corpus]:
+    """Begin a run."""
+    from charrnn.corpus import read
+    from charrnn.model import inherited, load
+    from charrnn.training import Run
+
+    origin = None
+    if init_from:
+        model = load(init_from)
+        options, origin = inherited(model, options), model.origin(str(init_from))
+    config = Config(**options)
+    how: dict[str, Any] = {"unit": config.unit, "by": config.by, "encoding": config.encoding}
+    text = read(corpus, name_of(corpus), **how, spool=spool(path))
+    run = Run(text, config, val=read([val], name_of([val]), **how) if val else None, origin=origin)
+    run.command = shlex.join(["charrnn", *sys.argv[1:]])
+    return run, text
+
+
+def resumed(
+    path: Path, corpus: tuple[str, ...], val: str | None, threads: int | None, max_steps: int | None
+) -> tuple[Run, Corpus]:
+    """Go on with a run as it was saved."""
+    from charrnn.corpus import read
+    from charrnn.training import Run
+
+    header = checkpoint.read_header(path)
+    if header["kind"] != "run":
+        raise CheckpointError(f"{path}: weights alone, without a run to resume; --init-from {path} begins one")
+    config = Config(**header["config"])
+    how: dict[str, Any] = {"unit": config.unit, "by": config.by, "encoding": config.encoding}
+    val = val or (header["corpus"]["val_files"] or [None])[0]
+    text = read(corpus, name_of(corpus), **how, spool=spool(path))
+    run = Run.restore(path, text, val=read([val], name_of([val]), **how) if val else None)
+    if max_steps:
+        extend(run, max_steps)
+    if threads and run.threads != threads:
+        run.notes.append(f"from step {run.step:,} on with {told(threads)}, not {run.threads}: the last bits may differ")
+        run.threads = threads
+    return run, text
+
+
+def follow(
+    run: Run,
+    path: Path,
+    corpus: Sequence[str],
+    signals: Signals,
+    quiet: bool,
+    stop_after: int | None,
+    save_every: float | None,
+) -> None:
+    """Train, and show it."""
+    from charrnn.training import fit
+
+    with Display(run, quiet) as display, signals:
         display.begin()
         try:
-            for step in fit(run, path, stop_after):
+            for step in fit(
+                run, path, stop_after=stop_after, save_every=save_every, stop=lambda: signals.caught is not None
+            ):
                 display.step(step)
-        except (CharrnnError, KeyboardInterrupt) as e:
-            saved = checkpoint.read_header(path)["step"] if path.exists() else None
-            display.end(path, corpus, saved)
-            raise e
+        except CharrnnError:
+            display.end(path, corpus, checkpoint.read_header(path)["step"] if path.exists() else None)
+            raise
         display.end(path, corpus, run.step)
+
+
+class Signals:
+    """Ctrl-C and SIGTERM: within the context the first is noted, and a second one ends the process at once.
+
+    Before it, either ends the command as an exception does, so that what was begun is tidied up.
+    """
+
+    def __init__(self) -> None:
+        self.caught: int | None = None
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.TERMINATED))
+
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it, or a shell's &
+                signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def _note(self, number: int, _: object) -> None:
+        self.caught = number
+        signal.signal(number, signal.SIG_DFL)
 
 
 def extend(run: Run, max_steps: int) -> None:
@@ -187,8 +285,10 @@ class Display:
 
     def begin(self) -> None:
         run, c, parts = self.run, self.run.config, self.run.corpus["parts"]
+        characters = "bytes" if c.unit == "byte" else "characters"
+        symbols = f" symbols, {run.ratio:.2f} to a character" if c.unit == "jamo" else ""
         self.say(
-            f"{run.name}: {run.corpus['characters']:,} characters, {len(run.vocabulary)} distinct; "
+            f"{run.name}: {run.corpus['characters']:,} {characters}, {len(run.vocabulary)} distinct{symbols}; "
             f"training {parts['train']:,}, validation {parts['val']:,}, test {parts['test']:,}"
         )
         steps = run.plan["steps"]
@@ -206,16 +306,21 @@ class Display:
 
     def step(self, step: Step) -> None:
         if step.step == 1:
-            V = len(self.run.vocabulary)
-            self.say(f"first loss {step.loss:.3f}, beside ln {V} = {math.log(V):.3f}")
+            V, ratio = len(self.run.vocabulary), self.run.ratio
+            times = "" if f"{ratio:.2f}" == "1.00" else f"{ratio:.2f} "  # symbols to a character
+            self.say(f"first loss {step.loss:.3f}, beside {times}ln {V} = {ratio * math.log(V):.3f}")
+        for line in step.told:
+            self.bar.write(f"charrnn: {line}", file=sys.stderr)  # what goes wrong is said to those too who want quiet
         if step.evaluation:
             self.say(evaluation(step.evaluation))
         if step.sample:
-            self.say(f"sample at step {step.step:,}:\n{escaped(step.sample)}")
+            self.say(f"sample at step {step.step:,}:\n{escaped(step.sample.removesuffix(chr(10)))}")
         if self.bar.update(step.characters):  # drawn just now: what the next drawing shows
             self.bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
 
     def end(self, path: Path, corpus: Sequence[str], saved: int | None) -> None:
+        from charrnn.training import LESS
+
         run = self.run
         if not run.finished:
             if saved is not None:
@@ -227,12 +332,16 @@ class Display:
         if run.test_loss is not None:
             lines.append(f"test loss of the best weights {both(run.test_loss)}")
         self.say("; ".join(lines) or f"training loss {both(run.history[-1]['train_loss'])}")
+        if run.trouble:
+            self.say(f"not finite {len(run.trouble)} times: the learning rate was halved each time; {LESS}")
         if run.ladder:
             self.say(f"validation loss, nats per character: {ladder(run)}, this model {run.best_loss:.3f}")
         self.say(f"{path} written; sample from it with: {shlex.join(['charrnn', 'sample', str(path)])}")
 
 
-def both(nats: float) -> str:
+def both(nats: float | None) -> str:
+    if nats is None:
+        return "not finite"
     return f"{nats:.4f} nats ({nats / math.log(2):.3f} bits)"
 
 
@@ -242,9 +351,10 @@ def ladder(run: Run) -> str:
 
 def evaluation(row: dict[str, Any]) -> str:
     val = "" if row["val_loss"] is None else f"  validation {both(row['val_loss'])}"
+    norm = "not finite" if row["grad_norm"] is None else f"{row['grad_norm']:.2f}"
     return (
         f"step {row['step']:6,}  epoch {row['epoch']:5.2f}  training {both(row['train_loss'])}{val}  "
-        f"norm {row['grad_norm']:.2f}  lr {row['learning_rate']:.2g}"
+        f"norm {norm}  lr {row['learning_rate']:.2g}"
     )
 
 
