@@ -373,10 +373,10 @@ def read(
 def _files(paths: Sequence[str], corpus: Corpus) -> Iterator[str]:
     """Yield the files to read; tell the corpus which are skipped."""
     for path in paths:
-        if path == "-" or not Path(path).is_dir():
-            yield path
-            continue
         try:
+            if path == "-" or not Path(path).is_dir():
+                yield path
+                continue
             found = [p for p in sorted(Path(path).rglob("*")) if p.is_file() and not _hidden(p, Path(path))]
         except OSError as e:
             raise TextError(f"{path}: {(e.strerror or str(e)).lower()}") from None

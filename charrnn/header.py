@@ -111,10 +111,17 @@ def decode(data: bytes) -> Header:
 
 
 def _plain(header: Header) -> Header:
-    """Return the header as JSON gives it back, each lone surrogate (of a file's name, say) as its escape."""
+    """Return the header as JSON gives it back, without lone surrogates."""
     text = json.dumps(header, ensure_ascii=False, allow_nan=False)
+    # of a file's name these are its bytes (PEP 383): UTF-8 wherever the locale is not
+    text = re.sub("[\udc80-\udcff]+", lambda m: _bytes(m[0]), text)
     plain: Header = json.loads(re.sub("[\ud800-\udfff]", lambda m: rf"\\u{ord(m[0]):04x}", text))
     return plain
+
+
+def _bytes(surrogates: str) -> str:
+    text = surrogates.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text.replace("\\", "\\\\")
 
 
 def _checksum(header: Header) -> str:

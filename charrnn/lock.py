@@ -28,6 +28,7 @@ def lock(path: Path, command: str) -> Iterator[None]:
     has the lock, and SaveError where the folder cannot be written.
     """
     name = path.with_name(f".{path.name}.lock")
+    made = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = _locked(name)
@@ -57,6 +58,9 @@ def lock(path: Path, command: str) -> Iterator[None]:
             name.unlink()
         if sys.platform != "win32":
             os.close(fd)
+        if made:
+            with contextlib.suppress(OSError):  # of a folder that is not empty: now it holds the run
+                path.parent.rmdir()
 
 
 def _locked(name: Path) -> int | None:

@@ -20,6 +20,11 @@ from charrnn.errors import CharrnnError, Exit
 class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn what goes wrong into one line on stderr and an exit code."""
+        for fd in range(3):  # where one is closed, the next file that is opened would take its place
+            try:
+                os.fstat(fd)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)
         try:
             result = super().invoke(ctx)
             if sys.stdout is not None:  # as the shell's >&- leaves it

@@ -27,5 +27,8 @@ def name_of(paths: Sequence[str]) -> str:
     """Return what a run on these is called: the first file's stem, the folder's name, or ``stdin``."""
     if paths[0] == "-":
         return "stdin"
-    path = Path(paths[0]).resolve()
-    return (path.name if path.is_dir() else path.stem) or "root"
+    path = Path(paths[0])
+    try:
+        return (path.resolve().name if path.is_dir() else path.stem) or "root"
+    except OSError:  # a name that no file can have
+        return path.stem

@@ -81,7 +81,9 @@ def sample(
     path = checkpoint or newest()
     model = load(path, last=last)
     v, by_line = model.vocabulary, model.by == "line"
-    begin = data if v.unit == "byte" else decode(data, prime_file) if prime_file is not None else prime
+    begin = data if v.unit == "byte" else decode(data, prime_file or "--prime")
+    if until and v.unit != "byte":  # in a locale that is not UTF-8 its bytes come in as they are
+        until = decode(until.encode("utf-8", "surrogateescape"), "--until")
     seed = secrets.randbits(32) if seed is None else seed
     steps = model.samples(
         num_samples,
@@ -99,7 +101,7 @@ def sample(
         read = v.codes[v.encode(begin, unknown="skip")]
         if left_out := units.begins(units.encode(begin, v.unit)).sum() - units.begins(read).sum():
             click.echo(f"charrnn: left out {left_out} characters of the prime that the model does not know", err=True)
-    echo = "" if no_echo else data.decode("latin-1") if v.unit == "byte" else prime or str(begin)
+    echo = "" if no_echo else data.decode("latin-1") if v.unit == "byte" else decode(data, prime_file or "--prime")
     out = sys.stdout.buffer
     last_written = ""
 
