@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import numpy as np
@@ -41,17 +42,20 @@ def encode(text: str | bytes, unit: str) -> Codes:
     codes = code_points(text)
     if unit == "char":
         return codes
-    syllable = codes - np.uint32(SYLLABLE)  # wraps around for what stands before them
-    hangul = syllable < SYLLABLES
-    tails = np.where(hangul, syllable % (TAILS + 1), 0)
-    ends = np.cumsum(1 + hangul + (tails > 0))
-    starts = ends - (1 + hangul + (tails > 0))
-    out = np.empty(ends[-1] if len(ends) else 0, np.uint32)
-    block = syllable // (TAILS + 1)
-    out[starts] = np.where(hangul, OWN + block // VOWELS, codes)
-    out[starts[hangul] + 1] = VOWEL + block[hangul] % VOWELS
-    out[ends[tails > 0] - 1] = TAIL + tails[tails > 0] - 1
-    return out
+    syllable = np.minimum(codes - np.uint32(SYLLABLE), SYLLABLES)  # wraps around for what stands before them
+    rows = np.take(_letters(), syllable, axis=0)  # take and compress: four times as fast as indexing
+    others = np.flatnonzero(syllable == SYLLABLES)
+    rows[others, 0] = codes[others]
+    symbols: Codes = np.compress(rows.ravel() != BEYOND, rows)
+    return symbols
+
+
+@functools.cache
+def _letters() -> Codes:
+    """Return the letters of every syllable, and a row for no syllable, (SYLLABLES + 1, 3); BEYOND where is none."""
+    block, tail = np.divmod(np.arange(SYLLABLES), TAILS + 1)
+    letters = OWN + block // VOWELS, VOWEL + block % VOWELS, np.where(tail, TAIL + tail - 1, BEYOND)
+    return np.pad(np.stack(letters, axis=1), ((0, 1), (0, 0)), constant_values=BEYOND).astype(np.uint32)
 
 
 def begins(codes: Codes) -> NDArray[np.bool_]:
