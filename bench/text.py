@@ -11,6 +11,7 @@ WORDS = 50_000
 
 
 def main() -> None:
+    """Draw words as they are found in texts: few of them often, many seldom."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("size", help="bytes; K, M and G are thousands")
     parser.add_argument("--line", action="store_true", help="without a line's end")

@@ -9,6 +9,7 @@ from typing import Any
 from charrnn.errors import UsageError
 
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
+INHERITED = ("cell", "hidden_size", "num_layers", "unit", "dtype")  # what weights decide that a run begins with
 
 
 def _option(

@@ -11,7 +11,7 @@ import numpy as np
 
 from charrnn import checkpoint, sampling, scoring, units
 from charrnn.arrays import Array
-from charrnn.config import Config
+from charrnn.config import INHERITED, Config
 from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, UsageError
 from charrnn.header import Header
@@ -170,9 +170,6 @@ def train(
             pass
     run.stack.p.vector[:] = run.best
     return Model(run.stack, run.vocabulary, run.header())
-
-
-INHERITED = ("cell", "hidden_size", "num_layers", "unit", "dtype")
 
 
 def inherited(model: Model, options: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def shell(folder: Path, script: str) -> str:
 def test_commands_of_the_readme(folder: Path, block: str) -> None:
     out = shell(folder, block)
     if "sample" in block and ">" not in block:
-        assert len(out) >= 50
+        assert len(out) >= 50 or out.count("\n") >= 5
 
 
 @pytest.mark.parametrize("name", sorted(commands()))
@@ -68,7 +68,10 @@ def test_examples_of_the_help(folder: Path, name: str) -> None:
     assert lines
     for line in lines:
         # each begins afresh: a run or a file of the same name may be there from another example
-        shell(folder, f"rm -f verse.npz checkpoints/corpus.npz checkpoints/stdin.npz checkpoints/src.npz\n{line}")
+        shell(
+            folder,
+            f"touch checkpoints/play.npz; rm -f verse.npz checkpoints/corpus.npz checkpoints/stdin.npz checkpoints/src.npz\n{line}",
+        )
 
 
 def test_every_command_and_option_is_explained() -> None:

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from charrnn import checkpoint
 from charrnn.cli.checkpoints import FOLDER, name_of
 from charrnn.cli.threads import THREADS, set_threads, told
-from charrnn.config import Config
+from charrnn.config import INHERITED, Config
 from charrnn.errors import CharrnnError, CheckpointError, Exit, UsageError
 from charrnn.lock import lock
 
@@ -117,7 +117,9 @@ def train(
             run, text = resumed(path, corpus, val, threads, options["max_steps"] if "max_steps" in given else None)
         else:
             if init_from:
+                # the weights decide some of them: a default from the environment gives way, an option is refused
                 chosen = {name for name, source in sources.items() if source is not ParameterSource.DEFAULT}
+                chosen -= set(INHERITED) - set(given)
                 options = {name: value for name, value in options.items() if name in chosen}
             run, text = begun(path, corpus, val, init_from, options)
             run.threads = threads or THREADS
