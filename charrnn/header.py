@@ -15,6 +15,7 @@ from charrnn.config import Config
 from charrnn.errors import UsageError
 
 FORMAT = 2
+MOST_THREADS = 1024
 BYTES, VALUES = 2**23, 500_000  # of a header, at most
 Header = dict[str, Any]
 
@@ -36,7 +37,7 @@ MODEL: dict[Any, Any] = {
 }
 RUN: dict[Any, Any] = MODEL | {
     "kind": {"run"},
-    **{"numpy": str, "python": str, "command": str, "threads": range(1, 1025)},
+    **{"numpy": str, "python": str, "command": str, "threads": range(1, MOST_THREADS + 1)},
     "corpus": {
         **{"name": str, "files": [[str, (N,), (N,)]], "bytes": N, "characters": N, "symbols": N, "sha256": str},
         **{"val_files": ([str],), "val_sha256": (str,), "parts": {"train": N, "val": N, "test": N}},

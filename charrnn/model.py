@@ -14,7 +14,7 @@ from charrnn.arrays import Array
 from charrnn.config import INHERITED, Config
 from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, UsageError
-from charrnn.header import Header
+from charrnn.header import MOST_THREADS, Header
 from charrnn.lock import lock
 from charrnn.stack import Stack, size
 from charrnn.training import Origin, Run, fit
@@ -68,22 +68,22 @@ class Model:
         temp: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        until: str | None = None,
+        until: str | bytes | None = None,
     ) -> Iterator[tuple[str, ...]]:
         """Draw several texts as one batch; yield what has been drawn of each, empty for those that have ended.
 
-        ``prime`` is read first and not yielded (a model of bytes takes bytes too); ``unknown="skip"`` leaves out
-        characters of it that the model does not know. ``temp`` divides the logits (0 takes the likeliest), ``top_k``
-        and ``top_p`` keep only the likeliest characters. A text ends after ``length`` characters, or when ``until``
-        has been drawn.
+        ``prime`` is read first and not yielded (a model of bytes takes bytes too, here and for ``until``);
+        ``unknown="skip"`` leaves out characters of it that the model does not know. ``temp`` divides the logits (0
+        takes the likeliest), ``top_k`` and ``top_p`` keep only the likeliest characters. A text ends after ``length``
+        characters, or when ``until`` has been drawn.
         """
         if length < 0:
             raise UsageError(f"the length is {length}, and must be at least 0")
-        if until == "":
+        if until is not None and not until:
             raise UsageError("the string to stop at is empty")
         v = self.vocabulary
-        if until and v.unit == "byte":
-            until = until.encode("utf-8", "surrogateescape").decode("latin-1")
+        if until is not None:
+            until = units.decode(units.encode(until, v.unit).tolist())
         draws = sampling.sample(
             self.stack,
             v,
@@ -150,8 +150,8 @@ def train(
     Raises UsageError for an option outside its range, TextError for a text that is too short, NotFiniteError
     when the loss is not finite again and again, CheckpointError, SaveError.
     """
-    if threads < 1:
-        raise UsageError(f"threads is {threads}, and must be at least 1")
+    if not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads is {threads}, and must be from 1 to {MOST_THREADS}")
     path = None if output is None else Path(output)
     with contextlib.nullcontext() if path is None else lock(path, "charrnn.train"):
         begin = None if init_from is None else load(init_from)

@@ -36,7 +36,7 @@ def encode(text: str | bytes, unit: str) -> Codes:
     letters; every other character stays.
     """
     if unit == "byte":
-        data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         return np.frombuffer(data, np.uint8).astype(np.uint32)
     assert isinstance(text, str)
     codes = code_points(text)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import charrnn
 from charrnn import checkpoint
+from charrnn.errors import UnknownCharacterError
 from tests.conftest import CHARRNN, ENV, Cli
 
 QUICK = ("--hidden-size", "12", "--max-steps", "12", "--seq-length", "16", "--batch-size", "8")
@@ -393,6 +394,14 @@ def test_every_text_trains_resumes_and_is_drawn(tmp_path: Path, text: str, by: t
 def test_a_text_of_nothing(cli: Cli, text: str, by: tuple[str, ...], what: str) -> None:
     err = cli("train", "-", *by, stdin=text.encode(), rc=3).stderr.decode()
     assert err == f"charrnn: stdin {what}; a text needs at least two characters\n"
+
+
+@pytest.mark.parametrize("unit", ["char", "byte", "jamo"])
+def test_half_a_surrogate_pair_in_a_prime_or_a_stop(unit: str) -> None:
+    model = charrnn.train("some text\n" * 30, hidden_size=4, max_steps=1, unit=unit)
+    assert len("".join(model.sample(5, prime="t\ud800", unknown="skip", until="\udfff"))) == 5
+    with pytest.raises(UnknownCharacterError):
+        model.sample(5, prime="t\ud800")
 
 
 @pytest.mark.parametrize("max_steps", [3])

@@ -68,10 +68,8 @@ def test_examples_of_the_help(folder: Path, name: str) -> None:
     assert lines
     for line in lines:
         # each begins afresh: a run or a file of the same name may be there from another example
-        shell(
-            folder,
-            f"touch checkpoints/play.npz; rm -f verse.npz checkpoints/corpus.npz checkpoints/stdin.npz checkpoints/src.npz\n{line}",
-        )
+        others = "verse.npz checkpoints/corpus.npz checkpoints/stdin.npz checkpoints/src.npz"
+        shell(folder, f"touch checkpoints/play.npz; rm -f {others}\n{line}")
 
 
 def test_every_command_and_option_is_explained() -> None:

@@ -82,8 +82,10 @@ def sample(
     model = load(path, last=last)
     v, by_line = model.vocabulary, model.by == "line"
     begin = data if v.unit == "byte" else decode(data, prime_file or "--prime")
-    if until and v.unit != "byte":  # in a locale that is not UTF-8 its bytes come in as they are
-        until = decode(until.encode("utf-8", "surrogateescape"), "--until")
+    stop: str | bytes | None = until  # in a locale that is not UTF-8 its bytes come in as they are
+    if until is not None:
+        stop = until.encode("utf-8", "surrogateescape")
+        stop = stop if v.unit == "byte" else decode(stop, "--until")
     seed = secrets.randbits(32) if seed is None else seed
     steps = model.samples(
         num_samples,
@@ -94,7 +96,7 @@ def sample(
         temp=temp,
         top_k=top_k,
         top_p=top_p,
-        until=until,
+        until=stop,
     )
     click.echo(f"charrnn: {path}, seed {seed}", err=True)
     if unknown == "skip":

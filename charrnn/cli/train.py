@@ -19,6 +19,7 @@ from charrnn.cli.checkpoints import FOLDER, name_of
 from charrnn.cli.threads import THREADS, set_threads, told
 from charrnn.config import INHERITED, Config
 from charrnn.errors import CharrnnError, CheckpointError, Exit, UsageError
+from charrnn.header import MOST_THREADS
 from charrnn.lock import lock
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what goes wrong.")
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_THREADS),
     help=f"Threads that share the lanes out [{THREADS}].",
 )
 @click.pass_context
@@ -155,7 +156,7 @@ def begun(
     how: dict[str, Any] = {"unit": config.unit, "by": config.by, "encoding": config.encoding}
     text = read(corpus, name_of(corpus), **how, spool=spool(path))
     run = Run(text, config, val=read([val], name_of([val]), **how) if val else None, origin=origin)
-    run.command = shlex.join(["charrnn", *sys.argv[1:]])
+    run.command = shlex.join(["charrnn", *sys.argv[1:]])[:10_000]  # however many files it names
     return run, text
 
 
