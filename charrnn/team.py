@@ -51,13 +51,15 @@ class Team:
             wait(futures)  # whatever happens: they write to buffers that the caller has
         return [mine, *(future.result() for future in futures)]
 
-    def loss_and_grad(self, xs: Ids, ys: Ids, state: State, masks: Array | None = None) -> float:
+    def loss_and_grad(
+        self, xs: Ids, ys: Ids, state: State, masks: Array | None = None, count: int | None = None
+    ) -> float:
         """Return the mean loss of the targets ``ys`` (T, B), in nats; write its gradient to the stack's ``d``.
 
-        A target below 0 does not count. ``state`` (L, STATES, H, B) becomes the last state; ``masks`` are those of
-        the stack.
+        ``state`` (L, STATES, H, B) becomes the last state; ``masks`` are those of the stack. ``count`` is how many
+        targets are not below 0, which is padding; all, if it is not given.
         """
-        T, n = len(xs), np.count_nonzero(ys >= 0)
+        T, n = len(xs), count or xs.size
 
         def gradient(m: Member) -> float:
             nats, state[..., m.lanes] = m.stack.loss_and_grad(

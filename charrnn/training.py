@@ -272,7 +272,7 @@ class Run:
     @property
     def since(self) -> int:
         """The step after which the optimizer began anew."""
-        return max((trouble["step"] for trouble in self.trouble if trouble["restored"]), default=0)
+        return max((each["step"] for each in self.trouble if each["restored"]), default=0) if self.trouble else 0
 
     @property
     def plan(self) -> dict[str, int]:
@@ -447,17 +447,16 @@ def _step(run: Run, window: Window, team: Team, masks: Array | None) -> Step:
     c, stack, p = run.config, run.stack, run.stack.p.vector
     began = time.perf_counter()
     T, _ = window.xs.shape
-    n = int(np.count_nonzero(window.ys >= 0))
     if window.fresh.any():
         run.state[..., window.fresh] = 0
     if masks is not None:
         rng = np.random.default_rng([c.seed, DROPOUT, run.step])
         masks = stack.masks(rng, T, run.B, 1 - c.dropout, masks if T == run.T else None)
-    loss = team.loss_and_grad(window.xs, window.ys, run.state, masks) * run.ratio
+    loss = team.loss_and_grad(window.xs, window.ys, run.state, masks, window.targets) * run.ratio
     norm = clip(stack.d.vector, c.clip_norm, c.clip_value)
     lr, told = run.learning_rate, []
-    before, run.position, run.step = run.characters(run.step), window.position, run.step + 1
-    run.read += n
+    before, run.position, run.step = run.read, window.position, run.step + 1
+    run.read += window.targets
     if not (math.isfinite(loss) and math.isfinite(norm)):
         told.append(_trouble(run, f"the loss is {loss:.4g} and the gradient's norm {norm:.4g}"))
     else:
@@ -474,7 +473,7 @@ def _step(run: Run, window: Window, team: Team, masks: Array | None) -> Step:
     if _due(run, run.plan["eval_every"]):
         evaluation, more = _evaluation(run, norm, lr)
         told += more
-    characters = round(n / run.ratio) if run.ends is not None else run.characters(run.step) - before
+    characters = round(run.read / run.ratio) - round(before / run.ratio)
     return Step(run.step, characters, loss, evaluation, _sample(run), tuple(told))
 
 

@@ -30,12 +30,13 @@ class Position(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Inputs and targets (T, B), padding below 0; the lanes that start anew (B,); where the next window begins."""
+    """Inputs and targets (T, B), padding below 0; the lanes that start anew (B,); the place after it; its targets."""
 
     xs: Ids
     ys: Ids
     fresh: NDArray[np.bool_]
     position: Position
+    targets: int
 
 
 def shrink(N: int, B: int, T: int) -> tuple[int, int]:
@@ -65,7 +66,7 @@ def windows(ids: Sequence, B: int, T: int, at: Position) -> Iterator[Window]:
             both[:, lane] = ids[start + offset : start + end + 1]
         fresh = np.full(B, offset == 0)
         epoch, offset = (epoch, end) if end < length else (epoch + 1, 0)
-        yield Window(both[:-1], both[1:], fresh, Position(epoch, offset))
+        yield Window(both[:-1], both[1:], fresh, Position(epoch, offset), both[1:].size)
 
 
 def borders(ids: Sequence, border: int) -> NDArray[np.int64]:
@@ -111,7 +112,7 @@ def documents(
                     ys[:n, lane] = ids[begin : begin + n]
                     xs[:1, lane] = ids[begin - 1 : begin] if steps[lane] else start
                     xs[1:n, lane] = ys[: n - 1, lane]
-                yield Window(xs, ys, steps == 0, Position(epoch, window))
+                yield Window(xs, ys, steps == 0, Position(epoch, window), int(left.sum()))
         epoch, skip = epoch + 1, 0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from charrnn import loss
-from charrnn.scoring import WARM_UP, lanes, score
+from charrnn.scoring import WARM_UP, lanes, score, score_documents
 from charrnn.stack import Stack
 
 V = 11
@@ -47,3 +47,14 @@ def test_every_lane_is_warmed_up_by_the_characters_before_it(threads: int) -> No
 def test_no_text_no_values() -> None:
     stack = Stack("vanilla", V, 4, 1)
     assert score(stack, np.zeros(0, int), np.zeros(1, int)).shape == (0,)
+
+
+@pytest.mark.parametrize("longest", [5, 60])  # windows are of 16 steps
+def test_every_document_is_scored_as_if_it_stood_alone(longest: int) -> None:
+    rng = np.random.default_rng(0)
+    stack = Stack("lstm", V, 8, 2, np.float64, rng)
+    ends = np.cumsum(rng.integers(1, longest, 100))
+    ids = rng.integers(0, V, ends[-1])
+    nats = score_documents(stack, ids, ends, 3)
+    for a, b in zip([0, *ends[:-1]], ends, strict=True):
+        np.testing.assert_allclose(nats[a:b], one_by_one(stack, np.append(3, ids[a:b])), rtol=0, atol=1e-10)

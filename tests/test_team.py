@@ -77,3 +77,23 @@ def test_what_is_not_finite_warns_in_no_thread() -> None:
     with np.errstate(all="ignore"):  # of this thread alone; a warning is an error in these tests
         xs = np.zeros((T, B), int)
         assert not np.isfinite(Team(stack, T, B, 3).loss_and_grad(xs, xs, stack.zero_state(B)))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_padding_is_as_if_it_were_not_there(threads: int) -> None:
+    """The mean is over the targets that count, and its gradient is that of the shorter lanes alone."""
+    rng = np.random.default_rng(0)
+    stack = Stack("lstm", V, H, L, np.float64, rng)
+    xs, ys = rng.integers(0, V, (2, T, B))
+    lengths = np.array([6, 1, 0, 3, 6, 2, 5])
+    ys[np.arange(T)[:, None] >= lengths] = -1
+    loss = Team(stack, T, B, threads).loss_and_grad(xs, ys, stack.zero_state(B), count=int(lengths.sum()))
+    nats, d = 0.0, np.zeros_like(stack.d.vector)
+    for lane, n in enumerate(lengths):
+        if n:
+            alone = stack.twin()
+            x, y = xs[:n, lane : lane + 1], ys[:n, lane : lane + 1]
+            each, _ = alone.loss_and_grad(x, y, stack.zero_state(1), stack.tape(n, 1), scale=1 / lengths.sum())
+            nats, d = nats + each.sum(), d + alone.d.vector
+    assert loss == pytest.approx(nats / lengths.sum(), rel=1e-12)
+    np.testing.assert_allclose(stack.d.vector, d, rtol=0, atol=1e-12)

@@ -186,8 +186,10 @@ class Poisoned(Team):
     step: ClassVar[int]
     bad: ClassVar[set[int]]
 
-    def loss_and_grad(self, xs: Ids, ys: Ids, state: Array, masks: Array | None = None) -> float:
-        loss = super().loss_and_grad(xs, ys, state, masks)
+    def loss_and_grad(
+        self, xs: Ids, ys: Ids, state: Array, masks: Array | None = None, count: int | None = None
+    ) -> float:
+        loss = super().loss_and_grad(xs, ys, state, masks, count)
         Poisoned.step += 1
         if Poisoned.step not in Poisoned.bad:
             return loss
@@ -477,6 +479,39 @@ def test_a_text_that_the_other_parts_use_up(text: str) -> None:
 
 def test_rnn_is_vanilla() -> None:
     assert Config(cell="rnn") == Config(cell="vanilla")
+
+
+@pytest.mark.parametrize("unit", ["char", "byte", "jamo"])
+@pytest.mark.parametrize("by", [None, "line", "file"])
+def test_losses_are_for_each_character_and_the_same_for_every_caller(tmp_path: Path, unit: str, by: str | None) -> None:
+    rng = np.random.default_rng(0)
+    words = ["가나다", "한글은", "é", "the", "각각"]
+    texts = ["".join(" ".join(rng.choice(words, 3)) + "\n" for _ in range(5)) for _ in range(40)]
+    options: dict[str, Any] = {"unit": unit, "by": by, "dtype": "float64", "val_fraction": 0.1, "max_steps": 4}
+    run = Run(Corpus("text", *texts, unit=unit, by=by), Config(hidden_size=6, seq_length=8, batch_size=4, **options))
+    for _ in fit(run, tmp_path / "run.npz"):
+        pass
+    whole = "".join(texts)
+    data: str | bytes = whole.encode() if unit == "byte" else whole
+    parts = run.corpus["parts"]
+    assert sum(parts.values()) == len(data)
+    val = data[parts["train"] : parts["train"] + parts["val"]]
+    if by:  # parts hold whole lines
+        assert val[-1:] in ("\n", b"\n")
+    model = charrnn.load(tmp_path / "run.npz")
+    if by == "line":
+        assert model.score(val).mean() == pytest.approx(run.best_loss, rel=1e-12)
+    elif by == "file":  # but for the end of each, which a text alone does not have
+        n = sum(text in whole for text in texts if text.encode() in (val if isinstance(val, bytes) else val.encode()))
+        assert n > 1
+        assert model.score(val).mean() < run.best_loss
+    else:
+        context = data[max(parts["train"] - 200, 0) : parts["train"]]
+        primed = model.score(context + val)[len(context) :]  # type: ignore[operator]
+        assert primed.mean() == pytest.approx(run.best_loss, rel=0.01)
+    assert run.ratio == pytest.approx(len(run.train) / parts["train"])
+    assert run.first_loss == pytest.approx(run.ratio * math.log(len(run.vocabulary)), rel=0.1)
+    assert run.read == 4 * 32 if by is None else run.read > 0
 
 
 # --- It learns what it must. ---

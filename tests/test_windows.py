@@ -19,6 +19,7 @@ def test_one_pass_uses_every_pair_and_no_other(N: int, B: int, T: int) -> None:
         assert w.xs.shape[1] == B
         assert len(w.xs) <= T
         assert (w.ys == w.xs + 1).all()
+        assert w.targets == w.ys.size
         pairs += w.xs.ravel().tolist()
         if w.position.epoch:
             break
@@ -74,6 +75,7 @@ def test_every_document_is_read_once_and_whole_from_a_fresh_state(
     before = [-9] * B  # the last symbol that each lane read
     for w in one_pass(ends, B, T, [0, 3] if shuffled else None):
         assert w.xs.shape == w.ys.shape
+        assert w.targets == (w.ys >= 0).sum()
         assert 1 <= len(w.xs) <= T
         for lane in range(B):
             ys = w.ys[:, lane]
