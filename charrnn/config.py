@@ -89,6 +89,8 @@ class Config:
                 raise UsageError(f"{f.name} is {value}, and must be {limits}")
             if m["type"] is float and value == float("inf"):
                 raise UsageError(f"{f.name} must be finite")
+        if self.unit == "byte" and self.encoding != "utf-8":
+            raise UsageError(f"bytes have no encoding: unit byte does not go with encoding {self.encoding}")
         if self.cell == "rnn":
             object.__setattr__(self, "cell", "vanilla")
         if self.learning_rate is None:

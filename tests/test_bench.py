@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +30,28 @@ def test_every_row_is_measured(program: list[str], rows: list[str]) -> None:
     for row, title in zip(table, rows, strict=True):
         assert row.count("|") == head.count("|") == line.count("|")
         assert re.match(rf"\| {title} \|.*\d", row), row
+
+
+def test_a_text_of_any_size_and_how_fast_it_is_read(tmp_path: Path) -> None:
+    def output(*command: str) -> bytes:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "bench" / command[0]), *command[1:]],
+            cwd=tmp_path,
+            capture_output=True,
+            check=True,
+        ).stdout
+
+    text = output("text.py", "70k")
+    assert len(text) == 70_000
+    assert output("text.py", "0.07M") == text
+    assert text.count(b"\n") > 500
+    assert b"\n" not in output("text.py", "1k", "--line")
+    (tmp_path / "large.txt").write_bytes(text)
+    lines = output("reading.py", "large.txt", "char", "byte").decode().splitlines()
+    rows = [re.fullmatch(r"(\w+): (\w+) at [\d,]+ MB/s; (\d+) MB of memory at most", line) for line in lines]
+    assert [row and row.groups()[:2] for row in rows] == [
+        ("char", "read"),
+        ("char", "found"),
+        ("byte", "read"),
+        ("byte", "found"),
+    ]

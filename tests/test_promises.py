@@ -451,6 +451,21 @@ def test_a_fifo_and_standard_input_by_its_name(cli: Cli, corpus: Path, tmp_path:
     assert done.stderr == b"charrnn: stdin is empty; a text needs at least two characters\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of the memory that a process took is another elsewhere")
+def test_a_text_of_200_mb_on_one_line_needs_little_memory(tmp_path: Path) -> None:
+    with (tmp_path / "line.txt").open("wb") as f:
+        for _ in range(200):
+            f.write(b"one line without an end. " * 40_000)
+    for more in ([*QUICK, "--stop-after", "3"], ["--resume"]):  # the second time its ids are there
+        process = subprocess.Popen([*CHARRNN, "train", "line.txt", *more, "-q"], cwd=tmp_path, env=ENV)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        assert usage.ru_maxrss < 200_000
+        assert (tmp_path / "checkpoints" / "ids").exists() == (len(more) > 1)  # until the run is finished
+    assert checkpoint.read_header(tmp_path / "checkpoints" / "line.npz")["corpus"]["bytes"] == 200_000_000
+
+
 def test_units_on_the_command_line(cli: Cli, tmp_path: Path) -> None:
     text = "그는 갔다. 나는 왔다.\r\n" * 60
     (tmp_path / "ko.txt").write_bytes(text.encode())

@@ -465,6 +465,7 @@ def test_a_single_symbol_costs_nothing() -> None:
         {"learning_rate": float("inf")},
         {"seed": -1},
         {"max_steps": 0},
+        {"unit": "byte", "encoding": "latin-1"},
     ],
 )
 def test_options_outside_their_range(options: dict[str, Any]) -> None:

@@ -127,24 +127,31 @@ def train(
         if run.finished:
             if not quiet:
                 click.echo(f"{path}: finished at step {run.step:,}; --max-steps N makes it longer", err=True)
-            return
-        follow(run, path, corpus, signals, quiet, stop_after, save_every)
+        else:
+            follow(run, path, corpus, signals, quiet, stop_after, save_every)
         if run.finished:
             text.store.discard()
     if signals.caught:
         ctx.exit(128 + signals.caught)
 
 
-def spool(path: Path) -> Path:
-    """Return the folder that the ids of a large text go to, while it is read for this run."""
-    return path.parent / "ids" / f".{path.name}.tmp"
+def texts(path: Path, corpus: Sequence[str], val: str | None, config: Config) -> tuple[Corpus, Corpus | None]:
+    """Read the text and the validation text of the run that is kept in ``path``."""
+    from charrnn.corpus import read
+
+    how: dict[str, Any] = {"unit": config.unit, "by": config.by, "encoding": config.encoding}
+    text, other = (
+        read(paths, name_of(paths), **how, spool=path.parent / "ids" / f".{path.name}.tmp") if paths else None
+        for paths in (corpus, [val] if val else None)
+    )
+    assert text
+    return text, other
 
 
 def begun(
     path: Path, corpus: tuple[str, ...], val: str | None, init_from: Path | None, options: dict[str, Any]
 ) -> tuple[Run, Corpus]:
     """Begin a run."""
-    from charrnn.corpus import read
     from charrnn.model import inherited, load
     from charrnn.training import Run
 
@@ -153,9 +160,10 @@ def begun(
         model = load(init_from)
         options, origin = inherited(model, options), model.origin(str(init_from))
     config = Config(**options)
-    how: dict[str, Any] = {"unit": config.unit, "by": config.by, "encoding": config.encoding}
-    text = read(corpus, name_of(corpus), **how, spool=spool(path))
-    run = Run(text, config, val=read([val], name_of([val]), **how) if val else None, origin=origin)
+    text, val_text = texts(path, corpus, val, config)
+    run = Run(text, config, val=val_text, origin=origin)
+    if val_text:
+        val_text.store.discard()  # what is used of it is in memory
     run.command = shlex.join(["charrnn", *sys.argv[1:]])[:10_000]  # however many files it names
     return run, text
 
@@ -164,17 +172,16 @@ def resumed(
     path: Path, corpus: tuple[str, ...], val: str | None, threads: int | None, max_steps: int | None
 ) -> tuple[Run, Corpus]:
     """Go on with a run as it was saved."""
-    from charrnn.corpus import read
     from charrnn.training import Run
 
     header = checkpoint.read_header(path)
     if header["kind"] != "run":
         raise CheckpointError(f"{path}: weights alone, without a run to resume; --init-from {path} begins one")
-    config = Config(**header["config"])
-    how: dict[str, Any] = {"unit": config.unit, "by": config.by, "encoding": config.encoding}
     val = val or (header["corpus"]["val_files"] or [None])[0]
-    text = read(corpus, name_of(corpus), **how, spool=spool(path))
-    run = Run.restore(path, text, val=read([val], name_of([val]), **how) if val else None)
+    text, val_text = texts(path, corpus, val, Config(**header["config"]))
+    run = Run.restore(path, text, val=val_text)
+    if val_text:
+        val_text.store.discard()
     if max_steps:
         extend(run, max_steps)
     if threads and run.threads != threads:
