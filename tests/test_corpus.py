@@ -203,6 +203,17 @@ def test_a_large_text_goes_to_a_file_of_the_smallest_type(large: Path, tmp_path:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(("kinds", "size"), [(1, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4)])
+def test_numbers_are_as_small_as_their_kinds_allow(kinds: int, size: int) -> None:
+    store = Store()
+    codes = np.arange(kinds, dtype=np.uint32)
+    store.append(codes)
+    store.append(codes[::-1])
+    store.close()
+    assert store.dtype.itemsize == size
+    assert (store.codes[store[0 : 2 * kinds]] == [*codes, *codes[::-1]]).all()
+
+
 def test_a_small_text_leaves_no_folder(large: Path, tmp_path: Path) -> None:
     (tmp_path / "small.txt").write_text("hello\n")
     corpus = read([str(tmp_path / "small.txt")], spool=tmp_path / "ids" / ".run.npz.tmp")

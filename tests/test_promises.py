@@ -119,6 +119,19 @@ def test_a_signal_while_the_text_is_read(tmp_path: Path) -> None:
 
 
 @posix
+def test_a_signal_that_the_shell_ignores_is_ignored(corpus: Path, tmp_path: Path) -> None:
+    """So does a shell without job control for what it runs in the background, and so does nohup."""
+    options = " ".join(LONG)
+    command = ["sh", "-c", f"trap '' INT; exec {sys.executable} -m charrnn train corpus.txt {options}"]
+    with subprocess.Popen(command, cwd=tmp_path, env=ENV, stderr=subprocess.PIPE) as process:
+        until(process, b"first loss")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        process.stderr.read()
+        assert process.wait(60) == 0
+
+
+@posix
 def test_a_second_training_of_the_run_is_refused(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     with started(tmp_path, *LONG[:2], "--max-steps", "100000", env=ENV) as process:
         until(process, b"first loss")
@@ -237,14 +250,14 @@ def test_a_changed_text_is_refused_and_may_begin_another_run(cli: Cli, corpus: P
 def test_init_from_takes_over_what_is_known(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     cli("train", "corpus.txt", "--hidden-size", "16", "--max-steps", "300", "--cell", "lstm", "-o", "old.npz", "-q")
     cli("export", "old.npz", "-o", "old-weights.npz")
-    (tmp_path / "other.txt").write_text("the queen of the sea shall come é\n" * 100)
+    (tmp_path / "other.txt").write_text("# the queen of the sea shall come é\n" * 100)
     cli("train", "other.txt", "--max-steps", "1", "--hidden-size", "16", "--cell", "lstm", "-o", "fresh.npz", "-q")
     old = charrnn.load(tmp_path / "old.npz")
     for name in ("old", "old-weights"):
         begin = ("--init-from", f"{name}.npz", "--max-steps", "3", "--lr", "0")
         cli("train", "other.txt", *begin, "-o", f"{name}-new.npz", "-q")
         new = charrnn.load(tmp_path / f"{name}-new.npz")
-        assert new.vocabulary.symbols == "".join(sorted({*old.vocabulary.symbols, "é"}))
+        assert new.vocabulary.symbols == "".join(sorted({*old.vocabulary.symbols, "é", "#"}))
         for symbol in old.vocabulary.symbols:
             i, j = (v.symbols.index(symbol) for v in (old.vocabulary, new.vocabulary))
             assert (new.stack.p["0.Wxh"][:, j] == old.stack.p["0.Wxh"][:, i]).all()
@@ -253,7 +266,7 @@ def test_init_from_takes_over_what_is_known(cli: Cli, corpus: Path, tmp_path: Pa
         origin = checkpoint.read_header(tmp_path / f"{name}-new.npz")["init_from"]
         assert origin["file"] == f"{name}.npz"
         unused = len(set(old.vocabulary.symbols) - set((tmp_path / "other.txt").read_text()))
-        assert (origin["added"], origin["unused"]) == (1, unused)
+        assert (origin["added"], origin["unused"]) == (2, unused)
         # it knows what it has learned
         first, fresh = (checkpoint.read_header(tmp_path / f"{n}.npz")["first_loss"] for n in (f"{name}-new", "fresh"))
         assert first < 0.7 * fresh

@@ -48,6 +48,7 @@ def test_bytes() -> None:
         ([TAIL, OWN], "\u11a8\u1100"),
         ([OWN, TAIL], "\u1100\u11a8"),
         ([OWN, VOWEL, TAIL, TAIL], "각\u11a8"),
+        ([OWN, VOWEL, VOWEL], "가\u1161"),
         ([OWN, VOWEL, ord("a")], "가a"),
         ([OWN, END, UNKNOWN, ord("a")], "\u1100\ufffda"),
     ],
