@@ -455,14 +455,19 @@ def read_file(path: str) -> bytes:
         return _read(f, _called(path), -1)
 
 
-def decode(data: bytes, name: str) -> str:
-    """Decode UTF-8, or raise TextError with the place of the first wrong byte."""
+def read_text(path: str, unit: str, encoding: str = "utf-8") -> str | bytes:
+    """Read one file, or standard input where the path is ``-``, for a model of this unit. Raises TextError."""
+    data = read_file(path)
+    return data if unit == "byte" else decode(data, path, encoding)
+
+
+def decode(data: bytes, name: str, encoding: str = "utf-8") -> str:
+    """Decode a text, or raise TextError with the place of the first wrong byte."""
     try:
-        return data.decode()
+        return data.decode(encoding)
     except UnicodeDecodeError as e:
-        raise _undecodable(
-            _called(name), "utf-8", data[:4], e.start, data.count(b"\n", 0, e.start) + 1, data[e.start :], CONVERT
-        ) from None
+        line = data[: e.start].decode(encoding, "replace").count("\n") + 1
+        raise _undecodable(_called(name), encoding, data[:4], e.start, line, data[e.start :], CONVERT) from None
 
 
 ENCODE = "--encoding latin-1 (or another) reads other text, --unit byte any file at all"

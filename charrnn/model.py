@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charrnn import checkpoint, sampling, scoring, units
-from charrnn.arrays import Array
+from charrnn.arrays import Array, Ids
 from charrnn.config import INHERITED, Config
 from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, UsageError
@@ -18,8 +19,8 @@ from charrnn.header import MOST_THREADS, Header
 from charrnn.lock import lock
 from charrnn.stack import Stack, size
 from charrnn.training import Origin, Run, fit
-from charrnn.vocabulary import Vocabulary
-from charrnn.windows import borders
+from charrnn.units import Codes
+from charrnn.vocabulary import NEWLINE, Vocabulary
 
 LENGTH = 2000
 
@@ -32,17 +33,14 @@ class Model:
     """
 
     def __init__(self, stack: Stack, vocabulary: Vocabulary, header: Header) -> None:
-        """Put the parts together."""
+        """Put the parts together; ``unit``, ``by`` and ``encoding`` are those of ``Config``."""
         self.stack, self.vocabulary, self.header = stack, vocabulary, header
+        config = Config(**header["config"])
+        self.unit, self.by, self.encoding = config.unit, config.by, config.encoding
 
     def origin(self, file: str) -> Origin:
         """Return what a run begins with that takes its weights from this model's file."""
         return Origin(self.stack, self.vocabulary, file, self.header.get("sha256"))
-
-    @property
-    def by(self) -> str | None:
-        """What begins afresh: ``line``, ``file``, or None for the whole text."""
-        return Config(**self.header["config"]).by
 
     def sample(self, length: int = LENGTH, *, seed: int | None = None, **options: Any) -> Iterator[str]:
         r"""Draw a text; yield it character by character as it is drawn.
@@ -96,24 +94,52 @@ class Model:
         )
         return sampling.texts(draws, v, num_samples, length, until, sampling.border(v, self.by))
 
-    def score(self, text: str | bytes, *, unknown: str = "error") -> Array:
+    def score(self, text: str | bytes, *, unknown: str = "error", adapt: float | None = None) -> Array:
         """Return -log p of each character (of bytes: each byte) given those before it, in nats, (n,) float64.
 
         The first character follows an unprinted newline (the vocabulary's start symbol); so does that of every line,
         of a model by line. Otherwise a text of 2,000 characters or more is read in several lanes at once, each warmed
-        up by the 200 characters before it. With ``unknown="skip"`` characters that the model does not know are left
-        out; otherwise they raise UnknownCharacterError.
+        up by the 200 characters before it. ``unknown`` says what becomes of characters that the model does not know:
+        ``"error"`` raises UnknownCharacterError, ``"skip"`` leaves them out, ``"cost"`` makes each as unlikely as one
+        of all there are (1,114,112 characters, 256 bytes), and the model does not read it.
         """
         v = self.vocabulary
-        ids = v.encode(text, unknown=unknown)
-        border = sampling.border(v, self.by)
-        if border is None or not len(ids):
-            nats = scoring.score(self.stack, ids, v.start_id)
-        else:
-            nats = scoring.score_documents(self.stack, ids, borders(ids, border), int(v.start_id[0]))
-        codes = units.encode(text, v.unit)
-        begins = np.flatnonzero(units.begins(codes if len(codes) == len(ids) else v.codes[ids]))
-        return nats if len(begins) == len(nats) else np.add.reduceat(nats, begins)
+        if unknown == "error":
+            v.encode(text)
+        _, ids, character, bad = self._known(text)
+        kept = ~bad[character]
+        how = ids[kept], v.start_id, sampling.border(v, self.by), int(v.start_id[0])
+        nats = scoring.losses(self.stack, *how) if adapt is None else scoring.adapt(self.stack.copy(), *how, adapt)
+        of_each: Array = np.bincount(character[kept], nats, len(bad)).astype(np.float64)
+        of_each[bad] = scoring.UNKNOWN_COST[v.unit]
+        return of_each[~bad] if unknown == "skip" else of_each
+
+    def score_lines(self, text: str | bytes) -> Array:
+        """Return the mean of -log p over the characters of each line, in nats, (n,) float64.
+
+        A line's end is a part of it. Every line begins afresh, whatever the model was trained by; they are read side by
+        side. Characters that the model does not know cost what they do in ``score``.
+        """
+        v = self.vocabulary
+        codes, ids, character, bad = self._known(text)
+        ended = codes == NEWLINE
+        line = np.cumsum(ended) - ended
+        n = int(line[-1]) + 1 if len(line) else 0
+        kept = ~bad[character]
+        ends = np.cumsum(np.bincount(line[kept], minlength=n))
+        ends = np.unique(ends[ends > 0])  # a line of which nothing is known is no document
+        nats = scoring.score_documents(self.stack, ids[kept], ends, int(v.start_id[0])) if len(ends) else ends * 0.0
+        begins = units.begins(codes)
+        unknown = np.bincount(line[begins], bad, n) * scoring.UNKNOWN_COST[v.unit]
+        means: Array = (np.bincount(line[kept], nats, n) + unknown) / np.bincount(line[begins], minlength=n)
+        return means
+
+    def _known(self, text: str | bytes) -> tuple[Codes, Ids, Ids, NDArray[np.bool_]]:
+        """Return the symbols of a text, their ids, the character that each is of, and which characters are unknown."""
+        codes = units.encode(text, self.unit)
+        ids, character = self.vocabulary.table(codes), np.cumsum(units.begins(codes)) - 1
+        n = int(character[-1]) + 1 if len(codes) else 0
+        return codes, ids, character, np.bincount(character, ids < 0, n) > 0
 
     def save(self, path: str | Path, *, half: bool = False) -> None:
         """Write weights, vocabulary and configuration alone, as float16 with ``half``.

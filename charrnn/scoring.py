@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -10,10 +11,14 @@ from numpy.typing import NDArray
 
 from charrnn import loss
 from charrnn.arrays import Array, Ids, columns
+from charrnn.optim import OPTIMIZERS, clip
 from charrnn.stack import Stack
-from charrnn.windows import Position, documents, passes
+from charrnn.windows import Position, borders, documents, passes
 
 WARM_UP = 200  # characters read before the first that counts, in every lane
+# -log p of a character that a model does not know, in nats: it might be any there is.
+UNKNOWN_COST = {"char": math.log(0x110000), "jamo": math.log(0x110000), "byte": math.log(256)}
+ADAPT = 20  # symbols between two steps of learning
 CHUNK = 1024  # of all lanes together, at a time: what they leave on the tape stays in the cache
 
 
@@ -58,6 +63,43 @@ def score(stack: Stack, ids: Ids, context: Ids, threads: int = 1) -> Array:
         with ThreadPoolExecutor(threads) as pool:
             parts = (np.array_split(edges, min(threads, B)) for edges in (starts, ends))
             list(pool.map(read, *parts))
+    return out
+
+
+def losses(stack: Stack, ids: Ids, context: Ids, border: int | None, start: int, threads: int = 1) -> Array:
+    """Return -log p of each symbol of a text, or with ``border`` of documents that end there, in nats, (n,) float64."""
+    if border is None or not len(ids):
+        return score(stack, ids, context, threads)
+    return score_documents(stack, ids, borders(ids, border), start)
+
+
+def adapt(stack: Stack, ids: Ids, context: Ids, border: int | None, start: int, lr: float) -> Array:
+    """Return the same of a stack that goes on learning as it reads, and is changed by it.
+
+    Dynamic evaluation: Mikolov et al., 2010, section 3; Graves, 2013, section 3; Krause et al., 2018. The text is
+    read by a single lane, in windows of 20 symbols; each is scored first and then learned from, by a step of gradient
+    descent with the learning rate ``lr``, its gradient clipped at a norm of 1.
+    """
+    out = np.zeros(len(ids))
+    everything = np.concatenate([context, ids])
+    tape, state, c = stack.tape(ADAPT, 1), stack.zero_state(1), len(context)
+    ends = [len(everything)] if border is None else (borders(ids, border) + c).tolist()
+    begin = 0
+    for end in ends:
+        document = everything[begin:end] if border is None else np.append(start, everything[max(begin, c) : end])
+        state[:] = 0
+        at = (1 if border is None else max(begin, c)) - c  # where the first target stands in ids
+        for t in range(0, len(document) - 1, ADAPT):
+            window = document[t : t + ADAPT + 1]
+            n = len(window) - 1
+            xs, ys, cut = window[:-1, None], window[1:, None], [part.cut(0, n) for part in tape]
+            nats, last = stack.loss_and_grad(xs, ys, state, cut, scale=1 / n)
+            state[:] = last
+            first = max(-(at + t), 0)  # what stands in the context does not count
+            out[max(at + t, 0) : max(at + t + n, 0)] = nats[first:, 0]
+            clip(stack.d.vector, 1, 0)
+            OPTIMIZERS["sgd"].update(stack.p.vector, stack.d.vector, lr, 1, np.empty((0, len(stack.p.vector))))
+        begin = end
     return out
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from charrnn import checkpoint, ngram
+from charrnn import checkpoint, ngram, scoring
 from charrnn.arrays import Array, Ids
 from charrnn.cells import CELLS
 from charrnn.config import Config
@@ -21,7 +21,7 @@ from charrnn.errors import CheckpointError, NotFiniteError, SaveError, TextError
 from charrnn.header import Header
 from charrnn.optim import OPTIMIZERS, SCHEDULES, clip
 from charrnn.sampling import border, sample, texts
-from charrnn.scoring import WARM_UP, score, score_documents
+from charrnn.scoring import WARM_UP
 from charrnn.stack import Stack, size
 from charrnn.team import Team
 from charrnn.units import UNKNOWN, Codes
@@ -548,13 +548,16 @@ def _due(run: Run, every: int) -> bool:
     return run.finished or (every > 0 and run.step % every == 0)
 
 
-def _score(run: Run, stack: Stack, part: Ids, context: Ids, characters: int) -> float:
+def losses(run: Run, stack: Stack, part: str, adapt: float | None = None) -> Array:
+    """Return -log p of each symbol of the run's ``val`` or ``test`` part, in nats, (n,); see ``scoring.adapt``."""
+    ids, context = (run.val, run.val_context) if part == "val" else (run.test, run.test_context)
+    how = ids, context, run.border, int(run.vocabulary.start_id[0])
+    return scoring.losses(stack, *how, run.threads) if adapt is None else scoring.adapt(stack.copy(), *how, adapt)
+
+
+def _loss(run: Run, stack: Stack, part: str) -> float:
     """Return the loss of a part, in nats per character."""
-    if run.border is None:
-        nats = score(stack, part, context, run.threads)
-    else:
-        nats = score_documents(stack, part, borders(part, run.border), int(run.vocabulary.start_id[0]))
-    return float(nats.sum() / characters)
+    return float(losses(run, stack, part).sum() / run.parts[part])
 
 
 def _evaluation(run: Run, norm: float, lr: float) -> tuple[dict[str, Any], list[str]]:
@@ -562,7 +565,7 @@ def _evaluation(run: Run, norm: float, lr: float) -> tuple[dict[str, Any], list[
     told = []
     val_loss = None
     if len(run.val):
-        val_loss = _score(run, run.stack, run.val, run.val_context, run.parts["val"])
+        val_loss = _loss(run, run.stack, "val")
         if not math.isfinite(val_loss):
             told.append(_trouble(run, f"the validation loss is {val_loss}", spoilt=True))
             val_loss = None
@@ -587,7 +590,7 @@ def _evaluation(run: Run, norm: float, lr: float) -> tuple[dict[str, Any], list[
     if run.finished and len(run.test):
         best = run.stack.copy()
         best.p.vector[:] = run.best
-        test_loss = _score(run, best, run.test, run.test_context, run.parts["test"])
+        test_loss = _loss(run, best, "test")
         run.test_loss = test_loss if math.isfinite(test_loss) else None
     return row, told
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn import checkpoint, ngram, training
+from charrnn import checkpoint, ngram, scoring, training
 from charrnn.arrays import Array, Ids
 from charrnn.cells import CELLS
 from charrnn.config import Config
@@ -303,7 +303,7 @@ def test_the_tenth_time_ends_it_with_a_save(text: str, tmp_path: Path, bad: set[
 
 
 def test_a_validation_loss_that_is_not_finite(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "score", lambda *_: np.array([np.inf]))
+    monkeypatch.setattr(scoring, "score", lambda *_: np.array([np.inf]))
     run = Run(Corpus("text", text), Config(**{**SMALL, "max_steps": 20}))
     told = [line for step in steps(run) for line in step.told]
     assert [line.partition(";")[0] for line in told] == [f"step {n}: the validation loss is inf" for n in (10, 20)]

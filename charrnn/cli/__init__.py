@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 import charrnn
+from charrnn.cli.eval import evaluate
 from charrnn.cli.export import export
 from charrnn.cli.info import info
 from charrnn.cli.sample import sample
+from charrnn.cli.score import score
 from charrnn.cli.threads import THREADS, set_threads, told
 from charrnn.cli.train import train
 from charrnn.errors import CharrnnError, Exit
@@ -97,5 +99,5 @@ def main() -> None:
     """  # noqa: D301
 
 
-for command in (train, sample, info, export):
+for command in (train, sample, evaluate, score, info, export):
     main.add_command(command)

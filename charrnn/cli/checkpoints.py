@@ -23,6 +23,13 @@ def newest() -> Path:
     raise CheckpointError("no checkpoint in ./checkpoints; charrnn train CORPUS makes one")
 
 
+def checkpoint_first(paths: Sequence[str]) -> tuple[Path, list[str]]:
+    """Return the checkpoint, which is the first of these if it ends in .npz, or else the newest; and the others."""
+    if paths and paths[0].endswith(".npz"):
+        return Path(paths[0]), list(paths[1:])
+    return newest(), list(paths)
+
+
 def name_of(paths: Sequence[str]) -> str:
     """Return what a run on these is called: the first file's stem, the folder's name, or ``stdin``."""
     if paths[0] == "-":
