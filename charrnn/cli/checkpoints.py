@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import charrnn
-from charrnn.errors import CheckpointError
+from charrnn.errors import CheckpointError, UsageError
 
 FOLDER = Path("checkpoints")
 EXAMPLE = "example.npz"
@@ -21,6 +21,16 @@ def newest() -> Path:
         if path.exists():
             return path
     raise CheckpointError("no checkpoint in ./checkpoints; charrnn train CORPUS makes one")
+
+
+def parted(arguments: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+    """Part ``[CHECKPOINT] CORPUS...``: a first one that ends in .npz is the checkpoint."""
+    given = arguments[0].endswith(".npz")
+    if not arguments[given:]:
+        raise UsageError(f"a text is missing after {arguments[0]}; - is standard input")
+    if arguments.count("-") > 1:
+        raise UsageError("- stands for standard input, which can be read only once")
+    return (Path(arguments[0]) if given else None), arguments[given:]
 
 
 def name_of(paths: Sequence[str]) -> str:
