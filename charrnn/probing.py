@@ -218,7 +218,7 @@ def rank(
     _, _, N, L = stack.shape
     x1, x2, xy, score = np.zeros((4, L * N))
     sy, n1, n0, mean = y[:half].sum(), y[half:].sum(), (1 - y[half:]).sum(), y[half:].mean()
-    at, slope, middle = 0, x1, x1
+    at = 0
     for chunk in activations(stack, ids, vocabulary.start_id, documents(ids, vocabulary, by)):
         x = chunk.reshape(len(chunk), -1).astype(np.float64)
         k = min(max(half - at, 0), len(x))
@@ -226,11 +226,10 @@ def rank(
         x1, x2, xy = x1 + fit.sum(0), x2 + (fit * fit).sum(0), xy + (fit * yfit).sum(0)
         at += len(chunk)
         if not len(x):
-            continue
-        if len(x) == at - half:  # the first of the second half: the fit is done
-            covariance, variance = xy - x1 * sy / half, x2 - x1 * x1 / half
-            slope = covariance / np.where(variance > 1e-12 * x2, variance, np.inf)
-            middle = (xy / sy + (x1 - xy) / (half - sy)) / 2 if boolean else x1 / half
+            continue  # what follows needs the whole fit
+        covariance, variance = xy - x1 * sy / half, x2 - x1 * x1 / half
+        slope = covariance / np.where(variance > 1e-12 * x2, variance, np.inf)  # of a dead unit 0
+        middle = (xy / sy + (x1 - xy) / (half - sy)) / 2 if boolean else x1 / half
         away = (x - middle) * slope
         if boolean:
             score += (ys * (away > 0) / n1 + (1 - ys) * (away <= 0) / n0).sum(0) / 2
@@ -251,10 +250,10 @@ def properties(text: str) -> dict[str, NDArray[np.int64] | NDArray[np.bool_]]:
 
     ``line-position``: characters since the last newline, 0 for the newline itself. ``indent``: spaces and tabs that
     the line begins with, as far as it has been read. ``depth``: open brackets of any kind; one that closes nothing
-    counts for nothing. ``quote``: inside double quotes, straight or curly; an empty line ends what was left open, and
-    straight ones after a backslash or an apostrophe do not count. ``comment``: inside a comment, of C where the text
-    has ``/*`` anywhere; otherwise from # to the line's end, where it begins the line or follows a blank, or from a %
-    that begins the line.
+    counts for nothing, one that is never closed for all that follows. ``quote``: inside double quotes, straight or
+    curly; an empty line ends what was left open, and straight ones after a backslash or an apostrophe do not count.
+    ``comment``: inside a comment, of C where the text has ``/*`` anywhere; otherwise from # to the line's end, where
+    it begins the line or follows a blank, or from a % that begins the line.
     """
     codes = units.code_points(text)
     n, place = len(codes), np.arange(len(codes))
@@ -273,7 +272,7 @@ def properties(text: str) -> dict[str, NDArray[np.int64] | NDArray[np.bool_]]:
 
     newline, blank = among("\n"), among(" \t")
     line = last(newline)
-    leading = blank & (since(np.cumsum(~blank), line) == 0)
+    leading = since(np.cumsum(~blank), line) == 0
     brackets = np.cumsum(among("([{").astype(int) - among(")]}"))
     before = np.concatenate([codes[:1] * 0, codes[:-1]])
     paragraph = last(newline & (before == ord("\n")))

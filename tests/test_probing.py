@@ -135,6 +135,12 @@ def test_right_gradients_pass(cell: str) -> None:
     assert (stack.p.vector == before).all()
 
 
+def test_a_gradient_that_is_nearly_0_is_not_wrong_for_rounding() -> None:
+    stack = random_stack("gru", 1)
+    stack.p["Why"][:] *= 1e-8
+    assert max(checked(stack).values()) < probing.WRONG / 5
+
+
 @pytest.mark.parametrize("cell", sorted(CELLS))
 @pytest.mark.parametrize("wrong", ["a factor for Whh", "a factor for ax", "no gradient of the last step", "nan"])
 def test_a_wrong_gradient_is_found(cell: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +253,7 @@ def test_properties_are_those_of_a_walk_through_the_text() -> None:
     got = probing.properties(text)
     for name, wanted in naive_properties(text).items():
         assert got[name].tolist() == wanted, name
+    assert probing.properties("((a)")["depth"].tolist() == [1, 2, 2, 1]
     assert {name for name, y in got.items() if y.dtype == bool} == {"quote", "comment"}
     assert all(len(y) == 0 for y in probing.properties("").values())
 
