@@ -130,6 +130,10 @@ class Cell(Protocol):
         """Write dWhh; return dax, packed, and the gradient of the first state."""
         ...
 
+    def gates(self, tape: Tape) -> Mapping[str, Array]:
+        """Return what forward left of each gate, after the nonlinearity, (T, H, B): 0 is shut and 1 is open."""
+        ...
+
 
 # A constant that is an array already spares a ufunc call half its time (with one lane).
 HALF, ONE = np.array(0.5, np.float32), np.array(1, np.float32)

@@ -52,6 +52,12 @@ class NotFiniteError(CharrnnError, ArithmeticError):
     exit_code = Exit.NOT_FINITE
 
 
+class GradientError(CharrnnError, ArithmeticError):
+    """A gradient that differs from the numeric one."""
+
+    exit_code = Exit.NOT_FINITE
+
+
 class SaveError(CharrnnError, OSError):
     """A checkpoint that could not be written."""
 

@@ -106,6 +106,30 @@ def test_inputs_stay_as_they_were(case: Case) -> None:
     assert all((a == b).all() for a, b in zip(before, case[1:], strict=True))
 
 
+def test_gates_lie_between_0_and_1_and_are_those_of_the_window(case: Case) -> None:
+    tape = case.cell.tape(T, H, B, np.float64)
+    case.cell.forward(case.Whh, case.ax, case.state, tape)
+    gates = case.cell.gates(tape)
+    assert len(gates) < case.cell.GATES  # one is no gate but what is written
+    for gate in gates.values():
+        assert gate.shape == (T, H, B)
+        assert (gate > 0).all()
+        assert (gate < 1).all()
+        assert (gate < 0.3).any()
+        assert (gate > 0.7).any()
+
+
+@pytest.mark.parametrize(("name", "gates"), [("vanilla", ""), ("gru", "zr"), ("lstm", "ifo")])
+def test_gates_are_those_of_the_equations(name: str, gates: str) -> None:
+    rng, cell = np.random.default_rng(3), CELLS[name]
+    ax, tape = rng.standard_normal((T, cell.GATES * H, B)), cell.tape(T, H, B, np.float64)
+    cell.forward(np.zeros((cell.GATES * H, H)), ax, np.zeros((len(cell.STATES), H, B)), tape)
+    found = cell.gates(tape)
+    assert "".join(found) == gates
+    for k, gate in enumerate(found.values()):
+        np.testing.assert_allclose(gate, 1 / (1 + np.exp(-ax[:, k * H : (k + 1) * H])), rtol=0, atol=1e-12)
+
+
 def one_step(name: str, Whh: Array, ax: Array, state: Array) -> Array:
     """Return the last state after one step, in plain NumPy, as the equations stand in the lectures."""
 

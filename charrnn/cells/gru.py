@@ -7,6 +7,8 @@ z, r, n; ax and dax (T, 3 H, B); hs and dhs (T, H, B); state (1, H, B).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -88,6 +90,11 @@ def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape) -> 
     x[:] = tape["rh"]
     np.matmul(columns(dax[:, 2 * H :]), columns(x).T, out=dWhh[2 * H :])
     return dax, tape["dstate"]
+
+
+def gates(tape: Tape) -> Mapping[str, Array]:
+    """Return the gates of the window, (T, H, B) each."""
+    return {name: tape[name] for name in "zr"}
 
 
 def _slopes(tape: Tape) -> None:

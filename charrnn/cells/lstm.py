@@ -6,6 +6,8 @@ Whh (4 H, H) in the order i, f, o, g; ax and dax (T, 4 H, B); hs and dhs (T, H, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -86,6 +88,11 @@ def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape) -> 
     dax[:], x[:] = tape["da"], tape["hprev"]
     np.matmul(columns(dax), columns(x).T, out=dWhh)  # all steps, one product
     return dax, tape["dstate"]
+
+
+def gates(tape: Tape) -> Mapping[str, Array]:
+    """Return the gates of the window, (T, H, B) each."""
+    return {name: tape[name] for name in "ifo"}
 
 
 def _slopes(tape: Tape) -> None:

@@ -6,6 +6,8 @@ ax and dax (T, H, B), hs and dhs (T, H, B), state (1, H, B).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -61,3 +63,8 @@ def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape) -> 
     dax[:], x[:] = da, tape["hprev"]
     np.matmul(columns(dax), columns(x).T, out=dWhh)  # all steps, one product
     return dax, tape["dstate"]
+
+
+def gates(tape: Tape) -> Mapping[str, Array]:
+    """Return nothing: there are no gates."""
+    return {}

@@ -11,6 +11,8 @@ import click
 import charrnn
 from charrnn.cli.eval import evaluate
 from charrnn.cli.export import export
+from charrnn.cli.gradcheck import gradcheck
+from charrnn.cli.gradflow import gradflow
 from charrnn.cli.info import info
 from charrnn.cli.sample import sample
 from charrnn.cli.score import score
@@ -95,9 +97,9 @@ def main() -> None:
       charrnn sample --temp 0.8
 
     Exit codes: 0 done; 2 usage; 3 the text; 4 the checkpoint; 5 a character that the model does not know;
-    6 the loss is not finite; 7 a save failed; 130, 143 interrupted.
+    6 the loss is not finite, or a gradient is wrong; 7 a save failed; 130, 143 interrupted.
     """  # noqa: D301
 
 
-for command in (train, sample, evaluate, score, info, export):
+for command in (train, sample, evaluate, score, gradflow, gradcheck, info, export):
     main.add_command(command)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import charrnn
-from charrnn.errors import CheckpointError
+from charrnn.errors import CheckpointError, UsageError
 
 FOLDER = Path("checkpoints")
 EXAMPLE = "example.npz"
@@ -23,11 +23,15 @@ def newest() -> Path:
     raise CheckpointError("no checkpoint in ./checkpoints; charrnn train CORPUS makes one")
 
 
-def checkpoint_first(paths: Sequence[str]) -> tuple[Path, list[str]]:
-    """Return the checkpoint, which is the first of these if it ends in .npz, or else the newest; and the others."""
-    if paths and paths[0].endswith(".npz"):
-        return Path(paths[0]), list(paths[1:])
-    return newest(), list(paths)
+def parted(arguments: Sequence[str], *, text: bool = True) -> tuple[Path | None, list[str]]:
+    """Part ``[CHECKPOINT] CORPUS...``: a first one that ends in .npz is the checkpoint; ``text`` must be there."""
+    given = bool(arguments) and arguments[0].endswith(".npz")
+    others = list(arguments[given:])
+    if text and not others:
+        raise UsageError(f"a text is missing{f' after {arguments[0]}' * given}; - is standard input")
+    if others.count("-") > 1:
+        raise UsageError("- stands for standard input, which can be read only once")
+    return (Path(arguments[0]) if given else None), others
 
 
 def name_of(paths: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charrnn.cli.checkpoints import checkpoint_first
+from charrnn.cli.checkpoints import newest, parted
 from charrnn.cli.threads import set_threads
 from charrnn.errors import CheckpointError, UsageError
 
@@ -37,11 +37,10 @@ def evaluate(paths: tuple[str, ...], part: str | None, adapt: bool, adapt_lr: fl
       charrnn eval checkpoints/play.npz --part test
       cat data/play.txt | charrnn eval - --json
     """  # noqa: D301
-    path, files = checkpoint_first(paths)
+    checkpoint, files = parted(paths, text=False)
+    path = checkpoint or newest()
     if bool(files) == bool(part):
         raise UsageError("name a FILE (- is standard input), or give --part val or --part test")
-    if files.count("-") > 1:
-        raise UsageError("- stands for standard input, which can be read only once")
     set_threads(1)
 
     from charrnn.corpus import read_text

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charrnn.cli.checkpoints import checkpoint_first
+from charrnn.cli.checkpoints import newest, parted
 from charrnn.cli.threads import set_threads
 from charrnn.errors import SaveError, TextError, UsageError, one_line
 
@@ -59,7 +59,8 @@ def score(
       tail -n 20 draft.txt | charrnn score checkpoints/play.npz --threshold 3
       charrnn score checkpoints/play.npz draft.txt --quantile 0.99 --json
     """  # noqa: D301
-    path, files = checkpoint_first(paths)
+    checkpoint, files = parted(paths, text=False)
+    path = checkpoint or newest()
     if len(files) > 1:
         raise UsageError(f"one FILE at a time, not {len(files)}; cat joins them")
     if threshold is not None and quantile is not None:

@@ -1,0 +1,92 @@
+"""``charrnn gradflow``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from charrnn.cli.checkpoints import parted
+from charrnn.cli.threads import set_threads
+from charrnn.config import Config
+from charrnn.errors import UsageError
+
+if TYPE_CHECKING:
+    from charrnn.arrays import Array, Ids
+    from charrnn.model import Model
+
+CELLS = "vanilla", "gru", "lstm"
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, required=True, metavar="[CHECKPOINT] CORPUS...")
+@click.option(
+    "--cell",
+    "cells",
+    type=click.Choice([*CELLS, "rnn"]),
+    multiple=True,
+    help="New cells to show; may be given several times [all three].",
+)
+@click.option("--hidden-size", type=click.IntRange(1, 65536), default=128, show_default=True, help="Their units.")
+@click.option("--lags", type=click.IntRange(1), default=100, show_default=True, help="Steps to go back.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the new cells' weights.")
+def gradflow(arguments: tuple[str, ...], cells: Sequence[str], hidden_size: int, lags: int, seed: int) -> None:
+    """Show how a gradient vanishes or explodes as it goes back through CORPUS.
+
+    Prints a table: the norm of the gradient of the loss at step T by the hidden state at step T - k, for each lag k,
+    of CHECKPOINT, or of new cells of one size side by side.
+
+    \b
+      charrnn gradflow corpus.txt
+      charrnn gradflow --cell vanilla --cell lstm --hidden-size 64 --lags 50 corpus.txt
+      charrnn gradflow checkpoints/play.npz corpus.txt > flow.tsv
+    """  # noqa: D301
+    checkpoint, corpus = parted(arguments)
+    if checkpoint and cells:
+        raise UsageError("a checkpoint has its own cell, and --cell is for new ones: give one of them")
+    set_threads(1)
+    import numpy as np
+
+    from charrnn.corpus import read as read_corpus
+    from charrnn.model import load
+    from charrnn.probing import documents, encode, gradient_flow
+    from charrnn.stack import Stack
+    from charrnn.vocabulary import Vocabulary
+
+    table: dict[str, Array] = {}
+
+    def add(name: str, states: Sequence[str], norms: Array) -> None:
+        for l in range(norms.shape[1]):
+            for s, state in enumerate(states):
+                layer, which = f" {l}" * (norms.shape[1] > 1), f" {state}" * (s > 0)
+                table[name + layer + which] = norms[:, l, s]
+
+    if checkpoint:
+        model = load(checkpoint)
+        ids, v = read(corpus, model), model.vocabulary
+        norms = gradient_flow(model.stack, ids, v.start_id, lags, documents(ids, v, model.by))
+        add(checkpoint.stem, model.stack.cell.STATES, norms)
+    else:
+        text = read_corpus(corpus)
+        v = Vocabulary.counted(text.store.codes, text.store.counts)
+        ids, _ = encode(text, v)
+        for name in dict.fromkeys(Config(cell=cell).cell for cell in cells or CELLS):
+            stack = Stack(name, len(v), hidden_size, 1, np.float64, np.random.default_rng(seed))
+            add(name, stack.cell.STATES, gradient_flow(stack, ids, v.start_id, lags))
+    click.echo("\t".join(["lag", *table]))
+    for lag, row in enumerate(zip(*table.values(), strict=True)):
+        click.echo("\t".join([str(lag), *(f"{norm:.4g}" for norm in row)]))
+
+
+def read(paths: Sequence[str], model: Model) -> Ids:
+    """Read a text for a model; tell how many of its symbols are left out, since the model does not know them."""
+    from charrnn import corpus
+    from charrnn.probing import encode
+
+    config = Config(**model.header["config"])
+    text = corpus.read(paths, unit=config.unit, by=config.by, encoding=config.encoding)
+    ids, unknown = encode(text, model.vocabulary)
+    if unknown:
+        click.echo(f"charrnn: left out {unknown:,} symbols that the model does not know", err=True)
+    return ids
