@@ -114,11 +114,11 @@ class Model:
         of_each[bad] = scoring.UNKNOWN_COST[v.unit]
         return of_each[~bad] if unknown == "skip" else of_each
 
-    def score_lines(self, text: str | bytes) -> Array:
+    def score_lines(self, text: str | bytes, *, threads: int = 1) -> Array:
         """Return the mean of -log p over the characters of each line, in nats, (n,) float64.
 
         A line's end is a part of it. Every line begins afresh, whatever the model was trained by; they are read side by
-        side. Characters that the model does not know cost what they do in ``score``.
+        side, by so many threads. Characters that the model does not know cost what they do in ``score``.
         """
         v = self.vocabulary
         codes, ids, character, bad = self._known(text)
@@ -128,7 +128,9 @@ class Model:
         kept = ~bad[character]
         ends = np.cumsum(np.bincount(line[kept], minlength=n))
         ends = np.unique(ends[ends > 0])  # a line of which nothing is known is no document
-        nats = scoring.score_documents(self.stack, ids[kept], ends, int(v.start_id[0])) if len(ends) else ends * 0.0
+        nats: Array = np.empty(0)
+        if len(ends):
+            nats = scoring.score_documents(self.stack, ids[kept], ends, int(v.start_id[0]), threads)
         begins = units.begins(codes)
         unknown = np.bincount(line[begins], bad, n) * scoring.UNKNOWN_COST[v.unit]
         means: Array = (np.bincount(line[kept], nats, n) + unknown) / np.bincount(line[begins], minlength=n)

@@ -70,7 +70,7 @@ def losses(stack: Stack, ids: Ids, context: Ids, border: int | None, start: int,
     """Return -log p of each symbol of a text, or with ``border`` of documents that end there, in nats, (n,) float64."""
     if border is None or not len(ids):
         return score(stack, ids, context, threads)
-    return score_documents(stack, ids, borders(ids, border), start)
+    return score_documents(stack, ids, borders(ids, border), start, threads)
 
 
 def adapt(stack: Stack, ids: Ids, context: Ids, border: int | None, start: int, lr: float) -> Array:
@@ -103,12 +103,21 @@ def adapt(stack: Stack, ids: Ids, context: Ids, border: int | None, start: int, 
     return out
 
 
-def score_documents(stack: Stack, ids: Ids, ends: NDArray[np.int64], start: int) -> Array:
+def score_documents(stack: Stack, ids: Ids, ends: NDArray[np.int64], start: int, threads: int = 1) -> Array:
     """Return -log p of each symbol given those before it in its document, in nats, (n,) float64.
 
     ``ends`` are where the documents end (see ``windows.borders``); ``start`` is the id that is fed before the first
-    symbol of each.
+    symbol of each. Threads share the documents out.
     """
+    n = min(threads, len(ends))
+    if n > 1:
+        groups = np.array_split(ends, n)
+        starts = [0, *(int(group[-1]) for group in groups[:-1])]
+        with ThreadPoolExecutor(n) as pool:
+            parts = pool.map(
+                lambda at, group: score_documents(stack, ids[at : group[-1]], group - at, start), starts, groups
+            )
+            return np.concatenate(list(parts))
     out = np.zeros(len(ids))
     B, T = min(64, len(ends)), CHUNK // 64
     tape, state = stack.tape(T, B), stack.zero_state(B)

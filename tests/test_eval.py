@@ -304,7 +304,7 @@ def test_odd_lines_in_a_log_are_found(cli: Cli, tmp_path: Path, capsys: pytest.C
     assert baseline > 0.8
 
 
-def test_a_file_of_lines_is_read_side_by_side(run: Path) -> None:
+def test_a_file_of_lines_is_read_side_by_side(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a test of time by itself: a batch makes fewer calls, and a tenth of the calls would be too many."""
     model, calls = charrnn.load(run), 0
     honest = Stack.forward
@@ -314,10 +314,7 @@ def test_a_file_of_lines_is_read_side_by_side(run: Path) -> None:
         calls += 1
         return honest(*args, **options)
 
+    monkeypatch.setattr(Stack, "forward", forward)
     lines = ["The king shall not come.\n"] * 2000
-    Stack.forward = forward  # type: ignore[method-assign]
-    try:
-        model.score_lines("".join(lines))
-    finally:
-        Stack.forward = honest  # type: ignore[method-assign]
+    model.score_lines("".join(lines))
     assert calls * 20 < len(lines) * 2

@@ -50,11 +50,12 @@ def test_no_text_no_values() -> None:
 
 
 @pytest.mark.parametrize("longest", [5, 60])  # windows are of 16 steps
-def test_every_document_is_scored_as_if_it_stood_alone(longest: int) -> None:
+@pytest.mark.parametrize("threads", [1, 3, 200])
+def test_every_document_is_scored_as_if_it_stood_alone(longest: int, threads: int) -> None:
     rng = np.random.default_rng(0)
     stack = Stack("lstm", V, 8, 2, np.float64, rng)
     ends = np.cumsum(rng.integers(1, longest, 100))
     ids = rng.integers(0, V, ends[-1])
-    nats = score_documents(stack, ids, ends, 3)
+    nats = score_documents(stack, ids, ends, 3, threads)
     for a, b in zip([0, *ends[:-1]], ends, strict=True):
         np.testing.assert_allclose(nats[a:b], one_by_one(stack, np.append(3, ids[a:b])), rtol=0, atol=1e-10)

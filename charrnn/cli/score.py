@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from charrnn.cli.checkpoints import newest, parted
-from charrnn.cli.threads import set_threads
+from charrnn.cli.threads import THREADS, set_threads
 from charrnn.errors import SaveError, TextError, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def scores(model: Model, data: bytes, per: str) -> Iterator[tuple[float, str]]:
     text = data if model.unit == "byte" else data.decode(model.encoding, "surrogateescape")
     shown = data.decode("latin-1") if isinstance(text, bytes) else text
     if per == "line":
-        values = model.score_lines(text)
+        values = model.score_lines(text, threads=THREADS)
         lines = shown.split("\n")
         yield from zip((values / math.log(2)).tolist(), lines if lines[-1] else lines[:-1], strict=True)
         return
@@ -132,4 +132,4 @@ def of_quantile(path: Path, model: Model, quantile: float) -> float:
     run = trained(path, model)
     if not len(run.val):
         raise UsageError(f"{path}: the run has no validation part; --threshold BITS says what is odd")
-    return float(np.quantile(model.score_lines(own(run, model, "val")), quantile)) / math.log(2)
+    return float(np.quantile(model.score_lines(own(run, model, "val"), threads=THREADS), quantile)) / math.log(2)
