@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from charrnn.arrays import Ids
 
 ORDER = 6  # of the longest n-grams, if not told otherwise
+CHUNK = 2**16  # symbols looked up at a time
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int32]
 
@@ -19,7 +20,7 @@ def score(train: Ids, texts: Sequence[tuple[Ids, Ids]], V: int, order: int = ORD
 
     Each text is its ids (n,), at least one text in all, and the ids before it, which are only history. Histories cross
     the borders of lines and files: these are models of plain text. Nothing is learned from the texts. The memory that
-    is needed is 20 to 70 bytes for each symbol, the fewer the more of it repeats itself, and does not depend on V.
+    is needed is 30 to 60 bytes for each symbol, the fewer the more of it repeats itself, and does not grow with V.
 
     Interpolated modified Kneser-Ney (Chen and Goodman, 1999): for the symbol w after the history h, and h' without the
     first symbol of h, p(w | h) = (c(h w) - D(c(h w)) + (D1 N1(h) + D2 N2(h) + D3 N3(h)) p(w | h')) / c(h). In the
@@ -30,26 +31,32 @@ def score(train: Ids, texts: Sequence[tuple[Ids, Ids]], V: int, order: int = ORD
     parts = [gap, train, *(part for ids, context in texts for part in (gap, context, ids))]
     joined = np.concatenate(parts, dtype=np.min_scalar_type(V), casting="unsafe")  # the smaller, the faster to sort
     N = len(joined) - order + 1  # places: the first is the last of the gap
-    ends = np.cumsum([1 + len(train), *(order + len(context) + len(ids) for ids, context in texts)])
-    at = np.concatenate([np.arange(end - len(ids), end) for end, (ids, _) in zip(ends[1:], texts, strict=True)])
+    last, lengths = len(train), [len(ids) for ids, _ in texts]
+    ends = last + 1 + np.cumsum([order + len(context) + len(ids) for ids, context in texts])
+    del train, parts  # they may be eight times as large as what was made of them
+
+    def of_texts(a: Counts, before: int = 0) -> Counts:
+        return np.concatenate([a[end - n - before : end - before] for end, n in zip(ends, lengths, strict=True)])
 
     columns = [joined[order - n :][:N] for n in range(1, order + 1)]  # the symbol at each place, the one before, ...
     places = np.lexsort(columns[::-1]).astype(np.int32)  # in this order equal n-grams lie together, for every n
     new = np.arange(N) == 0  # where in this order another one begins
     grams = np.zeros(N, np.int32)  # which n-gram ends at each place: of order 0, the empty one
-    p = np.full(len(at), 1 / V)
+    p = np.full(sum(lengths), 1 / V)
     known: tuple[Counts, Counts, Counts] | None = None  # of the order below, what _interpolated asks for
     for n, column in enumerate(columns, 1):
-        shorter, grams, begins = grams, np.empty_like(grams), new.copy()
-        column = column[places]
-        new[1:] |= column[1:] != column[:-1]
-        grams[places] = np.cumsum(new, dtype=np.int32) - 1
-        counts = _sums((places >= n) & (places <= len(train)), new)
+        begins = new.copy()
+        new[1:] |= (sorted_ := column[places])[1:] != sorted_[:-1]
+        histories, history = grams[places[new] - 1], of_texts(grams, 1)  # those one shorter, still
+        number = np.cumsum(new, dtype=np.int32)
+        number -= 1
+        grams[places] = number
+        del number, sorted_  # as large as the text, as are the others
+        counts = _sums((places >= n) & (places <= last), new)
         if known:
             p = _interpolated(_sums(counts > 0, begins[new]), *known, p)
-        known = shorter[places[new] - 1], grams[at], shorter[at - 1]
-        nats = -np.log(_interpolated(counts, *known, p))
-        yield np.split(nats, np.cumsum([len(ids) for ids, _ in texts])[:-1])
+        known = histories, of_texts(grams), history
+        yield np.split(-np.log(_interpolated(counts, *known, p)), np.cumsum(lengths)[:-1])
 
 
 def _sums(values: NDArray[np.bool_], new: NDArray[np.bool_]) -> Counts:
@@ -71,9 +78,14 @@ def _interpolated(counts: Counts, histories: Counts, gram: Counts, history: Coun
     number = np.cumsum(asked, dtype=np.int32) - 1
     used = (counts > 0) & asked[histories]
     c, h = counts[used], number[histories[used]]
-    total, freed = (np.bincount(h, w, number[-1] + 1)[number[history]] for w in (c, D[np.minimum(c, 3)]))
-    c = counts[gram]
-    return np.where(total > 0, (c - D[np.minimum(c, 3)] + freed * lower) / np.maximum(total, 1), lower)
+    total, freed = (np.bincount(h, w, number[-1] + 1) for w in (c, D[np.minimum(c, 3)]))
+    p = np.empty(len(gram))
+    for at in range(0, len(p), CHUNK):
+        part = slice(at, at + CHUNK)
+        c, h = counts[gram[part]], number[history[part]]
+        here = (c - D[np.minimum(c, 3)] + freed[h] * lower[part]) / np.maximum(total[h], 1)
+        p[part] = np.where(total[h] > 0, here, lower[part])
+    return p
 
 
 def discounts(counts: Counts) -> Floats:
