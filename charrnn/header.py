@@ -45,7 +45,7 @@ RUN: dict[Any, Any] = MODEL | {
     "windows": {"lanes": N1, "length": N1, "per_epoch": N1},
     "plans": [{"from_step": N, "steps": N1, "eval_every": N1, "sample_every": N}],
     **{"finished": bool, "position": [N, N], "seconds": float, "first_loss": (float,), "read": N, "streak": N},
-    **{"recent": {"loss": float, "steps": N}, "ladder": {str: float}, "notes": [str]},
+    **{"recent": {"loss": float, "steps": N}, "ladder": {str: float}, "ladder_test": {str: float}, "notes": [str]},
     "history": [
         {"step": N, "epoch": float, "learning_rate": float, "characters": N, "seconds": float}
         | {"train_loss": (float,), "val_loss": (float,), "grad_norm": (float,)}
@@ -60,7 +60,7 @@ OLD: dict[str, Any] = {
     "corpus": {**{k: v for k, v in RUN["corpus"].items() if k != "symbols"}, "files": [str]},
     "recent": [float],
 }
-NEW = {"sha256", "arrays", "read", "trouble", "streak", "init_from"}
+NEW = {"sha256", "arrays", "read", "trouble", "streak", "init_from", "ladder_test"}
 
 
 class Refused(Exception):  # noqa: N818
@@ -205,5 +205,5 @@ def _upgraded(header: Header) -> Header:
         k |= {"files": [[name, None, None] for name in k["files"]], "symbols": k["characters"]}
         h["recent"] = {"loss": math.fsum(recent), "steps": len(recent)}
         h["read"] = history[-1]["characters"] if history else 0
-        h |= {"trouble": [], "streak": 0, "init_from": None}
+        h |= {"trouble": [], "streak": 0, "init_from": None, "ladder_test": {}}
     return h

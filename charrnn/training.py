@@ -153,16 +153,10 @@ class Run:
         self.recent = {"loss": 0.0, "steps": 0}  # since the last evaluation
         self.trouble: list[dict[str, Any]] = []  # each halved the learning rate
         self.streak = 0  # windows in a row that were not finite
-        self.ladder: dict[str, float] = {}
-        if saved:
-            self.ladder = saved["ladder"]
-        elif len(self.val):
-            counted = self.train[:COUNTED]
-            if len(counted) < N:
-                self.notes.append(f"the counts are those of the first {COUNTED:,} symbols")
-            ladder = ngram.ladder(counted, self.val, self.val_context, len(self.vocabulary))
-            ratio = len(self.val) / self.parts["val"]
-            self.ladder = {name: loss * ratio for name, loss in ladder.items()}
+        self.ladder: dict[str, float] = saved["ladder"] if saved else {}
+        self.ladder_test: dict[str, float] = saved["ladder_test"] if saved else {}
+        if not saved:
+            self._ladders()
         self.history: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
         self.plans: list[dict[str, int]] = []
@@ -233,6 +227,25 @@ class Run:
             "val_sha256": val.sha256 if val else None,
             "parts": self.parts,
         }
+
+    def _ladders(self) -> None:
+        """Measure what counts make of the validation and the test part, in nats per character."""
+        parts = [
+            (self.ladder, self.parts["val"], self.val, self.val_context),
+            (self.ladder_test, self.parts["test"], self.test, self.test_context),
+        ]
+        parts = [part for part in parts if len(part[2])]
+        if not parts:
+            return
+        if len(self.train) > COUNTED:
+            self.notes.append(f"the counts are those of the first {COUNTED:,} symbols")
+        V = len(self.vocabulary)
+        for ladder, characters, ids, _ in parts:
+            ladder["uniform"] = math.log(V) * len(ids) / characters
+        scores = ngram.score(self.train[:COUNTED], [(ids, context) for *_, ids, context in parts], V)
+        for n, losses in enumerate(scores, 1):
+            for (ladder, characters, *_), nats in zip(parts, losses, strict=True):
+                ladder[f"{n}-gram"] = float(nats.sum() / characters)
 
     def _edge(self, ids: Part, at: int, end: int) -> int:
         """Return the first border at or after a place, if one is near: a part holds whole documents if it can."""
@@ -341,6 +354,7 @@ class Run:
             "trouble": self.trouble,
             "streak": self.streak,
             "ladder": self.ladder,
+            "ladder_test": self.ladder_test,
             "notes": self.notes,
             "history": self.history,
             "samples": self.samples,

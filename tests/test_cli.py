@@ -42,9 +42,10 @@ def test_train_tells_where_one_stands_on_stderr_alone(cli: Cli, corpus: Path, te
     lines = err.splitlines()
     assert re.match(rf"corpus: {len(text):,} characters, {len(set(text))} distinct; training ", lines[0])
     assert re.match(r"gru 1x12, [\d,]+ parameters; 8 lanes, windows of 16; 12 steps, .* threads?$", lines[1])
-    ladder = [float(x) for x in re.findall(r"(?:uniform|unigram|bigram|trigram) ([\d.]+)", lines[2])]
-    assert len(ladder) == 4
-    assert ladder == sorted(ladder, reverse=True)
+    assert lines[2].startswith("validation loss, nats per character, of counts: uniform ")
+    ladder = [float(x) for x in re.findall(r"(?:uniform|[1-6]-gram) (\d\.\d{3})", lines[2])]
+    assert len(ladder) == 7
+    assert ladder[:4] == sorted(ladder[:4], reverse=True)
     assert re.search(r"first loss \d\.\d+, beside ln \d+ = ", err)
     rows = [line for line in lines if line.startswith("step ")]
     assert len(rows) == 12
@@ -56,7 +57,8 @@ def test_train_tells_where_one_stands_on_stderr_alone(cli: Cli, corpus: Path, te
         )
     assert "sample at step 1:\n  | " in err
     assert re.search(r"best validation loss [\d.]+ nats .* at step \d+; test loss of the best weights [\d.]+ nats", err)
-    assert re.search(r"uniform .*, trigram [\d.]+, this model [\d.]+\n", err)
+    for part in ("validation", "test"):
+        assert re.search(rf"\n{part} loss, nats per character: uniform .*, 6-gram [\d.]+, this model [\d.]+\n", err)
     assert lines[-1].endswith("charrnn sample checkpoints/corpus.npz")
 
 
@@ -69,8 +71,11 @@ def test_what_is_printed_is_kept_in_the_runs_file(cli: Cli, corpus: Path, tmp_pa
     for sample in h["samples"]:
         first, *_ = sample["text"].split("\n")
         assert f"sample at step {sample['step']}:\n  | {first}" in err
-    for name, loss in h["ladder"].items():
-        assert f"{name} {loss:.3f}" in err
+    told = cli("info").stdout.decode()
+    for part, ladder in (("validation", h["ladder"]), ("test", h["ladder_test"])):
+        rungs = ", ".join(f"{name} {loss:.3f}" for name, loss in ladder.items())
+        assert f"{part} loss, nats per character: {rungs}, this model" in err
+        assert f"\ncounts     {part} {rungs}\n" in told
     assert h["command"] == f"charrnn train corpus.txt {' '.join(QUICK)}"
     assert h["threads"] >= 1
 

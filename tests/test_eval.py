@@ -71,6 +71,9 @@ def test_the_baseline_stands_beside_the_loss(cli: Cli, run: Path) -> None:
     name = min(header["ladder"], key=header["ladder"].get)
     out = cli("eval", "--part", "val").stdout.decode()
     assert out.endswith(f"; {name} {header['ladder'][name]:.3f}, model {header['best']['val_loss']:.3f}\n")
+    name = min(header["ladder_test"], key=header["ladder_test"].get)
+    out = cli("eval", "--part", "test").stdout.decode()
+    assert out.endswith(f"; {name} {header['ladder_test'][name]:.3f}, model {header['test_loss']:.3f}\n")
 
 
 @pytest.mark.parametrize(

@@ -1,42 +1,119 @@
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from charrnn.ngram import LADDER, ladder
+from charrnn import ngram
+from charrnn.arrays import Ids
+from charrnn.ngram import discounts, score
 
-
-def naive(train: list[int], history: list[int], c: int, n: int, V: int) -> float:
-    """Return Witten and Bell's p(c | history) of order n, from dictionaries."""
-    if n == 0:
-        return 1 / V
-    h = tuple(history[len(history) - n + 1 :])
-    after = Counter(train[i + n - 1] for i in range(len(train) - n + 1) if tuple(train[i : i + n - 1]) == h)
-    lower = naive(train, history, c, n - 1, V)
-    if len(h) < n - 1 or not after:
-        return lower
-    return (after[c] + len(after) * lower) / (after.total() + len(after))
+Gram = tuple[int, ...]
 
 
-@pytest.mark.parametrize("context", [3, 0])
-def test_each_order_is_the_naive_one(context: int) -> None:
+class Naive:
+    """Modified Kneser-Ney from dictionaries, one n-gram at a time."""
+
+    def __init__(self, train: Gram, n: int, V: int) -> None:
+        self.V = V
+        occurrences = [Counter(train[i : i + k] for i in range(len(train) - k + 1)) for k in range(n + 1)]
+        self.counts = [Counter(gram[1:] for gram in longer) for longer in occurrences[1:]] + [occurrences[n]]
+        self.after: list[dict[Gram, list[int]]] = []
+        self.D: list[list[float]] = []
+        for counts in self.counts:
+            self.after.append(defaultdict(list))
+            for gram, c in counts.items():
+                self.after[-1][gram[:-1]].append(c)
+            n1, n2, n3, n4 = (list(counts.values()).count(c) for c in (1, 2, 3, 4))
+            Y = n1 / (n1 + 2 * n2) if n1 else 0
+            found = [
+                1 - 2 * Y * n2 / n1 if n1 else 0,
+                2 - 3 * Y * n3 / n2 if n2 else 0,
+                3 - 4 * Y * n4 / n3 if n3 else 0,
+            ]
+            self.D.append([0, *(D if n1 and D > 0 else k / 2 for k, D in enumerate(found, 1))])
+
+    def p(self, gram: Gram) -> float:
+        k = len(gram)
+        if not k:
+            return 1 / self.V
+        lower, after = self.p(gram[1:]), self.after[k].get(gram[:-1], [])
+        if not after:
+            return lower
+        c, D = self.counts[k][gram], self.D[k]
+        return (c - D[min(c, 3)] + sum(D[min(other, 3)] for other in after) * lower) / sum(after)
+
+
+def compare(train: Ids, texts: list[tuple[Ids, Ids]], V: int, order: int) -> None:
+    losses = list(score(train, texts, V, order))
+    assert len(losses) == order
+    for n, each in enumerate(losses, 1):
+        naive = Naive(tuple(train.tolist()), n, V)
+        for (ids, context), nats in zip(texts, each, strict=True):
+            seen, c = (*context.tolist(), *ids.tolist()), len(context)
+            wanted = [-math.log(naive.p(seen[max(i - n + 1, 0) : i + 1])) for i in range(c, len(seen))]
+            np.testing.assert_allclose(nats, np.reshape(wanted, len(ids)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("context", [200, 3, 0])
+def test_each_order_is_the_naive_one(context: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ngram, "CHUNK", 64)  # the texts have more symbols
     rng = np.random.default_rng(0)
-    V = 7
-    ids = rng.choice(V, 400, p=[0.4, 0.2, 0.2, 0.1, 0.06, 0.04, 0.0])
-    ids[390] = 6  # not in the training part
-    train, val = ids[:300], ids[300:]
-    losses = ladder(train, val, train[300 - context :], V)
-    assert list(losses) == list(LADDER)
-    seen = [int(i) for i in ids]
-    for n, loss in enumerate(losses.values()):
-        wanted = [-math.log(naive(seen[:300], seen[300 - context : i], seen[i], n, V)) for i in range(300, 400)]
-        assert loss == pytest.approx(math.fsum(wanted) / 100, rel=1e-12)
+    ids = rng.choice(8, 1000, p=[0.4, 0.2, 0.2, 0.1, 0.05, 0.02, 0.03, 0.0])
+    ids[950] = 7  # not in the training part
+    compare(ids[:700], [(ids[700:800], ids[700 - context : 700]), (ids[900:], ids[900 - context : 900])], 8, 6)
 
 
-def test_a_large_vocabulary_and_a_short_text() -> None:
-    V = 1_114_112
-    losses = ladder(np.array([0, V - 1]), np.array([V - 1, 5]), np.array([0]), V)
-    assert losses["uniform"] == pytest.approx(math.log(V))
-    assert all(math.isfinite(x) for x in losses.values())
-    assert losses["bigram"] < losses["unigram"] < losses["uniform"]
+@given(
+    st.lists(st.integers(0, 3), min_size=2, max_size=60),
+    st.lists(st.tuples(st.lists(st.integers(0, 3), max_size=8), st.lists(st.integers(0, 3), max_size=8)), min_size=1),
+    st.integers(1, 6),
+)
+def test_texts_of_any_length(train: list[int], texts: list[tuple[list[int], list[int]]], order: int) -> None:
+    compare(np.array(train), [(np.array(a, int), np.array(b, int)) for a, b in texts], 4, order)
+
+
+def test_after_every_history_the_probabilities_sum_to_one() -> None:
+    rng = np.random.default_rng(1)
+    V = 5
+    train = rng.choice(V, 300, p=[0.5, 0.3, 0.15, 0.05, 0])
+    histories = [train[i : i + n] for i in (0, 40, 294) for n in range(6)] + [rng.integers(0, V, 9) for _ in range(50)]
+    texts = [(np.array([w]), history) for history in histories for w in range(V)]
+    for losses in score(train, texts, V):
+        p = np.exp(-np.concatenate(losses)).reshape(-1, V)
+        np.testing.assert_allclose(p.sum(1), 1, rtol=1e-12)
+        assert (p > 0).all()
+
+
+@pytest.mark.parametrize("V", [256, 65_536, 1_114_112])
+def test_a_large_vocabulary(V: int) -> None:
+    rng = np.random.default_rng(2)
+    ids = rng.integers(0, 6, 400) * ((V - 1) // 5)
+    compare(ids[:300], [(ids[300:], ids[300:300])], V, 4)
+
+
+def test_one_symbol_only() -> None:
+    for losses in score(np.zeros(50, int), [(np.zeros(9, int), np.zeros(1, int))], 1):
+        np.testing.assert_allclose(losses[0], 0, atol=1e-12)
+
+
+def test_discounts_are_those_of_the_counts_of_counts() -> None:
+    counts = np.repeat(np.array([0, 1, 2, 3, 4, 5, 6], np.int32), [9, 40, 20, 12, 6, 3, 100])
+    Y = 40 / (40 + 2 * 20)
+    np.testing.assert_allclose(discounts(counts), [0, 1 - 2 * Y / 2, 2 - 3 * Y * 12 / 20, 3 - 4 * Y * 6 / 12])
+
+
+@pytest.mark.parametrize(
+    ("counts", "wanted"),
+    [
+        ([], [0, 0.5, 1, 1.5]),  # nothing is counted
+        ([2, 2, 3, 4, 9], [0, 0.5, 1, 1.5]),  # no count is 1: Y is not defined
+        ([1, 1, 5, 6], [0, 1, 1, 1.5]),
+        ([1, 2, 3, 3, 3, 3, 4], [0, 1 / 3, 1, 3 - 1 / 3]),  # D2 would be -2
+        ([1, 2, 3, 4, 4, 4], [0, 1 / 3, 1, 1.5]),  # D3 would be -1
+    ],
+)
+def test_discounts_that_are_not_defined_or_not_positive(counts: list[int], wanted: list[float]) -> None:
+    np.testing.assert_allclose(discounts(np.array(counts, np.int32)), wanted)

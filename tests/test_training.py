@@ -674,8 +674,33 @@ def test_an_update_allocates_a_block_at_most(optimizer: str) -> None:
     assert peak(optimizer=optimizer, H=512) < 400_000  # of 3 MB of parameters
 
 
+@pytest.mark.parametrize("unit", ["char", "jamo"])
+def test_the_ladders_are_those_of_the_parts(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "".join(np.random.default_rng(0).choice(list("가나다 각"), 4000))
+    run = Run(Corpus("text", text, unit=unit), Config(unit=unit))
+    ids = np.concatenate([run.train[:], run.val, run.test])
+    ends = np.cumsum([len(run.train), len(run.val), len(run.test)])
+    for ladder, start, end in ((run.ladder, *ends[:2]), (run.ladder_test, *ends[1:])):
+        scores = list(ngram.score(run.train[:], [(ids[start:end], ids[:start])], len(run.vocabulary)))
+        wanted = {f"{n}-gram": losses[0].sum() / 200 for n, losses in enumerate(scores, 1)}
+        assert ladder == pytest.approx({"uniform": math.log(len(run.vocabulary)) * (end - start) / 200} | wanted)
+    assert len(run.ladder) == len(run.ladder_test) == 7
+
+    none = Run(Corpus("text", text, unit=unit), Config(unit=unit, val_fraction=0))
+    assert none.ladder == {}
+    assert none.ladder_test.keys() == run.ladder.keys()
+    none = Run(Corpus("text", text, unit=unit), Config(unit=unit, val_fraction=0, test_fraction=0))
+    assert none.ladder == none.ladder_test == {}
+    assert not any("counts" in note for note in none.notes)
+    monkeypatch.setattr(training, "COUNTED", 500)
+    few = Run(Corpus("text", text, unit=unit), Config(unit=unit))
+    assert "the counts are those of the first 500 symbols" in few.notes
+    assert few.ladder["6-gram"] > run.ladder["6-gram"]
+    assert few.ladder["uniform"] == run.ladder["uniform"]
+
+
 def test_a_resume_draws_and_counts_nothing_anew(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(text, tmp_path / "run.npz", max_steps=3)
     monkeypatch.delattr(Stack, "draw")
-    monkeypatch.delattr(ngram, "ladder")
+    monkeypatch.delattr(ngram, "score")
     same(run, Run.restore(tmp_path / "run.npz", Corpus("text", text)))

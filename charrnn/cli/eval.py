@@ -73,7 +73,7 @@ def of_part(path: Path, model: Model, part: str, adapt: float | None) -> dict[st
     if not len(nats):
         raise UsageError(f"{path}: the run has no {part} part")
     seconds = time.perf_counter() - began
-    counts = model.header["ladder"] if part == "val" else {}
+    counts = model.header["ladder" if part == "val" else "ladder_test"]
     return figures(f"{part} part", float(nats.sum()), run.parts[part], own(run, model, part), seconds, counts)
 
 

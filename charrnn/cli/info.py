@@ -51,8 +51,10 @@ def readable(path: Path, h: Header) -> str:
     if h["kind"] == "run":
         k, w, plan = h["corpus"], h["windows"], h["plans"][-1]
         parts = ", ".join(f"{name} {n:,}" for name, n in k["parts"].items())
+        for part, ladder in (("validation", h["ladder"]), ("test", h["ladder_test"])):
+            rungs = ", ".join(f"{name} {nats:.3f}" for name, nats in ladder.items())
+            rows.append(("counts", f"{part} {rungs or 'none'}"))
         rows += [
-            ("counts", ", ".join(f"{name} {nats:.3f}" for name, nats in h["ladder"].items()) or "none"),
             ("plan", f"{plan['steps']:,} steps, " + ("finished" if h["finished"] else "not finished")),
             ("windows", f"{w['lanes']} lanes, {w['length']} steps, {w['per_epoch']:,} to an epoch"),
             ("corpus", f"{k['name']}: {k['characters']:,} characters, {k['bytes']:,} bytes ({parts})"),

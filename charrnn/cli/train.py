@@ -7,7 +7,7 @@ import math
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -310,7 +310,7 @@ class Display:
         for note in run.notes:
             self.say(note)
         if run.ladder:
-            self.say(f"validation loss, nats per character, of counts: {ladder(run)}")
+            self.say(f"validation loss, nats per character, of counts: {rungs(run.ladder)}")
         if run.step:
             self.say(f"resumed at step {run.step:,}")
 
@@ -344,8 +344,10 @@ class Display:
         self.say("; ".join(lines) or f"training loss {both(run.history[-1]['train_loss'])}")
         if run.trouble:
             self.say(f"not finite {len(run.trouble)} times: the learning rate was halved each time; {LESS}")
-        if run.ladder:
-            self.say(f"validation loss, nats per character: {ladder(run)}, this model {run.best_loss:.3f}")
+        parts = (("validation", run.ladder, run.best_loss), ("test", run.ladder_test, run.test_loss))
+        for part, ladder, loss in parts:
+            if ladder and loss is not None:
+                self.say(f"{part} loss, nats per character: {rungs(ladder)}, this model {loss:.3f}")
         self.say(f"{path} written; sample from it with: {shlex.join(['charrnn', 'sample', str(path)])}")
 
 
@@ -355,8 +357,8 @@ def both(nats: float | None) -> str:
     return f"{nats:.4f} nats ({nats / math.log(2):.3f} bits)"
 
 
-def ladder(run: Run) -> str:
-    return ", ".join(f"{name} {loss:.3f}" for name, loss in run.ladder.items())
+def rungs(ladder: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {loss:.3f}" for name, loss in ladder.items())
 
 
 def evaluation(row: dict[str, Any]) -> str:
