@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import charrnn
+from charrnn.cli.copied import copied
 from charrnn.cli.export import export
 from charrnn.cli.info import info
 from charrnn.cli.sample import sample
@@ -97,5 +98,5 @@ def main() -> None:
     """  # noqa: D301
 
 
-for command in (train, sample, info, export):
+for command in (train, sample, info, export, copied):
     main.add_command(command)
