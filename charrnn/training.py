@@ -629,9 +629,9 @@ def risen(run: Run) -> float | None:
 
 
 def copied(run: Run) -> int:
-    """Return how many characters of the last sample the training part has word for word, one after the other.
+    """Return how many characters of the last sample the training part has word for word, at least.
 
-    A part of more than 5 million symbols is searched that far.
+    Those are characters one after the other. A part of more than 5 million symbols is searched that far.
     """
     if not run.samples:
         return 0

@@ -73,6 +73,8 @@ def copied(
     model = load(path) if path else None
     config: dict[str, Any] = model.header["config"] if model else {}
     unit = unit or ("byte" if config.get("unit") == "byte" else "char")
+    if unit == "byte" and encoding:
+        raise UsageError(f"bytes have no encoding: unit byte does not go with encoding {encoding}")
     encoding = encoding or config.get("encoding", "utf-8")
     text = read(corpus, name_of(corpus), unit=unit, by="file", encoding=encoding)
     for note in text.notes:
@@ -100,7 +102,7 @@ def draw(model: Model, length: int, temp: float, seed: int) -> bytes:
         text += "".join(model.sample(length - len(text), temp=temp, seed=seed + k))
         if len(text) >= length:
             break
-    return text.encode("latin-1" if model.vocabulary.unit == "byte" else "utf-8")
+    return text.encode("latin-1") if model.vocabulary.unit == "byte" else text.encode("utf-8", "surrogatepass")
 
 
 def readable(found: dict[str, Any]) -> str:
