@@ -13,6 +13,7 @@ from charrnn.units import BEYOND, END, Codes
 from charrnn.vocabulary import NEWLINE
 
 CHUNK = 1 << 18  # places of the text that are looked at together: what is computed of them stays in the cache
+KEY = 62  # bits of a key, which is an integer of 64
 SHARES = (20, 40, 80)  # characters
 
 Places = NDArray[np.intp]
@@ -59,7 +60,7 @@ class Index:
         alphabet = np.unique(sample)
         self.n, self.other = len(sample), len(alphabet) + 1  # a symbol's number, from 1 up; 0 is the end
         self.bits = self.other.bit_length()
-        self.q = 62 // self.bits
+        self.q = max(1, KEY // self.bits)
         self.numbers = np.full(BEYOND, self.other)
         self.numbers[alphabet] = np.arange(1, self.other)
         self.limits = 1 << self.bits * np.arange(self.q)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import charrnn
@@ -17,7 +17,7 @@ from charrnn.corpus import Corpus, read
 from charrnn.training import Run
 from tests.conftest import Cli
 
-# few symbols, so that much is shared; one, NUL, the last of Unicode; and so many that a key holds less than eight
+# few symbols, so that much is shared; one, NUL, the last of Unicode; and so many that a key holds fewer of them
 ALPHABETS = ["a", "ab", "abc", "\0a\n", "é한\U0010ffff", "".join(map(chr, range(0x4E00, 0x4E00 + 400)))]
 
 
@@ -46,10 +46,12 @@ def pairs(draw: st.DrawFn) -> tuple[str, str]:
     return sample, "".join(stretches) + "??"
 
 
-@given(pairs(), st.integers(1, 50) | st.just(1 << 18))
-def test_lengths_are_those_of_a_naive_search(pair: tuple[str, str], chunk: int) -> None:
+@settings(max_examples=400)
+@given(pairs(), st.integers(1, 50) | st.just(1 << 18), st.sampled_from([0, 5, 12, copied.KEY]))
+def test_lengths_are_those_of_a_naive_search(pair: tuple[str, str], chunk: int, key: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copied, "CHUNK", chunk)
+        patch.setattr(copied, "KEY", key)  # a small one: what is longer than a key is the rule
         assert found(*pair) == naive(*pair)
 
 
@@ -61,7 +63,7 @@ def test_lengths_of_bytes(sample: bytes, text: bytes) -> None:
 def test_a_long_copy_across_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     text = "".join(rng.choice(list("abcdefgh "), 3000))
-    sample = text[100:400] + "!" + text[380:405] + text[2990:] + "ab"
+    sample = text[1200:1500] + "!" + text[1480:1505] + text[2990:] + "ab"
     wanted = naive(sample, text)
     assert wanted[0] == 300
     for size in (1, 1 << 18):  # of 1: chunks of four samples' length
@@ -143,6 +145,9 @@ def test_a_sample_of_a_file_and_of_stdin(cli: Cli, tmp_path: Path) -> None:
         f"50 characters at 2: corpus.txt, line 2, offset 24: {text[20:70]!r}",
     ]
     assert not done.stderr
+    (tmp_path / "other.txt").write_text("eno\n")
+    done = cli("copied", "--sample", "-", "other.txt", "corpus.txt", "--top", "1", stdin=b"no\none\n")
+    assert done.stdout.decode().splitlines()[2] == "4 characters at 3: corpus.txt, line 1, offset 0: 'one\\n'"
     h = json.loads(cli("copied", "--sample", "-", "corpus.txt", "--json", stdin=sample).stdout)
     assert h["shares"] == {"20": 75 / 80, "40": 50 / 80, "80": 0}
     assert [(c["length"], c["at"], c["text"]) for c in h["copies"]] == [(50, 2, text[20:70]), (25, 53, text[:25])]
@@ -162,12 +167,14 @@ def test_a_sample_that_is_drawn(cli: Cli, tmp_path: Path, unit: str, by: str | N
     run = Run(read([str(tmp_path / "corpus.txt")], **how), Config(**how, hidden_size=8, max_steps=30))
     for _ in training.fit(run, tmp_path / "run.npz"):
         pass
-    h = json.loads(cli("copied", "run.npz", "corpus.txt", "-n", "90", "--seed", "7", "--json", "--top", "2").stdout)
+    h = json.loads(
+        cli("copied", "run.npz", "corpus.txt", "-n", "90", "--seed", "7", "--json", "--top", "2", "-t", "0.7").stdout
+    )
     assert (h["characters"], h["seed"], h["corpus"]) == (90, 7, len(data))
     assert h["unit"] == ("byte" if unit == "byte" else "char")
     model, sample = charrnn.load(tmp_path / "run.npz"), ""
     for seed in range(7, 97):
-        sample += "".join(model.sample(90 - len(sample), seed=seed))
+        sample += "".join(model.sample(90 - len(sample), seed=seed, temp=0.7))
     drawn = sample.encode("latin-1") if unit == "byte" else sample
     longest = max(naive(drawn, data))
     assert h["copies"][0]["length"] == longest == len(h["copies"][0]["text"])
@@ -214,7 +221,15 @@ def test_what_the_last_sample_holds_of_the_training_part() -> None:
         for piece in (shown[3:70], shown[4:5]):
             run.samples = [{"step": 1, "text": f"{'@' * 9}{piece}@@"}]
             assert training.copied(run) == len(piece)
+    # nor is what stands in the validation part, or further on than is searched
+    run = Run(Corpus("text", "ab" * 950 + "cdefg" * 20), Config(hidden_size=4, max_steps=1, test_fraction=0))
+    run.samples = [{"step": 1, "text": "babacdefgcdefg"}]
+    assert training.copied(run) == 4
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "SEARCHED", 3)
+        assert training.copied(run) == 3
     # a syllable that goes on in the text is no part of the copy
+    run = Run(Corpus("text", texts["jamo"] * 50, unit="jamo"), Config(unit="jamo", hidden_size=4, max_steps=1))
     run.samples = [{"step": 1, "text": "다 가"}]
     assert training.copied(run) == 2
 
