@@ -254,8 +254,7 @@ class Corpus:
     def _end(self, name: str, size: int, crc: int) -> None:
         """Take note of a file that has been read."""
         self.bytes += size
-        if len(self.files) < LISTED:
-            self.files.append((name, size, crc))
+        self.files.append((name, size, crc))
         if self.by == "file":
             self._hash.update(b"\0%d" % size)  # where it ends
 
@@ -307,7 +306,7 @@ class Corpus:
         """Return in what this differs from the corpus that ``was`` describes (see ``describe``), None if in nothing."""
         if was["sha256"] == self.sha256:
             return None
-        before, now = was["files"], self.files
+        before, now = was["files"], self.files[:LISTED]
         if len(before) != len(now):
             return f"there were {len(before)} files, and there are {len(now)} now"
         for (old, bytes_, crc), (name, size, new) in zip(before, now, strict=True):
@@ -322,7 +321,7 @@ class Corpus:
         """Return what a run's file tells of it."""
         return {
             "name": self.name,
-            "files": [list(file) for file in self.files],
+            "files": [list(file) for file in self.files[:LISTED]],
             "bytes": self.bytes,
             "characters": self.characters,
             "symbols": len(self.store),

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from charrnn import checkpoint, ngram, scoring
+from charrnn import checkpoint, ngram, scoring, units
 from charrnn.arrays import Array, Ids
 from charrnn.cells import CELLS
 from charrnn.config import Config
-from charrnn.corpus import LONGEST_PART, SHORTEST_PART, Corpus, Part, split
+from charrnn.copied import lengths, pieces, symbols
+from charrnn.corpus import LISTED, LONGEST_PART, SHORTEST_PART, Corpus, Part, split
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, TextError
 from charrnn.header import Header
 from charrnn.optim import OPTIMIZERS, SCHEDULES, clip
@@ -24,7 +25,7 @@ from charrnn.sampling import border, sample, texts
 from charrnn.scoring import WARM_UP
 from charrnn.stack import Stack, size
 from charrnn.team import Team
-from charrnn.units import UNKNOWN, Codes
+from charrnn.units import OWN, TAIL, UNKNOWN, Codes
 from charrnn.version import __version__
 from charrnn.vocabulary import Vocabulary
 from charrnn.windows import (
@@ -48,6 +49,8 @@ LARGE_VOCABULARY = 2000
 SAMPLE_LENGTH, SAMPLE_LINES = 200, 8  # whichever comes first
 SAMPLE_TEMP = 0.8
 IN_A_ROW, TROUBLES = 3, 10  # windows that are not finite: until the best weights are restored, and until the run stops
+RISEN = 1.05  # times the best validation loss: above it, the model is learning by heart
+SEARCHED = 5_000_000  # symbols of the training part that the last sample is compared with
 ROWS, SAMPLES = 10_000, 1000  # that a file's header holds; beyond, every second of the older ones goes
 SAVE_EVERY, SAVING = 60.0, 100.0  # seconds between saves, and how many times the last save's at least
 LESS = "a lower --learning-rate or --clip-norm may help"
@@ -223,7 +226,7 @@ class Run:
         self.ratio = len(self.train) / self.parts["train"]
         self.corpus: dict[str, Any] = {
             **corpus.describe(),
-            "val_files": [name for name, _, _ in val.files] if val else None,
+            "val_files": [name for name, _, _ in val.files[:LISTED]] if val else None,
             "val_sha256": val.sha256 if val else None,
             "parts": self.parts,
         }
@@ -618,8 +621,8 @@ def _sample(run: Run) -> str | None:
     n = SAMPLE_LINES if run.config.by == "line" else 1
     draws = sample(run.stack, run.vocabulary, rng, temp=SAMPLE_TEMP, num_samples=n)
     drawn = [""] * n
-    for pieces in texts(draws, run.vocabulary, n, SAMPLE_LENGTH, border=run.border):
-        drawn = [text + piece for text, piece in zip(drawn, pieces, strict=True)]
+    for more in texts(draws, run.vocabulary, n, SAMPLE_LENGTH, border=run.border):
+        drawn = [text + piece for text, piece in zip(drawn, more, strict=True)]
         if n == 1 and drawn[0].count("\n") == SAMPLE_LINES:
             break
     text = "".join(line if line.endswith("\n") or n == 1 else line + "\n" for line in drawn)
@@ -627,3 +630,32 @@ def _sample(run: Run) -> str | None:
         del run.samples[1::2]
     run.samples.append({"step": run.step, "text": text})
     return text
+
+
+def risen(run: Run) -> float | None:
+    """Return the last validation loss, in nats per character, if the model has begun to learn the text by heart.
+
+    That is so where it is more than 1.05 times the best one, and the training loss has fallen since that.
+    """
+    best, last = next(row for row in run.history if row["step"] >= run.best_step), run.history[-1]
+    if None in (last["val_loss"], last["train_loss"], best["train_loss"]):
+        return None
+    if last["val_loss"] > RISEN * run.best_loss and last["train_loss"] < best["train_loss"]:
+        return float(last["val_loss"])
+    return None
+
+
+def copied(run: Run) -> int:
+    """Return how many characters of the last sample the training part has word for word, at least.
+
+    Those are characters one after the other. A part of more than 5 million symbols is searched that far.
+    """
+    if not run.samples:
+        return 0
+    text, unit = run.samples[-1]["text"], run.config.unit
+    codes = units.encode(text.encode("latin-1") if unit == "byte" else text, unit)
+    for at, length in pieces(lengths(codes, symbols(run.train.store, min(run.train.stop, SEARCHED))), 1):
+        piece = codes[at : at + length]
+        cut = OWN <= piece[-1] < TAIL  # in the text the syllable may have a letter more
+        return int(units.begins(piece).sum()) - int(cut)
+    return 0

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import json
 import sys
 import zlib
 from pathlib import Path
@@ -53,6 +54,14 @@ def test_a_folder_is_read_sorted_without_binaries_and_hidden_files(tmp_path: Pat
     everything = read([str(tmp_path)], unit="byte")
     assert text(everything) == "firstsecond\x89PNG\0\0caf\xe9last"
     assert not everything.skipped
+
+
+def test_a_run_names_the_first_files_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module, "LISTED", 2)
+    corpus, other = Corpus("text", "one", "two", "three"), Corpus("text", "one", "two", "four.")
+    assert len(corpus.files) == 3
+    assert corpus.describe()["files"] == [list(file) for file in corpus.files[:2]]
+    assert other.differs(json.loads(json.dumps(corpus.describe()))) == "it had 11 characters, and has 11 now"
 
 
 def test_stdin(monkeypatch: pytest.MonkeyPatch) -> None:

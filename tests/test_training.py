@@ -437,6 +437,12 @@ def test_a_validation_text_of_its_own(text: str) -> None:
     assert run.corpus["parts"] == {"train": len(run.train), "val": 12, "test": len(text) - len(run.train)}
 
 
+def test_a_validation_text_of_many_files_names_the_first(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "LISTED", 2)
+    run = Run(Corpus("text", text), Config(**SMALL), val=Corpus("val", "The king.", "The queen.", "The sea."))
+    assert run.header()["corpus"]["val_files"] == ["val", "val"]
+
+
 @pytest.mark.parametrize("n", [2, 3, 31, 100, 1000])
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 def test_small_texts_train_and_say_that_they_are_small(text: str, n: int, cell: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import charrnn
+from charrnn.cli.copied import copied
 from charrnn.cli.eval import evaluate
 from charrnn.cli.export import export
 from charrnn.cli.gradcheck import gradcheck
@@ -101,5 +102,5 @@ def main() -> None:
     """  # noqa: D301
 
 
-for command in (train, sample, evaluate, score, gradflow, gradcheck, info, export):
+for command in (train, sample, evaluate, score, copied, gradflow, gradcheck, info, export):
     main.add_command(command)

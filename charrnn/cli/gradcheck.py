@@ -17,10 +17,11 @@ T, B = 16, 3  # a window of the text: every entry takes two passes over it
 @click.option("--entries", type=click.IntRange(1), default=50, show_default=True, help="Compared of each parameter.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the entries and the state.")
 def gradcheck(arguments: tuple[str, ...], entries: int, seed: int) -> None:
-    """Check a model's gradients on CORPUS against central differences.
+    """Check the gradients of CHECKPOINT on CORPUS.
 
-    Prints each parameter, the number of entries compared and the worst relative error, with tabs between them. Exit
-    code 6 if one is above 0.0001. Without a checkpoint the newest run in ./checkpoints is taken, or else the example.
+    Against central differences. Prints each parameter, how many entries were compared and the worst relative error.
+    Exit code 6 if one is above 0.0001. Without a checkpoint the newest run in ./checkpoints is taken, or else the
+    example.
 
     \b
       charrnn gradcheck checkpoints/play.npz corpus.txt

@@ -32,7 +32,7 @@ CELLS = "vanilla", "gru", "lstm"
 @click.option("--lags", type=click.IntRange(1), default=100, show_default=True, help="Steps to go back.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the new cells' weights.")
 def gradflow(arguments: tuple[str, ...], cells: Sequence[str], hidden_size: int, lags: int, seed: int) -> None:
-    """Show how a gradient vanishes or explodes as it goes back through CORPUS.
+    """Show how gradients vanish on their way back.
 
     Prints a table: the norm of the gradient of the loss at step T by the hidden state at step T - k, for each lag k,
     of CHECKPOINT, or of new cells of one size side by side.

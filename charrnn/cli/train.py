@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from charrnn.corpus import Corpus
     from charrnn.training import Run, Step
 
+COPY = 60  # characters of a sample that no one writes twice by chance
 RESUMABLE = {"corpus", "val", "output", "resume", "max_steps", "stop_after", "save_every", "quiet", "threads"}
 
 
@@ -329,7 +330,7 @@ class Display:
             self.bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
 
     def end(self, path: Path, corpus: Sequence[str], saved: int | None) -> None:
-        from charrnn.training import LESS
+        from charrnn.training import LESS, copied, risen
 
         run = self.run
         if not run.finished:
@@ -348,6 +349,17 @@ class Display:
         for part, ladder, loss in parts:
             if ladder and loss is not None:
                 self.say(f"{part} loss, nats per character: {rungs(ladder)}, this model {loss:.3f}")
+        if (loss := risen(run)) is not None:
+            self.say(
+                f"validation loss has risen from {both(run.best_loss)} at step {run.best_step:,} to {both(loss)} while "
+                f"the training loss fell: the model begins to learn the text by heart; --dropout, a smaller model or "
+                f"fewer steps help"
+            )
+        if not self.quiet and (n := copied(run)) >= COPY:
+            self.say(
+                f"the last sample holds a copy of {n:,} characters of the training text; how much is copied: "
+                f"{shlex.join(['charrnn', 'copied', str(path), *corpus])}"
+            )
         self.say(f"{path} written; sample from it with: {shlex.join(['charrnn', 'sample', str(path)])}")
 
 
