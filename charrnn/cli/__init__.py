@@ -11,6 +11,7 @@ import click
 import charrnn
 from charrnn.cli.export import export
 from charrnn.cli.info import info
+from charrnn.cli.plot import plot
 from charrnn.cli.sample import sample
 from charrnn.cli.threads import THREADS, set_threads, told
 from charrnn.cli.train import train
@@ -97,5 +98,5 @@ def main() -> None:
     """  # noqa: D301
 
 
-for command in (train, sample, info, export):
+for command in (train, sample, info, plot, export):
     main.add_command(command)
