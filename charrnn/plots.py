@@ -41,7 +41,6 @@ FONT = "DejaVu Sans"  # comes with matplotlib, and lacks Hangul
 HANGUL = ("Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo")
 STYLE: dict[str, Any] = {
     "font.size": 9,
-    "axes.titlesize": 10,
     "axes.labelsize": 9,
     "legend.fontsize": 9,
     "legend.frameon": False,
@@ -184,7 +183,7 @@ def _levels(ax: Axes, drawn: Sequence[Curve], look: dict[str, Any]) -> bool:
         ax.annotate(
             f"{kind} {loss:.3f}",
             (1, loss),
-            (1.05, height),
+            (1.05 if len(drawn) > 1 else 1.03, height),
             xycoords=ax.get_yaxis_transform(),
             textcoords="axes fraction",
             va="center",
@@ -221,7 +220,7 @@ def lines(series: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, ylabel
                 every = every[np.isfinite(every)]
                 if len(every):  # whole decades: there are labels however small the range is
                     low, high = math.floor(every.min()), math.ceil(every.max())
-                    ax.set(**{f"{letter}lim": (10.0**low, 10.0 ** max(high, low + 1))})
+                    ax.set(**{f"{letter}lim": (0.8 * 10.0**low, 1.25 * 10.0 ** max(high, low + 1))})
                 axis.set_major_formatter(_number)
         for i, (xs, ys) in enumerate(points):
             look: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
@@ -243,22 +242,22 @@ def heat(values: ArrayLike, rows: Sequence[str], columns: Sequence[str], title: 
     wide = 0.5 if numbers else 0.2
     upright = longest[1] * 0.09 > wide - 0.05
     height = LINE * max((1 + label.count("\n") for label in labels[0]), default=1) + 0.12
-    size = (
-        max(4.0, 1.6 + 0.09 * longest[0] + wide * len(columns)),
-        max(1.2, height * len(rows)) + 0.8 + (0.09 * longest[1] if upright else LINE),
-    )
+    across = max(4.0, 1.6 + 0.09 * longest[0] + wide * len(columns))
+    title = _wrapped(one_line(title), int(7 * across))
+    below = 0.09 * longest[1] if upright else LINE
+    down = max(1.2, height * len(rows)) + 0.8 + LINE * title.count("\n") + below
     with _style(title, *labels[0], *labels[1]):
         from matplotlib.figure import Figure
 
-        figure = Figure(size, layout="constrained")
+        figure = Figure((across, down), layout="constrained")
         ax = figure.add_subplot()
         image = ax.imshow(table, cmap="cividis", aspect="auto")  # lightness grows with the value, in grey too
-        ax.set_title(_wrapped(one_line(title), CELLS), loc="left")
+        figure.suptitle(title, x=0.02, ha="left", fontsize=10)
         ax.set_yticks(range(len(rows)), labels[0])
         ax.set_xticks(range(len(columns)), labels[1], rotation=90 if upright else 0)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
-        bar = figure.colorbar(image, ax=ax)
+        bar = figure.colorbar(image, ax=ax, pad=0.02)
         bar.ax.yaxis.set_major_formatter(_number)
         if numbers:
             shade: Any = image.norm

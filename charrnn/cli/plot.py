@@ -35,7 +35,7 @@ def plot(run: tuple[Path, ...], output: Path | None, terminal: bool, x: str, bit
 
     \b
       charrnn plot --terminal checkpoints/play.npz
-      charrnn plot checkpoints/*.npz -o curve.png
+      charrnn plot checkpoints/play.npz -o curve.png
     """  # noqa: D301
     if terminal == (output is not None):
         raise UsageError("-o FILE writes a picture, --terminal draws on standard output: give one of them")
