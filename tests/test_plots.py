@@ -60,11 +60,12 @@ def of_bytes(header: Header) -> Header:
     return changed(header, config={**header["config"], "unit": "byte"})
 
 
-CASES = ("one", "long names", "five", "one row", "no validation", "holes", "units", "flat")
+CASES = ("one", "long names", "five", "one row", "no validation", "holes", "units", "flat", "pruned")
 
 
 def many(header: Header) -> dict[str, dict[str, Header]]:
     """Return what pictures must hold: cases by name."""
+    pruned = changed(header, 5, best={"step": 11, "val_loss": 0.5}, ladder={})  # of a long history rows are left out
     others = {f"run {k}": changed(header, 12 - k, ladder={"trigram": 2.0 + 0.01 * k, "uniform": 3.0}) for k in range(5)}
     return {
         "one": {"play": header},
@@ -73,6 +74,7 @@ def many(header: Header) -> dict[str, dict[str, Header]]:
         "one row": {"play": changed(header, 1)},
         "no validation": {"play": without_validation(header)},
         "holes": {"play": changed(header, train=[0, 3, 5], val=[4, 6])},
+        "pruned": {"play": pruned},
         "units": {"play": header, "bytes": of_bytes(header)},
         "flat": {"play": changed(header, 1, val=[0], ladder={}, best={"step": 0, "val_loss": None})},
     }
@@ -109,7 +111,9 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path, header: Header) ->
 # --- pictures ---
 
 
-@pytest.mark.parametrize(("x", "key"), plots.X.items())
+@pytest.mark.parametrize(
+    ("x", "key"), [("steps", "step"), ("epochs", "epoch"), ("characters", "characters"), ("seconds", "seconds")]
+)
 def test_curves_are_the_losses_that_were_measured(header: Header, x: str, key: str) -> None:
     pytest.importorskip("matplotlib")
     bits = x in ("epochs", "seconds")
@@ -173,19 +177,29 @@ def test_no_label_is_cut_or_overlaps(header: Header, case: str, monkeypatch: pyt
     for name, text in zip(many(header)[case], names, strict=True):
         assert re.sub(r"\s", "", text).startswith(re.sub(r"\s", "", name))  # whole, but for where lines break
     assert_legible(figure, monkeypatch)
-    assert figure.axes[0].get_window_extent().height > 250
+    ax: Any = figure.axes[0]
+    assert ax.get_window_extent().height > 250
+    assert all(0 <= level.xyann[1] <= 1 for level in ax.texts)
+    assert not any(text.get_parse_math() for text in figure.legends[1].get_texts())  # a name may hold dollars
+    for line in ax.lines:  # what no line leads to has a marker
+        ys = line.get_ydata()
+        for k in range(len(ys)):
+            around = [ys[j] for j in (k - 1, k + 1) if 0 <= j < len(ys)]
+            if line.get_markevery() is not None and np.isfinite(ys[k]) and not np.isfinite(around).any():
+                assert k in line.get_markevery()
 
 
 @pytest.mark.parametrize("ending", plots.METADATA)
 def test_the_same_runs_give_the_same_bytes(header: Header, tmp_path: Path, ending: str) -> None:
     matplotlib: Any = pytest.importorskip("matplotlib")
-    before = dict(matplotlib.rcParams)
     plots.write(plots.curves({KOREAN: header}), tmp_path / f"a{ending}")
-    assert dict(matplotlib.rcParams) == before
     with matplotlib.rc_context({"axes.grid": True, "savefig.dpi": 30, "font.size": 20, "savefig.bbox": "tight"}):
+        before = dict(matplotlib.rcParams)
         plots.write(plots.curves({KOREAN: header}), tmp_path / "new" / f"b{ending.upper()}")
+        assert dict(matplotlib.rcParams) == before
     data = (tmp_path / f"a{ending}").read_bytes()
     assert data == (tmp_path / "new" / f"b{ending.upper()}").read_bytes()
+    assert ending == ".png" or not re.search(b"CreationDate|dc:date", data)
     assert data[:5] == {".png": b"\x89PNG\r", ".svg": b"<?xml", ".pdf": b"%PDF-"}[ending]
 
 
@@ -325,6 +339,15 @@ def test_the_axes_of_the_terminal_tell_the_truth(header: Header) -> None:
     assert art[3 + plots.ROWS].strip() == "steps"
 
 
+def test_numbers_of_a_narrow_axis_stand_apart(header: Header) -> None:
+    h = changed(header)
+    for k, row in enumerate(h["history"]):
+        row["characters"] = (k + 1) * 1_234_567
+    for width in range(20, 90):
+        numbers = plots.terminal({"play": h}, "characters", width=width).splitlines()[2 + plots.ROWS].split()
+        assert all(re.fullmatch(r"\d{1,3}(,\d{3})*", number) for number in numbers), numbers
+
+
 @pytest.mark.parametrize("unicode", [True, False])
 @pytest.mark.parametrize("case", CASES)
 def test_terminal_of_every_case(header: Header, case: str, unicode: bool) -> None:
@@ -431,7 +454,6 @@ def test_plot_without_matplotlib(cli: Cli, folder: Path) -> None:
     [
         ((), 2, "give one of them"),
         (("--terminal", "-o", "a.png"), 2, "give one of them"),
-        (("-o", "a.jpg"), 2, "a.jpg: a picture's name ends with .png, .svg, .pdf"),
         (("nothing.npz", "--terminal"), 4, "nothing.npz: no such file"),
         (("--terminal", "--x", "days"), 2, "'days' is not one of"),
     ],
