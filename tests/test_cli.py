@@ -429,13 +429,15 @@ def test_closed_streams(tmp_path: Path, script: str, rc: int, message: str) -> N
 # --- help ---
 
 
-@pytest.mark.parametrize("command", ["", "train", "sample", "info", "export"])
+@pytest.mark.parametrize("command", ["", "train", "sample", "info", "plot", "export"])
 def test_help(cli: Cli, command: str) -> None:
     args = [command, "--help"] if command else ["--help"]
     out = cli(*args).stdout.decode()
     assert out.startswith("Usage: ")
     assert "\\b" not in out
-    assert "..." not in out.replace("[ARGS]...", "").replace("CORPUS...", "")  # no summary is cut short
+    assert "..." not in out.replace("[ARGS]...", "").replace("CORPUS...", "").replace(
+        "[RUN]...", ""
+    )  # no summary is cut short
     assert re.search(r"^ +charrnn \w+", out, re.M)  # examples keep their lines
     assert cli(*[a.replace("--help", "-h") for a in args]).stdout.decode() == out
 

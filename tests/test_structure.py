@@ -12,7 +12,7 @@ FLOORS = [
     {"arrays", "config", "errors", "header", "units", "version", "vocabulary"},
     {"affine", "cells", "checkpoint", "corpus", "lock", "loss", "ngram", "optim", "windows"},
     {"stack"},
-    {"copied", "probing", "sampling", "scoring", "team", "training"},
+    {"copied", "plots", "probing", "sampling", "scoring", "team", "training"},
     {"", "__main__", "cli", "model"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

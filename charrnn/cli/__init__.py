@@ -15,6 +15,7 @@ from charrnn.cli.export import export
 from charrnn.cli.gradcheck import gradcheck
 from charrnn.cli.gradflow import gradflow
 from charrnn.cli.info import info
+from charrnn.cli.plot import plot
 from charrnn.cli.sample import sample
 from charrnn.cli.score import score
 from charrnn.cli.threads import THREADS, set_threads, told
@@ -102,5 +103,5 @@ def main() -> None:
     """  # noqa: D301
 
 
-for command in (train, sample, evaluate, score, copied, gradflow, gradcheck, info, export):
+for command in (train, sample, evaluate, score, copied, plot, gradflow, gradcheck, info, export):
     main.add_command(command)
