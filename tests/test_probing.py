@@ -1,6 +1,7 @@
 """Probes against what is planted, and against naive computations."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -404,6 +405,12 @@ def test_commands(cli: Cli, tmp_path: str, text: str) -> None:
         assert cli(*wrong, stdin=text.encode(), rc=rc).stderr.count(b"\n") == 1
     for command in ("gradflow", "gradcheck"):
         assert cli(command, "m.npz", "-", stdin="жжж".encode(), rc=3).stderr.count(b"\n") == 2
+
+
+def test_a_picture_of_the_flow(cli: Cli, tmp_path: Path, text: str) -> None:
+    pytest.importorskip("matplotlib")
+    cli("gradflow", "-", "--hidden-size", "8", "--lags", "3", "--plot", "flow.svg", stdin=text.encode())
+    assert "<svg" in (tmp_path / "flow.svg").read_text()
 
 
 def test_a_wrong_gradient_gives_exit_code_6(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:

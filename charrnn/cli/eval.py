@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 @click.option("--last", is_flag=True, help="Use the last weights, not the best.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object for each file, on a line of its own.")
 def evaluate(paths: tuple[str, ...], part: str | None, adapt: bool, adapt_lr: float, last: bool, as_json: bool) -> None:
-    """Tell how well CHECKPOINT foresees each FILE; - is standard input.
+    """Tell how well CHECKPOINT foresees each FILE.
 
-    Without a checkpoint (a name that ends in .npz) the newest run in ./checkpoints is taken, or else the example.
-    Losses are for each character, of a model of bytes for each byte.
+    - is standard input. Without a checkpoint (a name that ends in .npz) the newest run in ./checkpoints is taken, or
+    else the example. Losses are for each character, of a model of bytes for each byte.
 
     \b
       charrnn eval draft.txt

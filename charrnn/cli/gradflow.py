@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -31,7 +32,12 @@ CELLS = "vanilla", "gru", "lstm"
 @click.option("--hidden-size", type=click.IntRange(1, 65536), default=128, show_default=True, help="Their units.")
 @click.option("--lags", type=click.IntRange(1), default=100, show_default=True, help="Steps to go back.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the new cells' weights.")
-def gradflow(arguments: tuple[str, ...], cells: Sequence[str], hidden_size: int, lags: int, seed: int) -> None:
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw a picture too; its end says of what kind."
+)
+def gradflow(
+    arguments: tuple[str, ...], cells: Sequence[str], hidden_size: int, lags: int, seed: int, plot: Path | None
+) -> None:
     """Show how gradients vanish on their way back.
 
     Prints a table: the norm of the gradient of the loss at step T by the hidden state at step T - k, for each lag k,
@@ -74,6 +80,13 @@ def gradflow(arguments: tuple[str, ...], cells: Sequence[str], hidden_size: int,
         for name in dict.fromkeys(Config(cell=cell).cell for cell in cells or CELLS):
             stack = Stack(name, len(v), hidden_size, 1, np.float64, np.random.default_rng(seed))
             add(name, stack.cell.STATES, gradient_flow(stack, ids, v.start_id, lags))
+    if plot:
+        from charrnn import plots
+
+        x = np.arange(lags + 1)
+        # a logarithm has no place for 0
+        series = {name: (x[norms > 0], norms[norms > 0]) for name, norms in table.items()}
+        plots.write(plots.lines(series, xlabel="lag, steps", ylabel="norm of the gradient", log="y"), plot)
     click.echo("\t".join(["lag", *table]))
     for lag, row in enumerate(zip(*table.values(), strict=True)):
         click.echo("\t".join([str(lag), *(f"{norm:.4g}" for norm in row)]))

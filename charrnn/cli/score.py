@@ -48,11 +48,11 @@ def score(
     last: bool,
     as_json: bool,
 ) -> None:
-    """Put before each line of FILE how odd CHECKPOINT finds it: bits per character, a tab, the line.
+    """Tell how odd CHECKPOINT finds each line of FILE.
 
-    Without a file, or with -, lines are read from standard input and passed on as they come. Every line begins
-    afresh. Without a checkpoint (a name that ends in .npz) the newest run in ./checkpoints is taken, or else the
-    example.
+    Prints bits per character, a tab, the line. Without a file, or with -, lines are read from standard input and
+    passed on as they come. Every line begins afresh. Without a checkpoint (a name that ends in .npz) the newest run
+    in ./checkpoints is taken, or else the example.
 
     \b
       charrnn score draft.txt --sort | head -3
