@@ -16,6 +16,7 @@ from charrnn.cli.gradflow import gradflow
 from charrnn.cli.info import info
 from charrnn.cli.sample import sample
 from charrnn.cli.score import score
+from charrnn.cli.show import show
 from charrnn.cli.threads import THREADS, set_threads, told
 from charrnn.cli.train import train
 from charrnn.errors import CharrnnError, Exit
@@ -101,5 +102,5 @@ def main() -> None:
     """  # noqa: D301
 
 
-for command in (train, sample, evaluate, score, gradflow, gradcheck, info, export):
+for command in (train, sample, evaluate, score, show, gradflow, gradcheck, info, export):
     main.add_command(command)
