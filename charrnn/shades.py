@@ -184,8 +184,8 @@ CSS = """\
 .shades pre .e{font-size:75%;font-weight:bold}
 .shades pre .at{outline:2px solid;outline-offset:1px;position:relative;z-index:1}
 .shades p{margin:.5em 0}
-.shades p i{display:inline-block;min-width:2em;padding:.1em .4em;text-align:center}
-.shades output{display:block;position:sticky;bottom:0;z-index:2;min-height:6.2em;padding:.4em .7em;
+.shades p i{display:inline-block;min-width:1.2em;padding:.1em .3em;text-align:center}
+.shades output{display:block;position:sticky;bottom:0;z-index:2;min-height:4.4em;padding:.4em .7em;
  background:var(--panel);border:1px solid var(--rule);border-radius:6px;font-variant-numeric:tabular-nums}
 .shades output b{font:bold 1.1em ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 .shades ol{display:grid;grid-template-columns:repeat(5,1fr);gap:.2em .7em;margin:.3em 0 0;padding:0;list-style:none;

@@ -11,7 +11,8 @@ import numpy as np
 
 from charrnn import shades, units
 from charrnn.arrays import Array, Ids
-from charrnn.errors import TextError
+from charrnn.errors import TextError, UsageError
+from charrnn.probing import activations, documents
 from charrnn.sampling import border
 from charrnn.scoring import UNKNOWN_COST
 from charrnn.stack import Stack
@@ -88,14 +89,9 @@ def predictions(model: Model, text: str | bytes, top: int = TOP) -> tuple[Array,
     return np.where(ids >= 0, nats[place], cost), likeliest[place], p[place]
 
 
-def _for(model: Model, text: str | bytes) -> str | bytes:
-    """Return a text as a model of bytes or of characters takes it."""
-    return text.encode("utf-8", "surrogatepass") if model.vocabulary.unit == "byte" and isinstance(text, str) else text
-
-
 def reading(model: Model, text: str | bytes) -> Reading:
     """Read a text. Raises TextError if it is empty."""
-    v = model.vocabulary
+    v, text = model.vocabulary, as_read(model, text)
     codes = units.encode(text, v.unit)
     if not len(codes):
         raise TextError("the text is empty: there is nothing to show")
@@ -106,23 +102,57 @@ def reading(model: Model, text: str | bytes) -> Reading:
     return Reading(characters, bits, first, known(codes, v), likeliest, p)
 
 
-def shown(text: str | bytes, length: int, bits: Array) -> str:
+def as_read(model: Model, text: str | bytes) -> str | bytes:
+    """Return a text as a model reads it: of bytes, if it does."""
+    return text.encode("utf-8", "surrogatepass") if model.vocabulary.unit == "byte" and isinstance(text, str) else text
+
+
+def activation(model: Model, text: str | bytes, layer: int, index: int) -> Array:
+    """Return the activation of a hidden unit after each character, (n,) in [-1, 1]: h, or with an LSTM tanh(c).
+
+    Karpathy, Johnson and Li, "Visualizing and understanding recurrent networks", 2015, section 4.2. A character that
+    is not read leaves it as it was. Raises UsageError for a unit that the model does not have.
+    """
+    v, stack = model.vocabulary, model.stack
+    _, _, H, L = stack.shape
+    if not (0 <= layer < L and 0 <= index < H):
+        raise UsageError(f"the units of the model are 0:0 to {L - 1}:{H - 1}, and {layer}:{index} is none of them")
+    codes = units.encode(text, v.unit)
+    ids = known(codes, v)
+    read = ids[ids >= 0]
+    values = np.zeros(len(read) + 1)  # the first is that of the state before the text
+    if len(read):
+        states = activations(stack, read, v.start_id, documents(read, v, model.by))
+        values[1:] = np.concatenate([chunk[:, layer, index] for chunk in states])
+    if stack.cell.STATES[-1] == "c":
+        np.tanh(values, out=values)
+    last = np.append(np.flatnonzero(units.begins(codes))[1:], len(codes)) - 1
+    each: Array = values[np.cumsum(ids >= 0)[last]]
+    return each
+
+
+def told(text: str | bytes, length: int, bits: Array) -> str:
     """Tell what of a text is shown, and the mean of its bits."""
     of, each = (f"{len(text):,}", "byte" if isinstance(text, bytes) else "character")
     part = f"{of} {each}s" if len(text) <= length else f"the first {length:,} of {of} {each}s"
     return f"{part}, {bits.mean():.3f} bits per {each}"
 
 
-def fragment(model: Model, text: str | bytes, length: int = LENGTH, unit: Array | None = None, note: str = "") -> str:
+def fragment(model: Model, text: str | bytes, length: int = LENGTH, unit: tuple[int, int] | None = None) -> str:
     """Return the first ``length`` characters of a text as HTML, shaded by their bits, to stand in any page.
 
-    With ``unit``, the activations (n,) of a hidden unit, they are shaded by those. A panel tells of each character
-    its bits and the five likeliest in its place. Raises TextError if the text is empty.
+    With ``unit``, the layer and the index of a hidden unit, they are shaded by its activation. A panel tells of each
+    character its bits and the five likeliest in its place. Raises TextError if the text is empty, UsageError for a
+    unit that the model does not have.
     """
-    r = reading(model, _for(model, text)[:length])
+    text = as_read(model, text)
+    r = reading(model, text[:length])
+    values, scale = r.bits, shades.SURPRISE
+    if unit:
+        values, scale = activation(model, text[:length], *unit), shades.UNIT
     data = {
         "bits": r.bits.round(2).tolist(),
-        "unit": None if unit is None else unit.round(2).tolist(),
+        "unit": values.round(2).tolist() if unit else None,
         "first": r.first.tolist(),
         "ids": r.ids.tolist(),
         "top": r.p.shape[1],
@@ -130,9 +160,7 @@ def fragment(model: Model, text: str | bytes, length: int = LENGTH, unit: Array 
         "p": r.p.ravel().round(4).tolist(),
         "labels": [shades.written(label(code, model.vocabulary.unit)) for code in model.vocabulary.codes.tolist()],
     }
-    values, scale = (r.bits, shades.SURPRISE) if unit is None else (unit, shades.UNIT)
-    note = note or shown(_for(model, text), length, r.bits)
-    return shades.fragment(r.characters, values.tolist(), scale, data, note)
+    return shades.fragment(r.characters, values.tolist(), scale, data, told(text, length, r.bits))
 
 
 def label(code: int, unit: str) -> str:
