@@ -13,7 +13,7 @@ from charrnn.errors import one_line
 
 Colour = tuple[int, int, int]  # sRGB, 0 to 255 each
 
-CUBE = (0, 95, 135, 175, 215, 255)  # of the 256 colours, from 16 on: 6 x 6 x 6
+DARK = (41, 44, 45, 104)  # of the backgrounds of 16 colours
 TAB = 8
 SIGNS = {"\n": "↵", "\t": "→"}
 NAMES = {" ": "space", "\n": "newline", "\t": "tab"}
@@ -23,8 +23,8 @@ class Scale(NamedTuple):
     """A scale of equal steps, each with a mark, a colour for light and one for dark surroundings.
 
     ``light`` and ``dark`` are colours some way along the scale, even in lightness (CIE L*), between which the others
-    are interpolated; ``basic`` are the backgrounds of a terminal of 16 colours. Steps from ``underlined`` on are
-    underlined, where two ends of the scale are equally dark.
+    are interpolated; ``cube`` are those of a terminal of 256 colours, ``basic`` the backgrounds of one of 16. Steps
+    from ``underlined`` on are underlined, where two ends of the scale are equally dark.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Scale(NamedTuple):
     ticks: tuple[str, ...]
     light: tuple[str, ...]
     dark: tuple[str, ...]
+    cube: tuple[int, ...]
     basic: tuple[int, ...]
     underlined: int = 99
 
@@ -61,6 +62,7 @@ SURPRISE = Scale(
     ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9+"),
     ("fef6df", "e6d17c", "71b66c", "00889f", "0b4b8d", "261a50"),
     ("1f283b", "164781", "0077af", "00a9a1", "bdc95d", "ffeb94"),
+    (230, 223, 186, 143, 72, 31, 25, 19, 18, 17),
     (107, 107, 103, 103, 43, 43, 42, 45, 44, 44),
 )
 UNIT = Scale(
@@ -71,6 +73,7 @@ UNIT = Scale(
     ("-0.86", "-0.57", "-0.29", "0", "0.29", "0.57", "0.86"),
     ("0059a2", "4da9e2", "f5f3f0", "e28b4b", "923214"),
     ("86d0f3", "007ec8", "282a2f", "c05928", "f4bd75"),
+    (25, 68, 153, 231, 223, 173, 130),
     (44, 104, 106, 107, 103, 43, 41),
     underlined=4,
 )
@@ -87,10 +90,10 @@ def white_ink(colour: Colour) -> bool:
     return (luminance(colour) + 0.05) ** 2 < 1.05 * 0.05
 
 
-def nearest(colour: Colour) -> int:
-    """Return the number of the nearest of the 6 x 6 x 6 colours of a terminal of 256."""
-    r, g, b = (min(range(6), key=lambda i: abs(CUBE[i] - x)) for x in colour)
-    return 16 + 36 * r + 6 * g + b
+def of_cube(number: int) -> Colour:
+    """Return one of the 6 x 6 x 6 colours of a terminal of 256, whose numbers begin at 16."""
+    r, g, b = ((0, 95, 135, 175, 215, 255)[(number - 16) // n % 6] for n in (36, 6, 1))
+    return r, g, b
 
 
 def cells(text: str) -> int:
@@ -162,14 +165,18 @@ def terminal(characters: Iterable[str], values: Iterable[float], scale: Scale, b
 def _codes(scale: Scale, bits: int) -> list[str]:
     """Return what selects the colours of each step in a terminal of so many bits."""
     codes = []
-    for k, (colour, basic) in enumerate(zip(scale.colours(), scale.basic, strict=True)):
+    for k, colour in enumerate(scale.colours()):
         line = ";4" if k >= scale.underlined else ""
         if bits == 4:
-            codes.append(f"\x1b[0;{basic};{97 if basic in (41, 44, 45, 104) else 30}{line}m")
-            continue
-        ink = (231 if bits == 8 else "255;255;255") if white_ink(colour) else (16 if bits == 8 else "0;0;0")
-        how, back = (5, nearest(colour)) if bits == 8 else (2, ";".join(map(str, colour)))
-        codes.append(f"\x1b[0;48;{how};{back};38;{how};{ink}{line}m")
+            basic = scale.basic[k]
+            codes.append(f"\x1b[0;{basic};{97 if basic in DARK else 30}{line}m")
+        elif bits == 8:
+            number = scale.cube[k]
+            codes.append(f"\x1b[0;48;5;{number};38;5;{231 if white_ink(of_cube(number)) else 16}{line}m")
+        else:
+            r, g, b = colour
+            ink = 255 if white_ink(colour) else 0
+            codes.append(f"\x1b[0;48;2;{r};{g};{b};38;2;{ink};{ink};{ink}{line}m")
     return codes
 
 
@@ -235,12 +242,12 @@ JS = """\
   const under = e => show(all.indexOf(e.target));
   text.addEventListener("mouseover", under);
   text.addEventListener("click", under);
-  text.addEventListener("focus", () => at < 0 && show(0, true));
+  text.addEventListener("focus", () => at < 0 && text.matches(":focus-visible") && show(0, true));
   text.addEventListener("keydown", e => {
     const beside = {ArrowLeft: -1, ArrowRight: 1}[e.key], line = {ArrowUp: -1, ArrowDown: 1}[e.key];
     if (!beside && !line || e.ctrlKey || e.altKey || e.metaKey) return;
     e.preventDefault();
-    if (beside) return show(at + beside, true);
+    if (beside || at < 0) return show(at + (beside || 1), true);
     const from = all[at].getBoundingClientRect();  // the nearest that begins on the next line
     for (let i = at, best = -1, far = Infinity, y = null; ; i += line) {
       const r = all[i] && all[i].getBoundingClientRect();
@@ -271,7 +278,7 @@ def fragment(characters: Sequence[str], values: Sequence[float], scale: Scale, d
         kind = f"{kind} n" if c == "\n" else f"{kind} e" if shown != c or len(c) > 1 else kind
         quote = '"' * (" " in kind)
         spans.append(f"<i class={quote}{kind}{quote}>{html.escape(shown)}</i>")
-    names = {c: written(c) for c in set(characters) if written(c) != c}
+    names = {c: written(c) for c in sorted({*characters}) if c in NAMES or not cells(c)}
     inside = json.dumps({**data, "shown": names}, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     steps = "".join(f"<i class={prefix}{k}>{tick}</i>" for k, tick in enumerate(scale.ticks))
     return (
