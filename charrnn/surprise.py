@@ -62,8 +62,8 @@ def predictions(model: Model, text: str | bytes, top: int = TOP) -> tuple[Array,
     read = ids[ids >= 0]
     xs = np.concatenate([v.start_id, read])  # one more than is read: what follows the last may be unknown
     end = border(v, model.by)
+    # a line's beginning follows its newline, and that is what starts a text too
     fresh = np.flatnonzero(read == end) + 1 if end is not None else read[:0]
-    xs[fresh] = v.start_id
     top = min(top, len(v))
     nats, likeliest, p = np.zeros(len(xs)), np.zeros((len(xs), top), np.intp), np.zeros((len(xs), top))
     tape = stack.tape(CHUNK, 1)

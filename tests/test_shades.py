@@ -128,6 +128,12 @@ def test_marks_stand_under_their_characters() -> None:
     assert at == len(TEXT)
 
 
+def test_what_shares_a_cell_takes_the_larger_shade() -> None:
+    assert list(shades.terminal("e\u0301" * 2, [3.0, 8.0, 8.0, 3.0], SURPRISE, 0, 9)) == ["e\u0301e\u0301\n%%\n"]
+    assert shades.cells("\u1112\u1161\u11ab") == shades.cells("한") == 2
+    assert shades.cells("a\u0301\u20dd") == 1
+
+
 def test_lines_break_at_the_width() -> None:
     lines = list(shades.terminal("한" * 5 + "abc\x00d\n", [0.0] * 11, SURPRISE, 0, 5))
     assert [line.split("\n")[0] for line in lines] == ["한한", "한한", "한abc", "\\x00d", "↵"]
@@ -149,6 +155,6 @@ def test_colours(bits: int, code: str) -> None:
 
 
 def test_signs_are_seen_without_colours() -> None:
-    out = "".join(shades.terminal("abc", [-0.9, 0, 0.9], UNIT, 24, 80))
+    out = "".join(shades.terminal("abc", [-0.9, 0, 0.2], UNIT, 24, 80))
     assert [";4" in code[-2:] for code in re.findall("\x1b\\[([0-9;]*)m", out)] == [False, False, True, False]
     assert shades.legend(UNIT, 0).startswith("activation: 'N' -0.86  'n' -0.57")

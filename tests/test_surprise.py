@@ -185,6 +185,7 @@ class Page(HTMLParser):
         elif "pre" in self.open:
             self.loose += data
         elif self.open[-1:] == ["script"] and data.startswith("{"):
+            assert "<" not in data
             self.data = json.loads(data)
 
 
@@ -216,6 +217,8 @@ def test_the_page_holds_every_character_in_order(text: str) -> None:
     assert len(d["labels"]) == len(model.vocabulary)
     assert d["unit"] is None
     assert all(label.isprintable() for label in d["labels"])
+    pre = surprise.fragment(model, HOSTILE).partition("<pre")[2].partition("</pre>")[0]
+    assert [pre.count(c) for c in ("&lt;", "&amp;", "&gt;")] == [HOSTILE.count(c) for c in "<&>"]
     assert not any(c in surprise.fragment(model, HOSTILE) for c in "\0\x1b\u202e\u2066\u200d\r\u0085\ufeff")
 
 
@@ -233,4 +236,5 @@ def test_bytes_are_told_apart() -> None:
     model = trained("é한\n".encode() * 30, unit="byte")
     page = Page(surprise.fragment(model, "é\\\n"))  # of a str its bytes
     assert [found for found, _ in page.text] == [r"\xc3", r"\xa9", "\\", "\n"]
+    assert ["e" in kind.split() for _, kind in page.text] == [True, True, False, False]
     assert "4 bytes" in surprise.fragment(model, "é\\\n")
