@@ -9,10 +9,10 @@ import charrnn
 
 PACKAGE = Path(charrnn.__file__).parent
 FLOORS = [
-    {"arrays", "config", "errors", "header", "units", "version", "vocabulary"},
+    {"arrays", "config", "errors", "header", "shades", "units", "version", "vocabulary"},
     {"affine", "cells", "checkpoint", "corpus", "lock", "loss", "ngram", "optim", "windows"},
     {"stack"},
-    {"copied", "plots", "probing", "sampling", "scoring", "team", "training"},
+    {"copied", "plots", "probing", "sampling", "scoring", "surprise", "team", "training"},
     {"", "__main__", "cli", "model"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -18,6 +18,7 @@ from charrnn.cli.info import info
 from charrnn.cli.plot import plot
 from charrnn.cli.sample import sample
 from charrnn.cli.score import score
+from charrnn.cli.show import show
 from charrnn.cli.threads import THREADS, set_threads, told
 from charrnn.cli.train import train
 from charrnn.errors import CharrnnError, Exit
@@ -103,5 +104,5 @@ def main() -> None:
     """  # noqa: D301
 
 
-for command in (train, sample, evaluate, score, copied, plot, gradflow, gradcheck, info, export):
+for command in (train, sample, evaluate, score, show, copied, plot, gradflow, gradcheck, info, export):
     main.add_command(command)
