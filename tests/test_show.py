@@ -102,6 +102,13 @@ def test_gates(cli: Cli, run: Path, text: str) -> None:
     np.testing.assert_allclose(found, [each[0] for each in shares.values()], atol=6e-4)
 
 
+def test_gates_as_a_picture(cli: Cli, run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plain = cli("show", run, "t.txt", "--gates").stdout
+    assert cli("show", run, "t.txt", "--gates", "--plot", "gates.svg").stdout == plain
+    assert "<svg" in (tmp_path / "gates.svg").read_text()
+
+
 @pytest.mark.parametrize(
     ("args", "rc", "message"),
     [
@@ -117,6 +124,7 @@ def test_gates(cli: Cli, run: Path, text: str) -> None:
         (("t.txt", "--neuron", "7"), 2, "LAYER:INDEX"),
         (("t.txt", "--neuron", "0:1", "--find", "quote"), 2, "give one"),
         (("t.txt", "--gates", "--html", "x.html"), 2, "give one"),
+        (("t.txt", "--plot", "x.png"), 2, "goes with it"),
         (("t.txt", "--html", "no/such/folder.html"), 7, "folder.html"),
         (("t.txt", "--length", "0"), 2, "length"),
     ],

@@ -15,6 +15,7 @@ from charrnn.cli.threads import set_threads
 from charrnn.errors import SaveError, TextError, UsageError, one_line, unsaved
 
 if TYPE_CHECKING:
+    from charrnn.arrays import Array
     from charrnn.model import Model
 
 MEASURED = 100_000  # characters that --find and --gates read
@@ -38,6 +39,7 @@ MEASURED = 100_000  # characters that --find and --gates read
     help="List the ten units that foretell this best, each alone, and shade by the first.",
 )
 @click.option("--gates", is_flag=True, help="Tell how often the gates are nearly closed or open; show no text.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw --gates too, as a picture.")
 def show(
     paths: tuple[str, ...],
     length: int,
@@ -46,8 +48,9 @@ def show(
     neuron: str | None,
     find: str | None,
     gates: bool,
+    plot: Path | None,
 ) -> None:
-    """Show how much each character of FILE surprises CHECKPOINT; - is standard input.
+    """Show what surprises CHECKPOINT in FILE; - is standard input.
 
     Bits are -log2 of the probability that the model gave to the character, from those before it. Without a checkpoint
     (a name that ends in .npz) the newest run in ./checkpoints is taken, or else the example.
@@ -64,6 +67,8 @@ def show(
         raise UsageError(f"give one FILE to show, not {len(files)}; - is standard input")
     if (neuron is not None) + (find is not None) + gates > 1 or (gates and html):
         raise UsageError("--neuron, --find and --gates are three things to look at, and --gates has no page: give one")
+    if plot and not gates:
+        raise UsageError("--plot draws what --gates tells, and goes with it")
     if sys.stdout is None:  # the shell's >&-
         raise SaveError("standard output is closed")
     unit = None if neuron is None else parsed(neuron)
@@ -76,7 +81,15 @@ def show(
     model = load(path)
     text = read_text(files[0], model.unit, model.encoding)
     if gates:
-        click.echo(gate_table(model, text))
+        rows, shares = open_and_closed(model, text)
+        if plot:
+            from charrnn import plots
+
+            names = [f"layer {layer}, {gate}" for layer, gate in rows]
+            plots.write(plots.heat(shares, names, ["under 0.1", "over 0.9"], "share of the time"), plot)
+        click.echo("layer\tgate\tunder 0.1\tover 0.9")
+        for (layer, gate), (under, over) in zip(rows, shares, strict=True):
+            click.echo(f"{layer}\t{gate}\t{under:.3f}\t{over:.3f}")
         return
     if find is not None:
         from charrnn.probing import rank
@@ -113,7 +126,8 @@ def parsed(neuron: str) -> tuple[int, int]:
         raise UsageError(f"--neuron takes LAYER:INDEX, 0:17 for instance, not {neuron!r}") from None
 
 
-def gate_table(model: Model, text: str | bytes) -> str:
+def open_and_closed(model: Model, text: str | bytes) -> tuple[list[tuple[int, str]], list[Array]]:
+    """Return layer and gate of each row, and the shares of the time that it is under 0.1 and over 0.9, (2,)."""
     from charrnn.probing import documents, saturation
 
     ids = model.vocabulary.encode(text[:MEASURED], unknown="skip")
@@ -122,10 +136,8 @@ def gate_table(model: Model, text: str | bytes) -> str:
     shares = saturation(model.stack, ids, model.vocabulary.start_id, documents(ids, model.vocabulary, model.by))
     if not shares:
         raise UsageError("the cell of this model has no gates")
-    rows = [
-        f"{l}\t{name}\t{under:.3f}\t{over:.3f}" for name, each in shares.items() for l, (under, over) in enumerate(each)
-    ]
-    return "\n".join(["layer\tgate\tunder 0.1\tover 0.9", *rows])
+    rows = [(layer, gate) for layer in range(model.stack.num_layers) for gate in shares]
+    return rows, [shares[gate][layer] for layer, gate in rows]
 
 
 def colours(color: str) -> int:
