@@ -119,7 +119,7 @@ def score_documents(stack: Stack, ids: Ids, ends: NDArray[np.int64], start: int,
             )
             return np.concatenate(list(parts))
     out = np.zeros(len(ids))
-    B, T = min(64, len(ends)), CHUNK // 64
+    B, T = min(128, len(ends)), CHUNK // 128
     tape, state = stack.tape(T, B), stack.zero_state(B)
     # the windows over the symbols' places, of which the ids follow
     for window in islice(documents(np.arange(len(ids)), ends, B, T, Position(), -1, None), passes(ends, B, T)):

@@ -49,7 +49,7 @@ def test_no_text_no_values() -> None:
     assert score(stack, np.zeros(0, int), np.zeros(1, int)).shape == (0,)
 
 
-@pytest.mark.parametrize("longest", [5, 60])  # windows are of 16 steps
+@pytest.mark.parametrize("longest", [5, 60])  # windows are of 8 steps
 @pytest.mark.parametrize("threads", [1, 3, 200])
 def test_every_document_is_scored_as_if_it_stood_alone(longest: int, threads: int) -> None:
     rng = np.random.default_rng(0)
