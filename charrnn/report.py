@@ -50,7 +50,8 @@ th, td { padding: .25rem .6rem .25rem 0; text-align: left; font-weight: normal; 
 thead th { vertical-align: bottom; }
 .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .own :is(th, td) { color: var(--text); font-weight: bold; }
-.w { width: 45%; min-width: 5rem; }
+tbody th { min-width: 6rem; }
+.w { width: 45%; min-width: 5rem; padding-left: .6rem; }
 .bar { display: flex; height: .9rem; background: var(--pane); print-color-adjust: exact;
   -webkit-print-color-adjust: exact; }
 .bar i { background: var(--base); } .own .bar i { background: var(--val); }
@@ -71,7 +72,7 @@ svg circle.best { fill: none; stroke: var(--text); stroke-width: 2; }
 .point { outline: none; cursor: crosshair; }
 .point rect { fill: var(--text); opacity: 0; }
 .point:hover rect, .point:focus rect { opacity: .1; }
-output { display: block; min-height: 3em; font-variant-numeric: tabular-nums; }
+output { display: block; min-height: 3em; margin-bottom: .5rem; font-variant-numeric: tabular-nums; }
 .samples { display: grid; gap: 0 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 .samples section { break-inside: avoid; min-width: 0; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } output { display: none; }
@@ -304,8 +305,9 @@ def ladder(h: Header) -> str:
         for name, loss, own in rows
     )
     return (
-        "<p>The validation loss beside that of a uniform guess and of counts of a few characters in a row. A model "
-        f"that is worse than the best of them has learned little.</p>\n<table>\n<thead><tr><th>per {per(h)}</th>"
+        f"<p>The validation loss per {per(h)}, beside that of a uniform guess and of counts of a few characters in a "
+        "row. A model that is worse than the best of them has learned little.</p>\n<table>\n<thead>"
+        "<tr><th>foretold by</th>"
         '<th class="n">nats</th><th class="n">bits</th><th class="w">less is better</th></tr></thead>\n'
         f"<tbody>\n{table}\n</tbody>\n</table>"
     )
