@@ -58,7 +58,7 @@ tbody th { min-width: 6rem; }
 .bar .under { background: var(--train); } .bar .over { background: var(--val); margin-left: auto; }
 figure { margin: 1rem 0; break-inside: avoid; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: 0; padding: 0; list-style: none; }
-.legend svg { width: 1.8rem; height: .7rem; margin-right: .4rem; }
+.legend svg { overflow: visible; width: 1.8rem; height: .7rem; margin-right: .4rem; }
 .chart { margin: .8rem 1.8rem 1.6rem 3rem; height: 20rem; }
 .chart svg { display: block; width: 100%; height: 100%; overflow: visible; }
 svg text { font-size: .8rem; fill: var(--soft); font-variant-numeric: tabular-nums; }
@@ -378,7 +378,7 @@ def gates(model: Model, text: str | bytes, missing: str) -> str:
     if not shares:
         return "<p>A vanilla network has no gates.</p>"
     rows = [
-        f'<tr><th scope="row">{layer + 1}</th><td>{name}</td><td class="n">{under:.1%}</td>'
+        f'<tr><th scope="row">{layer}</th><td>{name}</td><td class="n">{under:.1%}</td>'
         f'<td class="n">{over:.1%}</td><td class="w"><div class="bar"><i class="under" style="width:{under:.1%}"></i>'
         f'<i class="over" style="width:{over:.1%}"></i></div></td></tr>'
         for name, share in shares.items()
