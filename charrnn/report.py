@@ -48,10 +48,10 @@ dd { margin: 0; }
 table { border-collapse: collapse; width: 100%; }
 th, td { padding: .25rem .6rem .25rem 0; text-align: left; font-weight: normal; border-bottom: 1px solid var(--rule); }
 thead th { vertical-align: bottom; }
-.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+table .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .own :is(th, td) { color: var(--text); font-weight: bold; }
 tbody th { min-width: 6rem; }
-.w { width: 45%; min-width: 5rem; padding-left: .6rem; }
+table .w { width: 45%; min-width: 5rem; padding-left: .6rem; }
 .bar { display: flex; height: .9rem; background: var(--pane); print-color-adjust: exact;
   -webkit-print-color-adjust: exact; }
 .bar i { background: var(--base); } .own .bar i { background: var(--val); }
