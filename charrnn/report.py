@@ -294,21 +294,22 @@ def ladder(h: Header) -> str:
     """Set the model's loss beside those of counts."""
     if not h["ladder"]:
         return "<p>The run has no validation part, so there is nothing to hold its loss against.</p>"
-    rows = [(quoted(name), loss, "") for name, loss in h["ladder"].items()]
+    rows = [(quoted(name), loss, h["ladder_test"].get(name), "") for name, loss in h["ladder"].items()]
     if h["best"]["val_loss"] is not None:
-        rows.append(("this model", h["best"]["val_loss"], ' class="own"'))
+        rows.append(("this model", h["best"]["val_loss"], h["test_loss"], ' class="own"'))
     rows.sort(key=lambda row: -row[1])
     most = max(rows[0][1], 1e-9)
     table = "\n".join(
         f'<tr{own}><th scope="row">{name}</th><td class="n">{loss:.3f}</td><td class="n">{loss / math.log(2):.3f}</td>'
+        f'<td class="n">{"" if test is None else f"{test:.3f}"}</td>'
         f'<td class="w"><div class="bar"><i style="width:{100 * loss / most:.1f}%"></i></div></td></tr>'
-        for name, loss, own in rows
+        for name, loss, test, own in rows
     )
     return (
-        f"<p>The validation loss per {per(h)}, beside that of a uniform guess and of counts of a few characters in a "
-        "row. A model that is worse than the best of them has learned little.</p>\n<table>\n<thead>"
-        "<tr><th>foretold by</th>"
-        '<th class="n">nats</th><th class="n">bits</th><th class="w">less is better</th></tr></thead>\n'
+        f"<p>The validation loss per {per(h)} in nats and bits, and the test loss in nats, beside those of a uniform "
+        "guess and of counts of so many characters in a row. A model that is worse than the best of them has learned "
+        'little.</p>\n<table>\n<thead><tr><th>foretold by</th><th class="n">nats</th><th class="n">bits</th>'
+        '<th class="n">test</th><th class="w">less is better</th></tr></thead>\n'
         f"<tbody>\n{table}\n</tbody>\n</table>"
     )
 

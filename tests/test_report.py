@@ -111,9 +111,9 @@ def test_figures_are_those_of_the_header(model: Model) -> None:
     assert rows["seed"] == "0"
     assert rows["versions"] == f"charrnn {h['charrnn']}, NumPy {h['numpy']}, Python {h['python']}"
     assert "charrnn train king.txt" in outline.texts["pre"][-1]
-    losses = {**h["ladder"], "this model": best["val_loss"]}
+    losses, tests = {**h["ladder"], "this model": best["val_loss"]}, {**h["ladder_test"], "this model": test}
     order = sorted(losses, key=losses.__getitem__, reverse=True)
-    numbers = [f"{value:.3f}" for name in order for value in (losses[name], losses[name] / math.log(2))]
+    numbers = [f"{value:.3f}" for name in order for value in (losses[name], losses[name] / math.log(2), tests[name])]
     assert [cell for cell in outline.texts["td"] if cell] == numbers
     widths = [float(a["style"][6:-1]) for a in outline.having("i") if a.get("style")]  # type: ignore[index]
     assert widths == pytest.approx([100 * losses[name] / losses["uniform"] for name in order], abs=0.06)
