@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -23,6 +24,8 @@ LINES = 40  # of a model by line, at most
 MAP, GATES = 1500, 10_000  # characters of the validation text: for the surprise map, and for the gates
 POINTS, SAMPLES = 40, 24  # of a long run, spread evenly
 TICKS = 5
+# Hangul of letters that join, and those that stand where they join to nothing: these would be drawn over each other.
+LETTERS = re.compile("[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|([\u1100-\u1112\u1161-\u1175\u11a8-\u11c2])")
 
 # Measures of the chart are percents, so that its lines stretch with the page and its letters do not.
 STYLE = """
@@ -130,10 +133,12 @@ def quoted(text: object) -> str:
 def verbatim(text: str, unit: str = "char") -> str:
     """Return a text as it is, lines and all; what cannot be seen is an escape.
 
-    Of a model of bytes, whose text comes as a character for each byte, it is read as UTF-8 as far as it is that.
+    Of a model of bytes, whose text comes as a character for each byte, it is read as UTF-8 as far as it is that. A
+    letter of Hangul that joins to nothing is shown as one that stands alone.
     """
     if unit == "byte":
         text = text.encode("latin-1").decode("utf-8", "backslashreplace")
+    text = LETTERS.sub(lambda m: alone(m[1]) if m[1] else m[0], text)
     # joiners are part of how some scripts and emoji are written, and other blanks of how some texts are
     shown = (
         c if c in "\n\t\u200c\u200d" or c.isprintable() or unicodedata.category(c) == "Zs" else one_line(c)
@@ -141,6 +146,11 @@ def verbatim(text: str, unit: str = "char") -> str:
     )
     # a line's end right after <pre> does not count, so that one of the text's own does
     return f'<pre lang="" dir="auto">\n{escape("".join(shown))}</pre>'
+
+
+def alone(letter: str) -> str:
+    """Return the letter of Hangul that stands alone, for one that joins to others."""
+    return unicodedata.lookup(f"HANGUL LETTER {unicodedata.name(letter).split()[-1]}")
 
 
 def per(h: Header) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+import unicodedata
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ import charrnn
 from charrnn.errors import CheckpointError
 from charrnn.model import Model
 from charrnn.probing import saturation
-from charrnn.report import TEMPS, page, spread, ticks
+from charrnn.report import TEMPS, alone, page, spread, ticks
 from tests.conftest import Cli
 
 TITLES = [
@@ -197,6 +198,14 @@ def test_blanks_joiners_and_line_ends_stay(model: Model) -> None:
     family = "\U0001f469\u200d\U0001f467"
     model.header["samples"] = [{"step": 1, "text": f"\n\ta\u3000b\u00a0c {family}\r\nnext"}]
     assert Outline(page(model)).texts["pre"][0] == f"\n\n\ta\u3000b\u00a0c {family}\nnext"
+
+
+def test_letters_of_hangul_that_stand_alone(model: Model) -> None:
+    joined, parts = unicodedata.normalize("NFD", "각가"), "\u1100 \u1175\u11b6\u11c2\u1112 \u1161\u1102"
+    model.header["samples"] = [{"step": 1, "text": f"{joined} {parts}"}]
+    assert Outline(page(model)).texts["pre"][0] == f"\n{joined} ㄱ ㅣㅀㅎㅎ ㅏㄴ"
+    for code in [*range(0x1100, 0x1113), *range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]:
+        assert 0x3131 <= ord(alone(chr(code))) <= 0x3163
 
 
 def test_losses_that_were_not_measured(model: Model) -> None:
