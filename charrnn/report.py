@@ -37,7 +37,8 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; font: 1rem/1.5 system-ui, sans-serif;
   color: var(--text); background: var(--back); overflow-wrap: anywhere; }
-h1, h2, h3 { line-height: 1.2; break-after: avoid; }
+h1, h2, h3 { line-height: 1.2; }
+h1, h2, h3, h2 + p { break-after: avoid; }
 h2 { margin-top: 2.5rem; padding-top: .8rem; border-top: 1px solid var(--rule); }
 h3 { margin: 1rem 0 .3rem; font-size: 1rem; }
 p, figcaption { max-width: 45rem; }
@@ -78,7 +79,7 @@ svg circle.best { fill: none; stroke: var(--text); stroke-width: 2; }
 output { display: block; min-height: 3em; margin-bottom: .5rem; font-variant-numeric: tabular-nums; }
 .samples { display: grid; gap: 0 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 .samples section { break-inside: avoid; min-width: 0; }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; } output { display: none; }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; } output, .screen { display: none; }
   pre { border: 1px solid var(--rule); } .chart { height: 14rem; } }
 """
 
@@ -284,9 +285,9 @@ def curve(h: Header) -> str:
         f'<figure>\n<ul class="legend">{"".join(f"<li>{item}</li>" for item in legend)}</ul>\n'
         f'<div class="chart"><svg role="group" aria-label="Loss over the steps">\n{chr(10).join(svg)}\n</svg></div>\n'
         f'<output id="values">{told}</output>\n'
-        f"<figcaption>Nats per {per(h)} over the steps of training. Point at a step, or go from one to the next with "
-        f"Tab, for its values. Where training goes on falling and validation does not, the model learns its text by "
-        f"heart.</figcaption>\n</figure>"
+        f'<figcaption>Nats per {per(h)} over the steps of training. <span class="screen">Point at a step, or go from '
+        "one to the next with Tab, for its values. </span>Where training goes on falling and validation does not, the "
+        "model learns its text by heart.</figcaption>\n</figure>"
     )
 
 

@@ -141,6 +141,7 @@ def test_the_curve_is_drawn_to_scale(model: Model) -> None:
         # the scale is that of the labels beside the grid
         text = re.findall(r'<text x="-8" y="([\d.]+)%".*?>([\d.]+)</text>', page(model))
         (y0, t0), (y1, t1) = ([float(v) for v in text[i]] for i in (0, -1))
+        assert (y0, y1) == (100, 0)
         assert [t0 + (y - y0) * (t1 - t0) / (y1 - y0) for _, y in dots] == pytest.approx(losses, abs=2e-3)
         (line,) = outline.having("polyline", **{"class": name})
         corners = [tuple(map(float, pair.split(","))) for pair in (line["points"] or "").split()]
