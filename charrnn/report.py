@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 import unicodedata
@@ -18,6 +17,7 @@ from charrnn.errors import CheckpointError, one_line
 from charrnn.header import Header
 from charrnn.model import Model
 from charrnn.probing import documents, saturation
+from charrnn.surprise import fragment
 
 TEMPS, LENGTH, SEED = (0.4, 0.7, 1.0, 1.3), 300, 0  # of the samples that are drawn for the page
 LINES = 40  # of a model by line, at most
@@ -364,14 +364,10 @@ def sampled(model: Model, temp: float) -> str:
 
 def surprise(model: Model, text: str | bytes, missing: str) -> str:
     """Colour the beginning of the validation text by how much each character surprises the model."""
-    try:
-        fragment = importlib.import_module("charrnn.surprise").fragment
-    except (ImportError, AttributeError):
-        return "<p>The map is left out: this charrnn cannot draw it.</p>"
     if not text:
         return absent(missing)
-    piece: str = fragment(model, text[:MAP])
-    return f"<p>The beginning of the validation text, which the model has not learned from.</p>\n{piece}"
+    what = "The beginning of the validation text, which the model has not learned from."
+    return f"<p>{what}</p>\n{fragment(model, text[:MAP])}"
 
 
 def absent(missing: str) -> str:
