@@ -350,7 +350,7 @@ def temperatures(model: Model) -> str:
     )
     return (
         f"<p>The lower the temperature, the safer the choice; at 1 the model draws as it has learned. Drawn with seed "
-        f'{SEED}, {LENGTH} characters at most.</p>\n<div class="samples">\n{drawn}\n</div>'
+        f'{SEED}, {LENGTH} {per(model.header)}s at most.</p>\n<div class="samples">\n{drawn}\n</div>'
     )
 
 
