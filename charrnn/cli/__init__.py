@@ -16,6 +16,7 @@ from charrnn.cli.gradcheck import gradcheck
 from charrnn.cli.gradflow import gradflow
 from charrnn.cli.info import info
 from charrnn.cli.plot import plot
+from charrnn.cli.report import report
 from charrnn.cli.sample import sample
 from charrnn.cli.score import score
 from charrnn.cli.show import show
@@ -104,5 +105,5 @@ def main() -> None:
     """  # noqa: D301
 
 
-for command in (train, sample, evaluate, score, show, copied, plot, gradflow, gradcheck, info, export):
+for command in (train, sample, evaluate, score, show, copied, plot, report, gradflow, gradcheck, info, export):
     main.add_command(command)
