@@ -431,4 +431,4 @@ def test_a_wrong_gradient_gives_exit_code_6(tmp_path: str, monkeypatch: pytest.M
     monkeypatch.setattr(CELLS["gru"], "backward", backward)
     done = CliRunner().invoke(main, ["gradcheck", path, "-"], input="hello world")
     assert done.exit_code == 6
-    assert "wrong of: 0.Whh\n" in done.stderr
+    assert "wrong of: 0.Whh\n" in done.output
