@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charrnn import checkpoint, sampling, scoring, units
-from charrnn.arrays import Array, Ids
+from charrnn.arrays import Array
 from charrnn.config import INHERITED, Config
 from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, UsageError
@@ -19,7 +18,6 @@ from charrnn.header import MOST_THREADS, Header
 from charrnn.lock import lock
 from charrnn.stack import Stack, size
 from charrnn.training import Origin, Run, fit
-from charrnn.units import Codes
 from charrnn.vocabulary import NEWLINE, Vocabulary
 
 LENGTH = 2000
@@ -104,12 +102,12 @@ class Model:
         of all there are (1,114,112 characters, 256 bytes), and the model does not read it.
         """
         v = self.vocabulary
-        if unknown == "error":
+        ids, character, bad = v.known(units.encode(text, v.unit))
+        if unknown == "error" and bad.any():
             v.encode(text)
-        _, ids, character, bad = self._known(text)
         kept = ~bad[character]
         how = ids[kept], v.start_id, sampling.border(v, self.by), int(v.start_id[0])
-        nats = scoring.losses(self.stack, *how) if adapt is None else scoring.adapt(self.stack.copy(), *how, adapt)
+        nats = scoring.losses(self.stack, *how, adapt=adapt)
         of_each: Array = np.bincount(character[kept], nats, len(bad)).astype(np.float64)
         of_each[bad] = scoring.UNKNOWN_COST[v.unit]
         return of_each[~bad] if unknown == "skip" else of_each
@@ -121,7 +119,8 @@ class Model:
         side, by so many threads. Characters that the model does not know cost what they do in ``score``.
         """
         v = self.vocabulary
-        codes, ids, character, bad = self._known(text)
+        codes = units.encode(text, v.unit)
+        ids, character, bad = v.known(codes)
         ended = codes == NEWLINE
         line = np.cumsum(ended) - ended
         n = int(line[-1]) + 1 if len(line) else 0
@@ -135,13 +134,6 @@ class Model:
         unknown = np.bincount(line[begins], bad, n) * scoring.UNKNOWN_COST[v.unit]
         means: Array = (np.bincount(line[kept], nats, n) + unknown) / np.bincount(line[begins], minlength=n)
         return means
-
-    def _known(self, text: str | bytes) -> tuple[Codes, Ids, Ids, NDArray[np.bool_]]:
-        """Return the symbols of a text, their ids, the character that each is of, and which characters are unknown."""
-        codes = units.encode(text, self.unit)
-        ids, character = self.vocabulary.table(codes), np.cumsum(units.begins(codes)) - 1
-        n = int(character[-1]) + 1 if len(codes) else 0
-        return codes, ids, character, np.bincount(character, ids < 0, n) > 0
 
     def save(self, path: str | Path, *, half: bool = False) -> None:
         """Write weights, vocabulary and configuration alone, as float16 with ``half``.

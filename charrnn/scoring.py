@@ -66,14 +66,27 @@ def score(stack: Stack, ids: Ids, context: Ids, threads: int = 1) -> Array:
     return out
 
 
-def losses(stack: Stack, ids: Ids, context: Ids, border: int | None, start: int, threads: int = 1) -> Array:
-    """Return -log p of each symbol of a text, or with ``border`` of documents that end there, in nats, (n,) float64."""
+def losses(
+    stack: Stack,
+    ids: Ids,
+    context: Ids,
+    border: int | None,
+    start: int,
+    threads: int = 1,
+    adapt: float | None = None,
+) -> Array:
+    """Return -log p of each symbol of a text, or with ``border`` of documents that end there, in nats, (n,) float64.
+
+    With ``adapt``, a learning rate, it is a copy of the stack that reads, and goes on learning (see ``adapted``).
+    """
+    if adapt is not None:
+        return adapted(stack.copy(), ids, context, border, start, adapt)
     if border is None or not len(ids):
         return score(stack, ids, context, threads)
     return score_documents(stack, ids, borders(ids, border), start, threads)
 
 
-def adapt(stack: Stack, ids: Ids, context: Ids, border: int | None, start: int, lr: float) -> Array:
+def adapted(stack: Stack, ids: Ids, context: Ids, border: int | None, start: int, lr: float) -> Array:
     """Return the same of a stack that goes on learning as it reads, and is changed by it.
 
     Dynamic evaluation: Mikolov et al., 2010, section 3; Graves, 2013, section 3; Krause et al., 2018. The text is

@@ -46,8 +46,8 @@ class Reading(NamedTuple):
 
 def known(codes: units.Codes, vocabulary: Vocabulary) -> Ids:
     """Return the id of each symbol, -1 for all the letters of a syllable of which one is not known."""
-    ids, character = vocabulary.table(codes), np.cumsum(units.begins(codes)) - 1
-    return np.where(np.bincount(character, ids < 0)[character] == 0, ids, -1)
+    ids, character, bad = vocabulary.known(codes)
+    return np.where(bad[character], -1, ids)
 
 
 def predictions(model: Model, text: str | bytes, top: int = TOP) -> tuple[Array, Ids, Array]:

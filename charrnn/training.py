@@ -137,7 +137,7 @@ class Run:
         )
         n = len(self.stack.p.vector)
         if len(self.vocabulary) > LARGE_VOCABULARY and not saved:
-            share = 1 - sum(a.size for name, a in self._inner()) / n
+            share = sum(self.stack.p[name].size for name in ("0.Wxh", "Why", "by")) / n
             self.notes.append(
                 f"{len(self.vocabulary):,} symbols take {share:.0%} of the parameters, and most of the time: "
                 f"--max-vocab N or --min-count N reads the rare ones as one, --unit byte (for Hangul: jamo) has few"
@@ -192,10 +192,6 @@ class Run:
                 f"{_some(unused, c.unit)} of the model's unused here"
             )
             self.vocabulary = Vocabulary([*new.codes, *old], new.start, c.unit)
-
-    def _inner(self) -> list[tuple[str, Array]]:
-        """Return the parameters that do not grow with the vocabulary."""
-        return [(name, self.stack.p[name]) for name in self.stack.p if name not in ("0.Wxh", "Why", "by")]
 
     def _text(self, corpus: Corpus, val: Corpus | None) -> None:
         c, store = self.config, corpus.store
@@ -387,9 +383,8 @@ class Run:
                 f"{path}: trained on another text: {other}; --init-from {path} with -o FILE trains a new run "
                 f"on this one, from its weights on"
             )
-        config = Config(**header["config"])
-        vocabulary = header["vocabulary"]["size"]
-        n, c = size(config.cell, vocabulary, config.hidden_size, config.num_layers), config
+        c = Config(**header["config"])
+        n = size(c.cell, header["vocabulary"]["size"], c.hidden_size, c.num_layers)
         shapes = {
             "last": (n,),
             "best": (n,),
@@ -399,7 +394,7 @@ class Run:
         for name, shape in shapes.items():  # before anything of these sizes is made
             if arrays[name].shape != shape or arrays[name].dtype != c.dtype:
                 raise CheckpointError(f"{path}: damaged: {name} is of the wrong shape or type")
-        run = cls(corpus, config, val=val, saved=header)
+        run = cls(corpus, c, val=val, saved=header)
         run.step, run.position, run.plans = header["step"], Position(*header["position"]), header["plans"]
         if (
             header["windows"] != {"lanes": run.B, "length": run.T, "per_epoch": run.per_epoch}
@@ -566,10 +561,10 @@ def _due(run: Run, every: int) -> bool:
 
 
 def losses(run: Run, stack: Stack, part: str, adapt: float | None = None) -> Array:
-    """Return -log p of each symbol of the run's ``val`` or ``test`` part, in nats, (n,); see ``scoring.adapt``."""
+    """Return -log p of each symbol of the run's ``val`` or ``test`` part, in nats, (n,); see ``scoring.adapted``."""
     ids, context = (run.val, run.val_context) if part == "val" else (run.test, run.test_context)
-    how = ids, context, run.border, int(run.vocabulary.start_id[0])
-    return scoring.losses(stack, *how, run.threads) if adapt is None else scoring.adapt(stack.copy(), *how, adapt)
+    start = int(run.vocabulary.start_id[0])
+    return scoring.losses(stack, ids, context, run.border, start, run.threads, adapt)
 
 
 def _loss(run: Run, stack: Stack, part: str) -> float:

@@ -102,6 +102,12 @@ class Vocabulary:
         rare = self.id(UNKNOWN)
         return np.where(self.codes[ids] == codes, ids, -1 if rare is None else rare)
 
+    def known(self, codes: Codes) -> tuple[Ids, Ids, NDArray[np.bool_]]:
+        """Return the ids of symbols (see ``table``), the character that each is of, and which of those are unknown."""
+        ids, character = self.table(codes), np.cumsum(units.begins(codes)) - 1
+        n = int(character[-1]) + 1 if len(codes) else 0
+        return ids, character, np.bincount(character, ids < 0, n) > 0
+
     def encode(self, text: str | bytes, *, unknown: str = "error") -> Ids:
         """Return the ids of a text's symbols, (n,).
 
@@ -109,10 +115,9 @@ class Vocabulary:
         UnknownCharacterError, which names it and its place, ``"skip"`` leaves it out.
         """
         codes = units.encode(text, self.unit)
-        ids = self.table(codes)
-        if (ids >= 0).all():
+        ids, character, bad = self.known(codes)
+        if not bad.any():
             return ids
-        character = np.cumsum(units.begins(codes)) - 1  # of which each symbol is a part
         if unknown == "error":
             symbol = int((ids < 0).argmax())
             at = int(character[symbol])
@@ -124,7 +129,7 @@ class Vocabulary:
             raise UnknownCharacterError(
                 f"{what} is not among the model's {len(self)} characters; --unknown skip leaves it out"
             )
-        whole: Ids = ids[np.bincount(character, ids < 0)[character] == 0]  # no letter of a syllable without the others
+        whole: Ids = ids[~bad[character]]  # no letter of a syllable without the others
         return whole
 
     def decode(self, ids: Ids) -> str:

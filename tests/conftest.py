@@ -52,6 +52,33 @@ def text() -> str:
     return "\n".join(lines) + "\n"
 
 
+def on_a_terminal(command: list[str], cwd: Path, env: dict[str, str], rows: int, columns: int) -> tuple[bytes, bytes]:
+    """Run a command whose stderr is a terminal; return what it showed there, and its stdout."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=follower, env=env) as process:
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                chunk = os.read(leader, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not chunk:
+                break
+            shown += chunk
+        assert process.stdout is not None
+        out = process.stdout.read()
+    os.close(leader)
+    assert process.returncode == 0
+    return shown, out
+
+
 Cli = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 

@@ -1,7 +1,6 @@
 """The real commands, each in a process of its own."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 import charrnn
 from charrnn import checkpoint
 from charrnn.arrays import Array
-from tests.conftest import CHARRNN, ENV, ROOT, Cli
+from tests.conftest import CHARRNN, ENV, ROOT, Cli, on_a_terminal
 
 QUICK = ("--hidden-size", "12", "--max-steps", "12", "--seq-length", "16", "--batch-size", "8")
 
@@ -201,29 +200,8 @@ def test_a_loss_that_is_not_finite(cli: Cli, corpus: Path, tmp_path: Path) -> No
 def test_the_bar_is_for_terminals_only(corpus: Path, tmp_path: Path) -> None:
     if sys.platform == "win32":
         pytest.skip("pseudo-terminals are POSIX's")
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [*CHARRNN, "train", "corpus.txt", *QUICK]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=follower, env=ENV) as process:
-        os.close(follower)
-        shown = b""
-        while True:
-            try:
-                chunk = os.read(leader, 4096)
-            except OSError:  # the other end is closed
-                break
-            if not chunk:
-                break
-            shown += chunk
-        assert process.stdout is not None
-        assert process.stdout.read() == b""
-    os.close(leader)
-    assert process.returncode == 0
+    shown, out = on_a_terminal([*CHARRNN, "train", "corpus.txt", *QUICK], tmp_path, ENV, 24, 80)
+    assert out == b""
     assert re.search(rb"\d+%\|", shown)
     assert b"ch/s" in shown
     assert b"loss " in shown

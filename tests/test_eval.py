@@ -127,9 +127,9 @@ def test_adapting_is_to_score_and_then_to_learn(context: int) -> None:
     rng = np.random.default_rng(0)
     stack = Stack("lstm", 5, 6, 2, np.float64, rng)
     ids = rng.integers(0, 5, context + 73)
-    nats = scoring.adapt(stack.copy(), ids[context:], ids[:context], None, 0, 0.5)
+    nats = scoring.adapted(stack.copy(), ids[context:], ids[:context], None, 0, 0.5)
     np.testing.assert_allclose(nats, naive_adapt(stack, ids, 0.5)[context - 1 :], rtol=0, atol=1e-12)
-    still = scoring.adapt(stack.copy(), ids[context:], ids[:context], None, 0, 0.0)
+    still = scoring.adapted(stack.copy(), ids[context:], ids[:context], None, 0, 0.0)
     np.testing.assert_allclose(still, scoring.score(stack, ids[context:], ids[:context]), rtol=0, atol=1e-12)
 
 
@@ -140,10 +140,10 @@ def test_adapting_to_documents_begins_each_afresh() -> None:
     ids[[10, 50, 51]] = 4
     ids[-1] = 3
     ends = np.flatnonzero(ids == 4) + 1
-    still = scoring.adapt(stack.copy(), ids, np.array([4]), 4, 4, 0.0)
+    still = scoring.adapted(stack.copy(), ids, np.array([4]), 4, 4, 0.0)
     wanted = scoring.score_documents(stack, ids, np.append(ends, 90), 4)
     np.testing.assert_allclose(still, wanted, rtol=0, atol=1e-12)
-    assert scoring.adapt(stack.copy(), ids, np.array([4]), 4, 4, 0.5)[0] == still[0]
+    assert scoring.adapted(stack.copy(), ids, np.array([4]), 4, 4, 0.5)[0] == still[0]
 
 
 def test_adapting_helps_where_the_text_has_changed(cli: Cli, run: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import charrnn
 from charrnn import checkpoint
 from charrnn.errors import UnknownCharacterError
-from tests.conftest import CHARRNN, ENV, Cli
+from tests.conftest import CHARRNN, ENV, Cli, on_a_terminal
 
 QUICK = ("--hidden-size", "12", "--max-steps", "12", "--seq-length", "16", "--batch-size", "8")
 LONG = ("--hidden-size", "12", "--max-steps", "400", "--seq-length", "16", "--batch-size", "8", "--eval-every", "50")
@@ -341,25 +341,7 @@ def test_the_clock_may_be_wrong(cli: Cli, corpus: Path, tmp_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
 def test_a_terminal_of_20_columns(corpus: Path, tmp_path: Path, term: str) -> None:
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 5, 20, 0, 0))
-    command = [*CHARRNN, "train", "corpus.txt", *QUICK]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=follower, env={**ENV, "TERM": term}) as process:
-        os.close(follower)
-        shown = b""
-        while True:
-            try:
-                chunk = os.read(leader, 4096)
-            except OSError:  # the other end is closed
-                break
-            shown += chunk
-    os.close(leader)
-    assert process.returncode == 0
+    shown, _ = on_a_terminal([*CHARRNN, "train", "corpus.txt", *QUICK], tmp_path, {**ENV, "TERM": term}, 5, 20)
     assert b"Traceback" not in shown
     bars = [part for part in re.split(rb"[\r\n]", shown) if b"%|" in part]
     assert all(len(part.decode()) <= 20 for part in bars)

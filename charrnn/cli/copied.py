@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from charrnn.cli.checkpoints import name_of, newest
+from charrnn.cli.checkpoints import name_of, newest, parted
 from charrnn.cli.threads import set_threads
 from charrnn.errors import TextError, UsageError, one_line
 
@@ -54,8 +53,7 @@ def copied(
       charrnn copied checkpoints/play.npz data/play.txt --temp 0.5
       charrnn sample | charrnn copied --sample - corpus.txt
     """  # noqa: D301
-    checkpoint = Path(paths[0]) if paths[0].endswith(".npz") else None
-    corpus = paths[1:] if checkpoint else paths
+    checkpoint, corpus = parted(paths, text=False)
     if not corpus:
         raise UsageError("which text was it trained on? charrnn copied [CHECKPOINT] CORPUS...")
     if [*corpus, file].count("-") > 1:

@@ -97,8 +97,7 @@ def read(paths: Sequence[str], model: Model) -> Ids:
     from charrnn import corpus
     from charrnn.probing import encode
 
-    config = Config(**model.header["config"])
-    text = corpus.read(paths, unit=config.unit, by=config.by, encoding=config.encoding)
+    text = corpus.read(paths, unit=model.unit, by=model.by, encoding=model.encoding)
     ids, unknown = encode(text, model.vocabulary)
     if unknown:
         click.echo(f"charrnn: left out {unknown:,} symbols that the model does not know", err=True)

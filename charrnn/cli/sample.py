@@ -103,7 +103,7 @@ def sample(
         read = v.codes[v.encode(begin, unknown="skip")]
         if left_out := units.begins(units.encode(begin, v.unit)).sum() - units.begins(read).sum():
             click.echo(f"charrnn: left out {left_out} characters of the prime that the model does not know", err=True)
-    echo = "" if no_echo else data.decode("latin-1") if v.unit == "byte" else decode(data, prime_file or "--prime")
+    echo = "" if no_echo else begin if isinstance(begin, str) else begin.decode("latin-1")
     out = sys.stdout.buffer
     last_written = ""
 
