@@ -100,6 +100,8 @@ class Model:
         up by the 200 characters before it. ``unknown`` says what becomes of characters that the model does not know:
         ``"error"`` raises UnknownCharacterError, ``"skip"`` leaves them out, ``"cost"`` makes each as unlikely as one
         of all there are (1,114,112 characters, 256 bytes), and the model does not read it.
+
+        With ``adapt``, a learning rate, a copy of the model goes on learning as it reads (see ``scoring.adapted``).
         """
         v = self.vocabulary
         ids, character, bad = v.known(units.encode(text, v.unit))

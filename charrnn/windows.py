@@ -71,6 +71,8 @@ def windows(ids: Sequence, B: int, T: int, at: Position) -> Iterator[Window]:
 
 def borders(ids: Sequence, border: int) -> NDArray[np.int64]:
     """Return where the documents of ``ids`` end: after every ``border`` id, and after the last of all."""
+    if not len(ids):
+        return np.empty(0, np.int64)
     chunk = 1 << 20
     ends = [np.flatnonzero(ids[i : i + chunk] == border) + i + 1 for i in range(0, len(ids), chunk)]
     if not len(ends[-1]) or ends[-1][-1] != len(ids):

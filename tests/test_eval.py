@@ -144,6 +144,7 @@ def test_adapting_to_documents_begins_each_afresh() -> None:
     wanted = scoring.score_documents(stack, ids, np.append(ends, 90), 4)
     np.testing.assert_allclose(still, wanted, rtol=0, atol=1e-12)
     assert scoring.adapted(stack.copy(), ids, np.array([4]), 4, 4, 0.5)[0] == still[0]
+    assert len(scoring.adapted(stack.copy(), ids[:0], np.array([4]), 4, 4, 0.5)) == 0
 
 
 def test_adapting_helps_where_the_text_has_changed(cli: Cli, run: Path, tmp_path: Path) -> None:

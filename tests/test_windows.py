@@ -134,3 +134,4 @@ def test_borders() -> None:
     assert borders(np.array([1, 0, 2, 0]), 0).tolist() == [2, 4]
     assert borders(np.array([1, 0, 2]), 0).tolist() == [2, 3]
     assert borders(np.array([1, 2]), 0).tolist() == [2]
+    assert borders(np.array([], int), 0).tolist() == []
