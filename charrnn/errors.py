@@ -3,6 +3,10 @@
 from enum import IntEnum
 from pathlib import Path
 
+from charrnn.formatting import escape_control
+
+one_line = escape_control  # until its callers are renamed
+
 
 class Exit(IntEnum):
     """Exit codes of the command line; the README lists them."""
@@ -64,11 +68,6 @@ class SaveError(CharrnnError, OSError):
     exit_code = Exit.SAVE
 
 
-def one_line(text: str) -> str:
-    """Return the text with what would break a line, or move a terminal's cursor, as its escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def unsaved(path: Path, e: OSError) -> SaveError:
     """Return what to raise where writing has failed."""
-    return SaveError(one_line(f"{path}: could not be saved ({(e.strerror or str(e)).lower()})"))
+    return SaveError(escape_control(f"{path}: could not be saved ({(e.strerror or str(e)).lower()})"))

@@ -9,7 +9,7 @@ import charrnn
 
 PACKAGE = Path(charrnn.__file__).parent
 FLOORS = [
-    {"arrays", "config", "errors", "header", "shades", "units", "version", "vocabulary"},
+    {"arrays", "config", "errors", "formatting", "header", "shades", "units", "version", "vocabulary"},
     {"affine", "cells", "checkpoint", "corpus", "lock", "loss", "ngram", "optim", "windows"},
     {"stack"},
     {"copied", "plots", "probing", "sampling", "scoring", "surprise", "team", "training"},

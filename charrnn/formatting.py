@@ -1,0 +1,52 @@
+"""How losses, counts and foreign text are written, wherever a user reads them."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+
+
+def format_loss(nats: float | None, missing: str = "non-finite") -> str:
+    """Return a loss in nats and in bits; ``missing`` stands for None."""
+    return missing if nats is None else f"{nats:.4f} nats ({nats / math.log(2):.3f} bits)"
+
+
+def format_baselines(baselines: Mapping[str, float], missing: str = "none") -> str:
+    """Return the losses of the baselines, in nats; ``missing`` stands for none of them."""
+    return ", ".join(f"{name} {nats:.3f}" for name, nats in baselines.items()) or missing
+
+
+def best_baseline(baselines: Mapping[str, float]) -> str | None:
+    """Return the name of the baseline with the lowest loss, or None if there are none."""
+    return min(baselines, key=baselines.__getitem__, default=None)
+
+
+def loss_unit(unit: str) -> str:
+    """Return what a loss is counted per: a byte with unit ``byte``, otherwise a character."""
+    return "byte" if unit == "byte" else "character"
+
+
+def format_count(n: int, noun: str) -> str:
+    """Return a number and its noun, in the plural unless the number is 1: ``1,200 characters``."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def format_threads(threads: int) -> str:
+    """Return a number of threads: ``2 threads``."""
+    return format_count(threads, "thread")
+
+
+def escape_control(text: str) -> str:
+    """Return a text with escapes for what would break the line or move a terminal's cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def display_width(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return sum(
+        0
+        if unicodedata.category(c) in ("Mn", "Me") or "\u1160" <= c <= "\u11ff"  # join the lead
+        else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )
