@@ -16,7 +16,7 @@ from charrnn import checkpoint, ngram, scoring, units
 from charrnn.arrays import Array, Ids
 from charrnn.cells import CELLS
 from charrnn.config import Config
-from charrnn.copied import lengths, pieces, symbols
+from charrnn.copied import code_view, longest_matches, match_lengths
 from charrnn.corpus import LISTED, LONGEST_PART, SHORTEST_PART, Corpus, Part, split
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, TextError
 from charrnn.header import Header
@@ -640,7 +640,7 @@ def risen(run: Run) -> float | None:
     return None
 
 
-def copied(run: Run) -> int:
+def longest_copy(run: Run) -> int:
     """Return how many characters of the last sample the training part has word for word, at least.
 
     Those are characters one after the other. A part of more than 5 million symbols is searched that far.
@@ -649,7 +649,8 @@ def copied(run: Run) -> int:
         return 0
     text, unit = run.samples[-1]["text"], run.config.unit
     codes = units.encode(text.encode("latin-1") if unit == "byte" else text, unit)
-    for at, length in pieces(lengths(codes, symbols(run.train.store, min(run.train.stop, SEARCHED))), 1):
+    searched = code_view(run.train.store, min(run.train.stop, SEARCHED))
+    for at, length in longest_matches(match_lengths(codes, searched), 1):
         piece = codes[at : at + length]
         cut = OWN <= piece[-1] < TAIL  # in the text the syllable may have a letter more
         return int(units.begins(piece).sum()) - int(cut)

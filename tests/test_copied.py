@@ -1,6 +1,7 @@
-"""What a sample shares with a text, against a search that tries every length at every place."""
+"""Verbatim overlap, against a search that tries every length at every position."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,22 @@ from hypothesis import strategies as st
 import charrnn
 from charrnn import copied, training, units
 from charrnn.config import Config
-from charrnn.copied import compare, first, lengths, pieces, place, share, symbols
+from charrnn.copied import (
+    code_view,
+    copied_fraction,
+    find_first,
+    find_overlap,
+    locate,
+    longest_matches,
+    match_lengths,
+)
 from charrnn.corpus import Corpus, read
 from charrnn.training import Run
-from tests.conftest import Cli
+from tests.conftest import CHARRNN, ENV, Cli, on_a_terminal
 
-# few symbols, so that much is shared; one, NUL, the last of Unicode; and so many that a key holds fewer of them
-ALPHABETS = ["a", "ab", "abc", "\0a\n", "é한\U0010ffff", "".join(map(chr, range(0x4E00, 0x4E00 + 400)))]
+# few symbols, so that much is shared; with one alone, NUL, the last of Unicode; and many symbols
+MANY = "".join(map(chr, range(0x4E00, 0x4E00 + 400)))
+ALPHABETS = ["a", "ab", "abc", "\0a\n", "é한\U0010ffff", MANY]
 
 
 def naive(sample: str | bytes, text: Any) -> list[int]:
@@ -31,14 +41,14 @@ def naive(sample: str | bytes, text: Any) -> list[int]:
     return lengths
 
 
-def found(sample: str | bytes, text: str | bytes, unit: str = "char") -> list[int]:
-    corpus = Corpus("text", text, unit=unit)
-    return list(lengths(units.encode(sample, unit), symbols(corpus.store)))
+def match(sample: str | bytes, text: str | bytes, unit: str = "char") -> list[int]:
+    text_codes = code_view(Corpus("text", text, unit=unit).store)
+    return list(match_lengths(units.encode(sample, unit), text_codes))
 
 
 @st.composite
-def pairs(draw: st.DrawFn) -> tuple[str, str]:
-    """A sample and a text, some of whose stretches are the sample's; the text may have symbols of its own."""
+def samples_and_texts(draw: st.DrawFn) -> tuple[str, str]:
+    """A sample and a text with stretches of it; the text may have symbols that it lacks."""
     alphabet = draw(st.sampled_from(ALPHABETS))
     sample = draw(st.text(alphabet, min_size=1, max_size=40))
     cut = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda ab: sample[slice(*ab)])
@@ -47,218 +57,262 @@ def pairs(draw: st.DrawFn) -> tuple[str, str]:
 
 
 @settings(max_examples=400)
-@given(pairs(), st.integers(1, 50) | st.just(1 << 18), st.sampled_from([0, 5, 12, copied.KEY]))
-def test_lengths_are_those_of_a_naive_search(pair: tuple[str, str], chunk: int, key: int) -> None:
+@given(samples_and_texts(), st.integers(1, 50), st.sampled_from(["char", "byte"]))
+def test_match_lengths_equal_naive_search(pair: tuple[str, str], chunk: int, unit: str) -> None:
+    sample, text = pair
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copied, "CHUNK", chunk)
-        patch.setattr(copied, "KEY", key)  # a small one: what is longer than a key is the rule
-        assert found(*pair) == naive(*pair)
+        patch.setattr(copied, "CHUNK_SYMBOLS", chunk)
+        if unit == "char":
+            assert match(sample, text) == naive(sample, text)
+        else:
+            assert match(sample, text, unit) == naive(sample.encode(), text.encode())
 
 
-@given(st.binary(min_size=1, max_size=30), st.binary(min_size=2, max_size=60))
-def test_lengths_of_bytes(sample: bytes, text: bytes) -> None:
-    assert found(sample, text + sample[3:9], "byte") == naive(sample, text + sample[3:9])
-
-
-def test_a_long_copy_across_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_match_lengths_of_long_copies() -> None:
     rng = np.random.default_rng(0)
     text = "".join(rng.choice(list("abcdefgh "), 3000))
     sample = text[1200:1500] + "!" + text[1480:1505] + text[2990:] + "ab"
-    wanted = naive(sample, text)
-    assert wanted[0] == 300
-    for size in (1, 1 << 18):  # of 1: chunks of four samples' length
-        monkeypatch.setattr(copied, "CHUNK", size)
-        assert found(sample, text) == wanted
+    assert match(sample, text) == naive(sample, text)
+    assert match("a" * 3000, "a" * 2000) == [min(2000, n) for n in range(3000, 0, -1)]
+    assert match("", text) == []
 
 
-def test_what_a_part_lacks_is_not_found() -> None:
+def test_text_beyond_stop_is_not_matched() -> None:
     store = Corpus("text", "abcabd").store
     for stop, wanted in ((6, [3, 2, 1]), (5, [2, 1, 0]), (99, [3, 2, 1])):
-        assert lengths(units.code_points("abd"), symbols(store, stop)).tolist() == wanted
+        assert match_lengths(units.code_points("abd"), code_view(store, stop)).tolist() == wanted
 
 
-@given(st.lists(st.integers(0, 9), max_size=30).map(np.array), st.integers(0, 9))
-def test_pieces_and_share(raw: Any, top: int) -> None:
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(0, 9))
+def test_longest_matches_and_fraction_equal_naive_search(raw: list[int], top: int) -> None:
     n = len(raw)
-    values: list[int] = []  # as lengths are: within the sample, and no more than one shorter than the one before
-    for i, value in enumerate(raw.tolist()):
-        values.append(min(max(value, values[-1] - 1 if values else 0), n - i))
-    got = pieces(np.array(values, np.intp), top)
-    # again, a place at a time
+    lengths: list[int] = []  # as they can be: in the sample, and a tail is as long as it must be
+    for i, length in enumerate(raw):
+        lengths.append(min(max(length, lengths[-1] - 1 if lengths else 0), n - i))
     wanted: list[tuple[int, int]] = []
     for length in range(10, 0, -1):
         for i in range(n):
-            maximal = values[i] == length and (i == 0 or values[i - 1] <= length)
+            maximal = lengths[i] == length and (i == 0 or lengths[i - 1] <= length)
             if maximal and all(i + length <= a or a + b <= i for a, b in wanted):
                 wanted.append((i, length))
-    assert got == wanted[:top]
+    assert longest_matches(np.array(lengths, np.intp), top) == wanted[:top]
     for k in (1, 3, 5):
+        inside = {
+            j for i, length in enumerate(lengths) if length >= k for j in range(i, i + length)
+        }
         if n:
-            inside = {j for i, value in enumerate(values) if value >= k for j in range(i, i + value)}
-            assert share(np.array(values, np.intp), k) == pytest.approx(len(inside) / n, abs=1e-15)
+            assert copied_fraction(np.array(lengths), k) == pytest.approx(
+                len(inside) / n, abs=1e-15
+            )
 
 
-@given(st.text("\0a\u0100\U00010000", min_size=2, max_size=40), st.text("\0a\u0100", min_size=1, max_size=4))
-def test_the_first_place(text: str, piece: str) -> None:
+@given(
+    st.text("\0a\u0100\U00010000", min_size=2, max_size=40),
+    st.text("\0a\u0100", min_size=1, max_size=4),
+)
+def test_find_first_equals_str_find(text: str, piece: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copied, "CHUNK", 5)
-        assert first(units.code_points(piece), symbols(Corpus("text", text).store)) == text.find(piece)
+        patch.setattr(copied, "CHUNK_SYMBOLS", 5)
+        codes = code_view(Corpus("text", text).store)
+        assert find_first(units.code_points(piece), codes) == text.find(piece)
 
 
-def test_files_lines_and_offsets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copied, "CHUNK", 7)
+def test_locate_gives_file_line_and_offset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copied, "CHUNK_SYMBOLS", 7)
     files = {"a.txt": "é one\r\ntwo\n\n", "b.txt": "", "c.txt": "\nthree\nfour", "d.txt": "x\ny\n"}
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8", newline="")
-    store = read([str(tmp_path)], by="file").store
-    at = 0
+    codes = code_view(read([str(tmp_path)], by="file").store)
+    position = 0
     for document, text in enumerate(files.values()):
         for offset in range(len(text)):
-            assert place(symbols(store), at) == (document, text[:offset].count("\n") + 1, offset)
-            at += 1
-        at += 1  # the end of a file
+            line = text[:offset].count("\n") + 1
+            assert locate(codes, position) == (document, line, offset)
+            position += 1
+        position += 1  # the end of the file
 
 
-def test_a_piece_lies_in_one_file_of_many(tmp_path: Path) -> None:
+def test_copies_do_not_cross_files(tmp_path: Path) -> None:
     for i in range(150):
         (tmp_path / f"{i:03}.txt").write_text(f"file {i}\n")
-    (tmp_path / "last.txt").write_text("one\nüber alles\n", encoding="utf-8")
-    got = compare("149\none\nüber alles\n", read([str(tmp_path)], by="file"), 9)
-    last = {"file": str(tmp_path / "last.txt"), "line": 1, "offset": 0}
-    other = {"file": str(tmp_path / "149.txt"), "line": 1, "offset": 5}
-    assert got["copies"] == [
-        {"length": 15, "at": 4, **last, "text": "one\nüber alles\n"},
-        {"length": 4, "at": 0, **other, "text": "149\n"},
+    last, other = (str(tmp_path / name) for name in ("last.txt", "149.txt"))
+    Path(last).write_text("one\nüber alles\n", encoding="utf-8")
+    result = find_overlap("149\none\nüber alles\n", read([str(tmp_path)], by="file"), 9)
+    keys = ("length", "sample_offset", "file", "line", "offset", "text")
+    assert [tuple(copy[key] for key in keys) for copy in result["copies"]] == [
+        (15, 4, last, 1, 0, "one\nüber alles\n"),
+        (4, 0, other, 1, 5, "149\n"),
     ]
-    assert got["characters"] == 19
+    assert result["characters"] == 19
 
 
-def test_a_sample_of_a_file_and_of_stdin(cli: Cli, tmp_path: Path) -> None:
-    text = "".join(map(chr, range(0x4E00, 0x4E00 + 100)))
+# --- the command ---
+
+
+def test_overlap_of_given_sample(cli: Cli, tmp_path: Path) -> None:
+    text = MANY[:100]
     (tmp_path / "corpus.txt").write_text(f"one\n{text}\t'\n", encoding="utf-8")
     sample = f"??{text[20:70]}!{text[:25]}??".encode()
     (tmp_path / "sample.txt").write_bytes(sample)
-    done = cli("copied", "--sample", "sample.txt", "corpus.txt", "--top", "1")
+    done = cli("overlap", "--sample", "sample.txt", "corpus.txt", "--top", "1")
     assert done.stdout.decode().splitlines() == [
-        "80 characters of the sample, 107 of the corpus",
-        "in copies of 20 characters or more: 93.8% of the sample, of 40: 62.5%, of 80: 0.0%",
-        f"50 characters at 2: corpus.txt, line 2, offset 24: {text[20:70]!r}",
+        "sample: 80 characters; corpus: 107 characters",
+        "copied verbatim: 93.8% of the sample in passages of at least 20 characters, 62.5% of 40, "
+        "0.0% of 80",
+        f"50 characters at sample offset 2, from corpus.txt line 2 (offset 24): {text[20:70]!r}",
     ]
     assert not done.stderr
-    (tmp_path / "other.txt").write_text("eno\n")
-    done = cli("copied", "--sample", "-", "other.txt", "corpus.txt", "--top", "1", stdin=b"no\none\n")
-    assert done.stdout.decode().splitlines()[2] == "4 characters at 3: corpus.txt, line 1, offset 0: 'one\\n'"
-    h = json.loads(cli("copied", "--sample", "-", "corpus.txt", "--json", stdin=sample).stdout)
-    assert h["shares"] == {"20": 75 / 80, "40": 50 / 80, "80": 0}
-    assert [(c["length"], c["at"], c["text"]) for c in h["copies"]] == [(50, 2, text[20:70]), (25, 53, text[:25])]
-    assert (h["checkpoint"], h["seed"], h["unit"], h["characters"], h["corpus"]) == (None, None, "char", 80, 107)
-    h = json.loads(cli("copied", "--sample", "-", "corpus.txt", "--json", "--unit", "byte", stdin=sample).stdout)
-    assert [(c["length"], c["at"], c["offset"]) for c in h["copies"]] == [(150, 2, 64), (75, 153, 4)]
+    from_stdin = ("overlap", "--sample", "-", "corpus.txt")
+    h = json.loads(cli(*from_stdin, "--json", stdin=sample).stdout)
+    assert h["copied_fraction"] == {"20": 75 / 80, "40": 50 / 80, "80": 0}
+    assert [(c["length"], c["sample_offset"]) for c in h["copies"]] == [(50, 2), (25, 53)]
+    assert (h["checkpoint"], h["seed"], h["unit"]) == (None, None, "char")
+    assert (h["characters"], h["corpus_characters"]) == (80, 107)
+    h = json.loads(cli(*from_stdin, "--json", "--unit", "byte", stdin=sample).stdout)
+    copies = [(c["length"], c["sample_offset"], c["offset"]) for c in h["copies"]]
+    assert copies == [(150, 2, 64), (75, 153, 4)]
     assert h["copies"][1]["text"].encode("latin-1").decode() == text[:25]
 
 
-@pytest.mark.parametrize("unit", ["char", "byte", "jamo"])
-@pytest.mark.parametrize("by", [None, "line", "file"])
-def test_a_sample_that_is_drawn(cli: Cli, tmp_path: Path, unit: str, by: str | None) -> None:
+@pytest.mark.parametrize(
+    ("unit", "by"), [("char", None), ("char", "line"), ("byte", "file"), ("jamo", "line")]
+)
+def test_overlap_of_generated_sample(cli: Cli, tmp_path: Path, unit: str, by: str | None) -> None:
     text = "가나다 각\n한국말, éa\n" * 30
-    how: dict[str, Any] = {"unit": unit, "by": by, "encoding": "utf-8" if unit == "byte" else "utf-16"}
-    (tmp_path / "corpus.txt").write_text(text, encoding=how["encoding"])
-    data = text.encode() if unit == "byte" else text
-    run = Run(read([str(tmp_path / "corpus.txt")], **how), Config(**how, hidden_size=8, max_steps=30))
-    for _ in training.fit(run, tmp_path / "run.npz"):
+    encoding = "utf-8" if unit == "byte" else "utf-16"
+    (tmp_path / "corpus.txt").write_text(text, encoding=encoding)
+    corpus = read([str(tmp_path / "corpus.txt")], unit=unit, by=by, encoding=encoding)
+    config = Config(unit=unit, by=by, encoding=encoding, hidden_size=8, max_steps=30)
+    for _ in training.fit(Run(corpus, config), tmp_path / "run.npz"):
         pass
-    h = json.loads(
-        cli("copied", "run.npz", "corpus.txt", "-n", "90", "--seed", "7", "--json", "--top", "2", "-t", "0.7").stdout
-    )
-    assert (h["characters"], h["seed"], h["corpus"]) == (90, 7, len(data))
-    assert h["unit"] == ("byte" if unit == "byte" else "char")
-    model, sample = charrnn.load(tmp_path / "run.npz"), ""
+    options = ["-n", "90", "--seed", "7", "--top", "2", "-t", "0.7"]
+    h = json.loads(cli("overlap", "run.npz", "corpus.txt", "--json", *options).stdout)
+    model, shown = charrnn.load(tmp_path / "run.npz"), ""
     for seed in range(7, 97):
-        sample += "".join(model.sample(90 - len(sample), seed=seed, temp=0.7))
-    drawn = sample.encode("latin-1") if unit == "byte" else sample
-    longest = max(naive(drawn, data))
-    assert h["copies"][0]["length"] == longest == len(h["copies"][0]["text"])
+        shown += "".join(model.sample(90 - len(shown), seed=seed, temp=0.7))
+    data: Any = text.encode() if unit == "byte" else text
+    sample: Any = shown.encode("latin-1") if unit == "byte" else shown
+    assert (h["characters"], h["seed"], h["corpus_characters"]) == (90, 7, len(data))
+    assert h["unit"] == ("byte" if unit == "byte" else "char")
+    assert h["copies"][0]["length"] == max(naive(sample, data))
     for copy in h["copies"]:
-        assert sample[copy["at"] :].startswith(copy["text"])
-        piece = copy["text"].encode("latin-1") if unit == "byte" else copy["text"]
-        assert data.find(piece) == copy["offset"]
+        start, end = copy["sample_offset"], copy["sample_offset"] + copy["length"]
+        assert copy["text"] == shown[start:end]
+        assert copy["offset"] == data.find(sample[start:end])
+
+
+def test_overlap_shows_progress_on_terminal_only(tmp_path: Path) -> None:
+    (tmp_path / "sample").write_text("ab" * 300)
+    (tmp_path / "corpus").write_text("ab" * 200_000)
+    slow = (  # a second passes before the bar is shown
+        "import sys, time; from charrnn import copied; from charrnn.cli import main; "
+        "copied.CHUNK_SYMBOLS = 100_000; find = copied.find_overlap; "
+        "copied.find_overlap = lambda *a: (time.sleep(1.1), find(*a))[1]; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", slow, "overlap", "--sample", "sample", "corpus"]
+    shown, out = on_a_terminal(command, tmp_path, ENV, 24, 80)
+    assert b"100k/400k" in shown
+    assert out.startswith(b"sample: 600 characters")
+    closed = ["sh", "-c", 'exec "$@" 2>&-', "sh", *CHARRNN, *command[3:]]
+    assert on_a_terminal(closed, tmp_path, ENV, 24, 80) == (b"", out)
 
 
 @pytest.mark.parametrize(
     ("args", "stdin", "rc", "message"),
     [
-        (["run.npz"], b"", 2, "which text was it trained on?"),
-        (["--sample", "-", "-"], b"ab", 2, "- stands for standard input, which can be read only once"),
-        (["--sample", "-", "--seed", "1", "corpus.txt"], b"ab", 2, "--seed is for a sample that is drawn"),
+        ("run.npz", b"", 2, "missing CORPUS"),
+        ("--sample - -", b"ab", 2, "- (standard input) can be given only once"),
+        ("--sample - --seed 1 corpus.txt", b"ab", 2, "--seed cannot be combined with --sample"),
         (
-            ["--sample", "-", "--unit", "byte", "--encoding", "latin-1", "corpus.txt"],
+            "--sample - --unit byte --encoding latin-1 corpus.txt",
             b"ab",
             2,
-            "bytes have no encoding",
+            "unit byte cannot be combined with an encoding (latin-1)",
         ),
-        (["--sample", "-", "corpus.txt"], b"", 3, "the sample is empty"),
-        (["--sample", "-", "corpus.txt"], b"a\xff", 3, "standard input: not UTF-8 at offset 1"),
-        (["--sample", "none.txt", "corpus.txt"], b"", 3, "none.txt: no such file"),
-        (["--sample", "-", "none.txt"], b"ab", 3, "none.txt: no such file"),
-        (["run.npz", "corpus.txt"], b"", 4, "run.npz: "),
+        ("--sample - corpus.txt", b"", 3, "the sample is empty"),
+        ("--sample - corpus.txt", b"a\xff", 3, "standard input: "),
+        ("--sample none.txt corpus.txt", b"", 3, "none.txt: no such file"),
+        ("--sample - none.txt", b"ab", 3, "none.txt: no such file"),
+        ("run.npz corpus.txt", b"", 4, "run.npz: "),
     ],
 )
-def test_bad_input(cli: Cli, tmp_path: Path, args: list[str], stdin: bytes, rc: int, message: str) -> None:
+def test_overlap_refuses_bad_input(
+    cli: Cli, tmp_path: Path, args: str, stdin: bytes, rc: int, message: str
+) -> None:
     (tmp_path / "corpus.txt").write_text("some text\n")
-    done = cli("copied", *args, stdin=stdin, rc=rc)
+    done = cli("overlap", *args.split(), stdin=stdin, rc=rc)
     assert done.stderr.decode().startswith(f"charrnn: {message}")
     assert done.stderr.count(b"\n") == 1
     assert not done.stdout
 
 
-def test_what_the_last_sample_holds_of_the_training_part() -> None:
-    texts = {"char": "one two three four five\n", "byte": "ünf\n", "jamo": "가나다 각구\n나는 누구냐?\n"}
+# --- while training ---
+
+
+def test_longest_copy_of_last_sample_in_training_split() -> None:
+    hangul = "가나다 각구\n나는 누구냐?\n"
+    texts = {"char": "one two three four five\n", "byte": "ünf\n", "jamo": hangul}
     for unit, text in texts.items():
-        run = Run(Corpus("text", text * 50, unit=unit), Config(unit=unit, hidden_size=4, max_steps=1))
-        assert training.copied(run) == 0  # nothing has been drawn
+        run = Run(
+            Corpus("text", text * 50, unit=unit), Config(unit=unit, hidden_size=4, max_steps=1)
+        )
+        assert training.longest_copy(run) == 0  # there is no sample yet
         part = text * (run.parts["train"] // len(text))
         shown = part.encode().decode("latin-1") if unit == "byte" else part
         for piece in (shown[3:70], shown[4:5]):
             run.samples = [{"step": 1, "text": f"{'@' * 9}{piece}@@"}]
-            assert training.copied(run) == len(piece)
-    # nor is what stands in the validation part, or further on than is searched
-    run = Run(Corpus("text", "ab" * 950 + "cdefg" * 20), Config(hidden_size=4, max_steps=1, test_fraction=0))
+            assert training.longest_copy(run) == len(piece)
+    # the validation split is not searched, nor is text beyond the limit
+    config = Config(hidden_size=4, max_steps=1, test_fraction=0)
+    run = Run(Corpus("text", "ab" * 950 + "cdefg" * 20), config)
     run.samples = [{"step": 1, "text": "babacdefgcdefg"}]
-    assert training.copied(run) == 4
+    assert training.longest_copy(run) == 4
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "SEARCHED", 3)
-        assert training.copied(run) == 3
-    # a syllable that goes on in the text is no part of the copy
-    run = Run(Corpus("text", texts["jamo"] * 50, unit="jamo"), Config(unit="jamo", hidden_size=4, max_steps=1))
+        assert training.longest_copy(run) == 3
+    # a syllable that has another jamo in the text is not counted
+    run = Run(
+        Corpus("text", hangul * 50, unit="jamo"), Config(unit="jamo", hidden_size=4, max_steps=1)
+    )
     run.samples = [{"step": 1, "text": "다 가"}]
-    assert training.copied(run) == 2
+    assert training.longest_copy(run) == 2
 
 
-def test_a_validation_loss_that_has_risen(text: str) -> None:
+def test_overfitting_is_rise_of_validation_loss(text: str) -> None:
     run = Run(Corpus("text", text), Config(hidden_size=4, max_steps=1))
     rows = [(10, 1.2, 1.5), (20, 1.0, 1.0), (30, 0.9, 1.04), (40, 0.8, 1.06)]
-    run.history = [{"step": step, "train_loss": train, "val_loss": val} for step, train, val in rows]
+    run.history = [
+        {"step": step, "train_loss": train, "val_loss": val} for step, train, val in rows
+    ]
     run._best_step, run.best_loss = 20, 1.0
     assert training.risen(run) == 1.06
-    for change in ({"val_loss": 1.05}, {"train_loss": 1.0}, {"val_loss": None}, {"train_loss": None}):
-        last = run.history[-1]
+    last = run.history[-1]
+    for change in (
+        {"val_loss": 1.05},
+        {"train_loss": 1.0},
+        {"val_loss": None},
+        {"train_loss": None},
+    ):
         run.history[-1] = {**last, **change}
         assert training.risen(run) is None, change
-        run.history[-1] = last
+    run.history[-1] = last
     del run.history[1]  # thinned
     assert training.risen(run) == 1.06
 
 
-def test_train_tells_that_a_model_learns_by_heart(cli: Cli, tmp_path: Path) -> None:
+def test_train_warns_about_overfitting_and_copying(cli: Cli, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("text", "val"):
-        (tmp_path / name).write_text("".join(rng.choice(list("abcdefgh\n"), 400, p=[0.12] * 8 + [0.04])))
-    options = ["--val", "val", "--hidden-size", "48", "--test-fraction", "0", "--schedule", "constant"]
-    said = cli("train", "text", *options, "--max-steps", "150").stderr.decode()
-    assert "while the training loss fell: the model begins to learn the text by heart; --dropout" in said
+        letters = rng.choice(list("abcdefgh\n"), 400, p=[0.12] * 8 + [0.04])
+        (tmp_path / name).write_text("".join(letters))
+    options = ["--val", "val", "--hidden-size", "48", "--test-fraction", "0"]
+    options += ["--schedule", "constant", "--max-steps", "150"]
+    warned = "while the training loss fell"
+    shown = cli("train", "text", *options).stderr.decode()
+    assert warned in shown
     (tmp_path / "abc").write_text("abcdefghi\n" * 100)
     args = ["train", "abc", "--hidden-size", "32", "--max-steps", "150"]
-    said = cli(*args).stderr.decode()
-    assert "characters of the training text; how much is copied: charrnn copied checkpoints/abc.npz abc\n" in said
-    assert "by heart" not in said
+    shown = cli(*args).stderr.decode()
+    assert "how much is copied: charrnn overlap checkpoints/abc.npz abc\n" in shown
+    assert warned not in shown
     assert not cli(*args, "--force", "--quiet").stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import click
 
 import charrnn
-from charrnn.cli.copied import copied
 from charrnn.cli.eval import evaluate
 from charrnn.cli.export import export
 from charrnn.cli.gradcheck import gradcheck
 from charrnn.cli.gradflow import gradflow
 from charrnn.cli.info import info
+from charrnn.cli.overlap import overlap
 from charrnn.cli.plot import plot
 from charrnn.cli.report import report
 from charrnn.cli.sample import sample
@@ -33,6 +34,7 @@ class Commands(click.Group):
                 os.fstat(fd)
             except OSError:
                 os.open(os.devnull, os.O_RDWR)
+        sys.stderr = sys.stderr or io.StringIO()  # as the shell's 2>&- leaves it
         try:
             result = super().invoke(ctx)
             if sys.stdout is not None:  # as the shell's >&- leaves it
@@ -105,5 +107,5 @@ def main() -> None:
     """  # noqa: D301
 
 
-for command in (train, sample, evaluate, score, show, copied, plot, report, gradflow, gradcheck, info, export):
+for command in (train, sample, evaluate, score, show, overlap, plot, report, gradflow, gradcheck, info, export):
     main.add_command(command)

@@ -330,7 +330,7 @@ class Display:
             self.bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
 
     def end(self, path: Path, corpus: Sequence[str], saved: int | None) -> None:
-        from charrnn.training import LESS, copied, risen
+        from charrnn.training import LESS, longest_copy, risen
 
         run = self.run
         if not run.finished:
@@ -355,10 +355,10 @@ class Display:
                 f"the training loss fell: the model begins to learn the text by heart; --dropout, a smaller model or "
                 f"fewer steps help"
             )
-        if not self.quiet and (n := copied(run)) >= COPY:
+        if not self.quiet and (n := longest_copy(run)) >= COPY:
             self.say(
                 f"the last sample holds a copy of {n:,} characters of the training text; how much is copied: "
-                f"{shlex.join(['charrnn', 'copied', str(path), *corpus])}"
+                f"{shlex.join(['charrnn', 'overlap', str(path), *corpus])}"
             )
         self.say(f"{path} written; sample from it with: {shlex.join(['charrnn', 'sample', str(path)])}")
 

@@ -1,0 +1,178 @@
+"""``charrnn overlap``."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from charrnn.cli.checkpoints import name_of, newest, parted
+from charrnn.cli.threads import set_threads
+from charrnn.errors import TextError, UsageError
+from charrnn.formatting import escape_control, format_count, loss_unit
+
+if TYPE_CHECKING:
+    from charrnn.model import Model
+
+
+@click.command()
+@click.argument("paths", metavar="[CHECKPOINT] CORPUS...", nargs=-1, required=True)
+@click.option(
+    "--sample",
+    "sample_file",
+    metavar="FILE",
+    help="Use this text as the sample instead of generating one; - is standard input.",
+)
+@click.option(
+    "-n",
+    "--length",
+    type=click.IntRange(1),
+    metavar="N",
+    default=10_000,
+    show_default=True,
+    help="Number of characters to generate.",
+)
+@click.option(
+    "-t",
+    "--temp",
+    "--temperature",
+    default=1.0,
+    show_default=True,
+    help="Sampling temperature; 0 always picks the most likely character.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Random seed; the same seed gives the same text [random].",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(0),
+    metavar="N",
+    default=5,
+    show_default=True,
+    help="Number of copied passages to list.",
+)
+@click.option(
+    "--unit",
+    type=click.Choice(["char", "byte"]),
+    help="Unit of comparison [byte for byte models, otherwise char].",
+)
+@click.option("--encoding", help="Encoding of CORPUS [the model's, otherwise utf-8].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; the README lists the keys.")
+@click.pass_context
+def overlap(
+    ctx: click.Context,
+    /,
+    paths: tuple[str, ...],
+    sample_file: str | None,
+    length: int,
+    temp: float,
+    seed: int | None,
+    top: int,
+    unit: str | None,
+    encoding: str | None,
+    as_json: bool,
+) -> None:
+    """Report which passages of a sample occur verbatim in CORPUS.
+
+    The sample is generated from CHECKPOINT, or read with --sample. CORPUS is the training text:
+    files, folders of text files, or - for standard input. The output gives the fraction of the
+    sample that lies in verbatim copies of at least 20, 40 and 80 characters, and lists the
+    longest copies with their positions.
+
+    If the first argument does not end in .npz, the newest checkpoint in ./checkpoints is used,
+    or the bundled example if there is none.
+
+    \b
+      charrnn overlap corpus.txt
+      charrnn overlap checkpoints/play.npz data/play.txt --temp 0.5
+      charrnn sample | charrnn overlap --sample - corpus.txt
+    """  # noqa: D301
+    checkpoint, corpus = parted(paths, text=False)
+    if not corpus:
+        raise UsageError("missing CORPUS, the training text to compare with")
+    if [*corpus, sample_file].count("-") > 1:
+        raise UsageError("- (standard input) can be given only once")
+    for name in ("length", "temp", "seed"):
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and sample_file is not None:
+            raise UsageError(f"--{name} cannot be combined with --sample")
+    set_threads(1)
+
+    from tqdm import tqdm
+
+    from charrnn.copied import find_overlap
+    from charrnn.corpus import decode, read, read_file
+    from charrnn.model import load
+
+    # the unit and the encoding are those of the model, if there is one
+    path = checkpoint or (newest() if sample_file is None else None)
+    model = load(path) if path else None
+    config: dict[str, Any] = model.header["config"] if model else {}
+    unit = unit or ("byte" if config.get("unit") == "byte" else "char")
+    if unit == "byte" and encoding:
+        raise UsageError(f"unit byte cannot be combined with an encoding ({encoding})")
+    encoding = encoding or config.get("encoding", "utf-8")
+
+    # read the corpus
+    text = read(corpus, name_of(corpus), unit=unit, by="file", encoding=encoding)
+    for note in text.notes:
+        click.echo(f"charrnn: {note}", err=True)
+    if text.skipped:
+        files = format_count(len(text.skipped), "file")
+        click.echo(f"charrnn: skipped {files}, not {text.encoding.upper()} text", err=True)
+
+    # read or generate the sample
+    if sample_file is not None:
+        data = read_file(sample_file)
+    else:
+        assert model
+        seed = secrets.randbits(32) if seed is None else seed
+        click.echo(f"charrnn: {path}, seed {seed}", err=True)
+        data = generate(model, length, temp, seed)
+    if not data:
+        raise TextError("the sample is empty")
+    sample = data if unit == "byte" else decode(data, sample_file or "the sample")
+
+    # compare them
+    with tqdm(
+        total=len(text.store), unit="ch", unit_scale=True, leave=False, delay=1, disable=None
+    ) as bar:
+        result = find_overlap(sample, text, top, bar.update)
+    result = {"checkpoint": path and str(path), "seed": seed, "unit": unit, **result}
+    click.echo(json.dumps(result, indent=2) if as_json else format_overlap(result))
+
+
+def generate(model: Model, length: int, temp: float, seed: int) -> bytes:
+    """Generate ``length`` characters: several texts, if the model ends them earlier."""
+    text = ""
+    for k in range(length):  # a text may be empty
+        text += "".join(model.sample(length - len(text), temp=temp, seed=seed + k))
+        if len(text) >= length:
+            break
+    return text.encode("latin-1" if model.unit == "byte" else "utf-8", "surrogatepass")
+
+
+def format_overlap(result: dict[str, Any]) -> str:
+    noun = loss_unit(result["unit"])
+    sample, corpus = (
+        format_count(result[key], noun) for key in ("characters", "corpus_characters")
+    )
+    (first, fraction), *others = result["copied_fraction"].items()
+    lines = [
+        f"sample: {sample}; corpus: {corpus}",
+        f"copied verbatim: {fraction:.1%} of the sample in passages of at least {first} {noun}s"
+        + "".join(f", {fraction:.1%} of {length}" for length, fraction in others),
+    ]
+    for copy in result["copies"]:
+        source = f"{escape_control(copy['file'])} line {copy['line']:,} (offset {copy['offset']:,})"
+        lines.append(
+            f"{format_count(copy['length'], noun)} at sample offset {copy['sample_offset']:,}, "
+            f"from {source}: {copy['text']!r}"
+        )
+    return "\n".join(lines)
