@@ -10,8 +10,8 @@ import numpy as np
 
 from charrnn.config import Config
 from charrnn.corpus import Corpus
-from charrnn.sampling import sample
-from charrnn.scoring import score
+from charrnn.sampling import generate_ids
+from charrnn.scoring import contiguous_nll
 from charrnn.stack import Stack
 from charrnn.training import Run, steps
 from charrnn.vocabulary import Vocabulary
@@ -61,7 +61,7 @@ def stack(job: dict[str, Any]) -> tuple[Stack, Vocabulary]:
 
 def draw(job: dict[str, Any]) -> Callable[[], int]:
     """Draw a hundred characters of B texts."""
-    draws = sample(*stack(job), np.random.default_rng(0), num_samples=job["B"])
+    draws = generate_ids(*stack(job), np.random.default_rng(0), num_samples=job["B"])
     return lambda: sum(len(ids) for ids in itertools.islice(draws, 100))
 
 
@@ -69,4 +69,4 @@ def read(job: dict[str, Any]) -> Callable[[], int]:
     """Score a text of half a million characters."""
     model, vocabulary = stack(job)
     ids = vocabulary.encode(text(job["V"], 500_000))
-    return lambda: len(score(model, ids, ids[:1], job["threads"]))
+    return lambda: len(contiguous_nll(model, ids, ids[:1], job["threads"]))

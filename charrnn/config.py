@@ -8,6 +8,12 @@ from typing import Any
 
 from charrnn.errors import UsageError
 
+# The registry of recurrences: name and class of each. A new cell is a new file and one line here.
+CELLS = {
+    "lstm": "charrnn.cells.lstm:LSTM",
+    "gru": "charrnn.cells.gru:GRU",
+    "vanilla": "charrnn.cells.vanilla:Vanilla",
+}
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
 INHERITED = ("cell", "hidden_size", "num_layers", "unit", "dtype")  # what weights decide that a run begins with
 
@@ -32,7 +38,7 @@ class Config:
     Raises UsageError for a value of the wrong type or outside its range.
     """
 
-    cell: str = _option("gru", "The recurrence; rnn is vanilla.", choices=("lstm", "gru", "vanilla", "rnn"))
+    cell: str = _option("gru", "The recurrence; rnn is vanilla.", choices=(*CELLS, "rnn"))
     hidden_size: int = _option(256, "Units in a layer.", low=1, high=65536)
     num_layers: int = _option(1, "Recurrent layers.", low=1, high=64)
     seq_length: int = _option(64, "Steps that gradients go back.", low=1, high=2**20)

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy, in nats, and its gradient. A target below zero is padding: it costs nothing."""
+"""Softmax cross-entropy, in nats, and its gradient. A target below zero is padding: its loss is 0."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from charrnn.arrays import Array, Ids
 
 
 def forward(logits: Array, ys: Ids) -> tuple[Array, Array]:
-    """Return -log p of the targets ``ys`` (n,), in nats, (n,), and the sums that turn what is left into p.
+    """Return -log p of the targets ``ys`` (n,), in nats, (n,), and the denominators of p, (n,).
 
-    ``logits`` (V, n) become exp(logits - their maximum) in place: p is that divided by the sums (n,).
+    ``logits`` (V, n) become exp(logits - their maximum) in place: p is that over the denominators.
     """
-    logits -= logits.max(0)  # the maximum out first: exp cannot overflow
-    nats: Array = -logits[np.maximum(ys, 0), np.arange(len(ys))]
+    logits -= logits.max(0)  # without the maximum exp could overflow
+    nll: Array = -logits[np.maximum(ys, 0), np.arange(len(ys))]
     np.exp(logits, out=logits)
-    total: Array = np.add.reduce(logits, axis=0)
-    nats += np.log(total)
-    nats[ys < 0] = 0
-    return nats, total
+    sum_exp: Array = np.add.reduce(logits, axis=0)
+    nll += np.log(sum_exp)
+    nll[ys < 0] = 0
+    return nll, sum_exp
 
 
-def backward(e: Array, total: Array, ys: Ids, scale: float) -> Array:
-    """Return ``scale`` times the gradient of the summed loss by the logits: p less 1 at the target, in place.
+def backward(exp_logits: Array, sum_exp: Array, ys: Ids, scale: float) -> Array:
+    """Return ``scale`` times the gradient of the summed loss with respect to the logits, in place.
 
-    ``e`` (V, n) and ``total`` (n,) are what forward left.
+    That is p, less 1 at the target. ``exp_logits`` (V, n) and ``sum_exp`` (n,) are from forward.
     """
-    each = np.where(ys < 0, 0, scale).astype(e.dtype)
-    e *= each / total
-    e[np.maximum(ys, 0), np.arange(len(ys))] -= each
-    return e
+    target_scale = np.where(ys < 0, 0, scale).astype(exp_logits.dtype)
+    exp_logits *= target_scale / sum_exp
+    exp_logits[np.maximum(ys, 0), np.arange(len(ys))] -= target_scale
+    return exp_logits

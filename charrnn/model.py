@@ -16,7 +16,7 @@ from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, UsageError
 from charrnn.header import MOST_THREADS, Header
 from charrnn.lock import lock
-from charrnn.stack import Stack, size
+from charrnn.stack import Stack, num_parameters
 from charrnn.training import Origin, Run, fit
 from charrnn.vocabulary import NEWLINE, Vocabulary
 
@@ -80,7 +80,7 @@ class Model:
         v = self.vocabulary
         if until is not None:
             until = units.decode(units.encode(until, v.unit).tolist())
-        draws = sampling.sample(
+        draws = sampling.generate_ids(
             self.stack,
             v,
             np.random.default_rng(seed),
@@ -90,7 +90,7 @@ class Model:
             top_p=top_p,
             num_samples=num_samples,
         )
-        return sampling.texts(draws, v, num_samples, length, until, sampling.border(v, self.by))
+        return sampling.decode_stream(draws, v, num_samples, length, until, sampling.border(v, self.by))
 
     def score(self, text: str | bytes, *, unknown: str = "error", adapt: float | None = None) -> Array:
         """Return -log p of each character (of bytes: each byte) given those before it, in nats, (n,) float64.
@@ -101,7 +101,7 @@ class Model:
         ``"error"`` raises UnknownCharacterError, ``"skip"`` leaves them out, ``"cost"`` makes each as unlikely as one
         of all there are (1,114,112 characters, 256 bytes), and the model does not read it.
 
-        With ``adapt``, a learning rate, a copy of the model goes on learning as it reads (see ``scoring.adapted``).
+        With ``adapt``, a learning rate, a copy of the model goes on learning as it reads (see ``scoring.dynamic_nll``).
         """
         v = self.vocabulary
         ids, character, bad = v.known(units.encode(text, v.unit))
@@ -109,7 +109,7 @@ class Model:
             v.encode(text)
         kept = ~bad[character]
         how = ids[kept], v.start_id, sampling.border(v, self.by), int(v.start_id[0])
-        nats = scoring.losses(self.stack, *how, adapt=adapt)
+        nats = scoring.symbol_nll(self.stack, *how, dynamic_lr=adapt)
         of_each: Array = np.bincount(character[kept], nats, len(bad)).astype(np.float64)
         of_each[bad] = scoring.UNKNOWN_COST[v.unit]
         return of_each[~bad] if unknown == "skip" else of_each
@@ -131,7 +131,7 @@ class Model:
         ends = np.unique(ends[ends > 0])  # a line of which nothing is known is no document
         nats: Array = np.empty(0)
         if len(ends):
-            nats = scoring.score_documents(self.stack, ids[kept], ends, int(v.start_id[0]), threads)
+            nats = scoring.document_nll(self.stack, ids[kept], ends, int(v.start_id[0]), threads)
         begins = units.begins(codes)
         unknown = np.bincount(line[begins], bad, n) * scoring.UNKNOWN_COST[v.unit]
         means: Array = (np.bincount(line[kept], nats, n) + unknown) / np.bincount(line[begins], minlength=n)
@@ -228,8 +228,8 @@ def load(path: str | Path, *, last: bool = False) -> Model:
     config = Config(**header["config"])
     vocabulary = Vocabulary.restore(header["vocabulary"], config.unit)
     shape = config.cell, len(vocabulary), config.hidden_size, config.num_layers
-    if weights.shape != (size(*shape),):  # before anything of that size is made
-        raise CheckpointError(f"{path}: damaged: {weights.shape} weights, not {size(*shape):,}")
+    if weights.shape != (num_parameters(*shape),):  # before anything of that size is made
+        raise CheckpointError(f"{path}: damaged: {weights.shape} weights, not {num_parameters(*shape):,}")
     stack = Stack(*shape, np.dtype(config.dtype))
     stack.p.vector[:] = weights
     return Model(stack, vocabulary, header)

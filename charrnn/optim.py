@@ -1,7 +1,8 @@
 """Update rules, clipping and schedules, all on flat vectors.
 
-An update changes the parameters ``p`` in place, given their gradient ``d``, which it spends, the learning rate
-``lr``, the number of the step (from 1) and the optimizer's memory, (k, n) and zero at first, which it changes too.
+An update changes the parameters ``p`` (n,) in place, given their gradient ``d`` (n,), which it overwrites,
+the learning rate ``lr``, the number of the step (from 1) and the optimizer state (k, n), zero at first, which
+it changes too.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import numpy as np
 
 from charrnn.arrays import Array
 
-BLOCK = 1 << 15
+BLOCK_SIZE = 1 << 15  # elements that are updated at a time
 
 
-def adam(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
+def adam(p: Array, d: Array, lr: float, step: int, opt_state: Array) -> None:
     """Adam: Kingma and Ba, 2015, algorithm 1, in the form at the end of its section 2; beta .9, .999."""
-    m, v = memory
+    m, v = opt_state
     alpha = lr * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
     d *= 0.1
     m *= 0.9
@@ -35,9 +36,9 @@ def adam(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
     p -= d  # p = p - alpha m / (sqrt(v) + 1e-8)
 
 
-def rmsprop(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
+def rmsprop(p: Array, d: Array, lr: float, step: int, opt_state: Array) -> None:
     """RMSprop: Tieleman and Hinton, 2012, lecture 6.5; decay .95, as in char-rnn."""
-    v = memory[0]
+    v = opt_state[0]
     v *= 0.95
     v += 0.05 * d * d
     d *= lr
@@ -45,32 +46,32 @@ def rmsprop(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
     p -= d
 
 
-def adagrad(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
+def adagrad(p: Array, d: Array, lr: float, step: int, opt_state: Array) -> None:
     """Adagrad: Duchi et al., 2011, figure 1, diagonal form; as in min-char-rnn."""
-    m = memory[0]
+    m = opt_state[0]
     m += d * d
     d *= lr
     d /= np.sqrt(m + 1e-8)
     p -= d
 
 
-def sgd(p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
+def sgd(p: Array, d: Array, lr: float, step: int, opt_state: Array) -> None:
     """Stochastic gradient descent: Robbins and Monro, 1951."""
     d *= lr
     p -= d
 
 
 class Optimizer(NamedTuple):
-    """An update rule, and the rows of memory that it needs."""
+    """An update rule, and the number of moments that it keeps for each parameter."""
 
-    rule: Callable[[Array, Array, float, int, Array], None]
-    rows: int
+    update_fn: Callable[[Array, Array, float, int, Array], None]
+    num_moments: int
 
-    def update(self, p: Array, d: Array, lr: float, step: int, memory: Array) -> None:
-        """Apply the rule, a block at a time: each stays in the cache for all its operations."""
-        for i in range(0, len(p), BLOCK):
-            block = slice(i, i + BLOCK)
-            self.rule(p[block], d[block], lr, step, memory[:, block])
+    def update(self, p: Array, d: Array, lr: float, step: int, opt_state: Array) -> None:
+        """Apply the rule block by block: each stays in the cache for all its operations."""
+        for i in range(0, len(p), BLOCK_SIZE):
+            block = slice(i, i + BLOCK_SIZE)
+            self.update_fn(p[block], d[block], lr, step, opt_state[:, block])
 
 
 OPTIMIZERS = {
@@ -82,20 +83,22 @@ OPTIMIZERS = {
 
 
 def clip(d: Array, norm: float, value: float) -> float:
-    """Clip the gradient in place, first each element at ``value``, then the whole at ``norm``; 0 is no limit.
+    """Clip the gradient in place, first each element at ``value``, then the norm at ``norm``; 0 disables.
 
-    Returns the norm before clipping. Source: Pascanu et al., 2013, algorithm 1; min-char-rnn for the elements.
+    Return the norm before clipping. Source: Pascanu et al., 2013, algorithm 1; min-char-rnn for the
+    elements.
     """
-    before = math.sqrt(d @ d)
+    norm_before = math.sqrt(d @ d)
     if value:
         np.clip(d, -value, value, out=d)
-    if norm and (now := math.sqrt(d @ d)) > norm:
-        d *= norm / now
-    return before
+    if norm and (norm_after := math.sqrt(d @ d)) > norm:
+        d *= norm / norm_after
+    return norm_before
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
-    "cosine": lambda x: 0.5 * (1 + math.cos(math.pi * x)),  # Loshchilov and Hutter, 2017, eq. 5, no restarts
+    # Loshchilov and Hutter, 2017, eq. 5, without restarts
+    "cosine": lambda x: 0.5 * (1 + math.cos(math.pi * x)),
     "linear": lambda x: 1 - x,
     "constant": lambda x: 1.0,
 }

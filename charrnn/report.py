@@ -16,7 +16,7 @@ from charrnn import units
 from charrnn.errors import CheckpointError, one_line
 from charrnn.header import Header
 from charrnn.model import Model
-from charrnn.probing import documents, saturation
+from charrnn.neurons import ends_of_documents, gate_saturation
 from charrnn.surprise import fragment
 
 TEMPS, LENGTH, SEED = (0.4, 0.7, 1.0, 1.3), 300, 0  # of the samples that are drawn for the page
@@ -382,7 +382,7 @@ def gates(model: Model, text: str | bytes, missing: str) -> str:
     v = model.vocabulary
     ids = v.table(units.encode(text[:GATES], v.unit))
     ids = ids[ids >= 0]
-    shares = saturation(model.stack, ids, v.start_id, documents(ids, v, model.by))
+    shares = gate_saturation(model.stack, ids, v.start_id, ends_of_documents(ids, v, model.by))
     if not shares:
         return "<p>A vanilla network has no gates.</p>"
     rows = [

@@ -1,4 +1,4 @@
-"""Drawing text from a model, one character at a time."""
+"""Sampling text from a model, one character at a time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from charrnn.errors import UsageError
 from charrnn.stack import Stack, Stepper
 from charrnn.units import END, UNKNOWN, Composer
 from charrnn.vocabulary import NEWLINE, Vocabulary
+from charrnn.windows import single_lane_batches
 
-CHUNK = 64  # steps of a prime that are read at a time
-UNIFORMS = 256  # random numbers drawn at a time, for every stream
+CHUNK_STEPS = 64  # of a prime that are read at a time
+UNIFORM_BLOCK = 256  # random numbers drawn at a time, for every stream
 
 
-def sample(
+def generate_ids(
     stack: Stack,
     vocabulary: Vocabulary,
     rng: np.random.Generator,
@@ -28,47 +29,47 @@ def sample(
     top_p: float | None = None,
     num_samples: int = 1,
 ) -> Iterator[Ids]:
-    """Yield the ids that are drawn, (num_samples,) at a time, without end.
+    """Yield sampled ids, (num_samples,) at a time, without end.
 
-    ``prime`` is read first, from the zero state; where it is empty, the vocabulary's start symbol is.
+    ``prime`` is read first, from the zero state; if it is empty, the vocabulary's start symbol is.
     Raises UsageError for a temperature below 0, a top_k below 1, a top_p outside (0, 1] or no samples.
     """
     if not (temp >= 0 and np.isfinite(temp)):
-        raise UsageError(f"the temperature is {temp}, and must be a number from 0 up")
+        raise UsageError(f"the temperature must be at least 0, not {temp}")
     if top_k is not None and top_k < 1:
-        raise UsageError(f"top_k is {top_k}, and must be at least 1")
+        raise UsageError(f"top_k must be at least 1, not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
-        raise UsageError(f"top_p is {top_p}, and must be above 0 and at most 1")
+        raise UsageError(f"top_p must be above 0 and at most 1, not {top_p}")
     if num_samples < 1:
-        raise UsageError(f"num_samples is {num_samples}, and must be at least 1")
-    return _draws(stack, vocabulary, rng, prime, temp, top_k, top_p, num_samples)
+        raise UsageError(f"num_samples must be at least 1, not {num_samples}")
+    read = vocabulary.start_id if prime is None or not len(prime) else prime
+    return _generate_ids(stack, read, vocabulary.id(UNKNOWN), rng, num_samples, temp, top_k, top_p)
 
 
-def _draws(
+def _generate_ids(
     stack: Stack,
-    vocabulary: Vocabulary,
+    prime: Ids,
+    unknown_id: int | None,
     rng: np.random.Generator,
-    prime: Ids | None,
+    B: int,
     temp: float,
     top_k: int | None,
     top_p: float | None,
-    B: int,
 ) -> Iterator[Ids]:
-    read = vocabulary.start_id if prime is None or not len(prime) else prime
-    never = vocabulary.id(UNKNOWN)
     state = stack.zero_state(1)
-    tape = stack.tape(CHUNK, 1)
-    for i in range(0, len(read) - 1, CHUNK):
-        part = read[i : min(i + CHUNK, len(read) - 1), None]
-        state = stack.forward(part, state, [each.cut(0, len(part)) for each in tape])
+    all_but_last = np.array([len(prime) - 1])
+    batches = single_lane_batches(prime[:-1], prime[:0], all_but_last, CHUNK_STEPS)
+    for _, tape in stack.read(batches, CHUNK_STEPS, 1):
+        state = tape.state
+
     step = Stepper(stack, np.repeat(state, B, axis=-1))
-    ids: Ids = np.repeat(read[-1], B)
+    ids: Ids = np.repeat(prime[-1], B)
     while True:
-        for uniforms in rng.random((UNIFORMS, B)):
+        for uniforms in rng.random((UNIFORM_BLOCK, B)):
             logits = step(ids)
-            if never is not None:
-                logits[never] = -np.inf
-            ids = draw(logits.T, uniforms, temp, top_k, top_p)
+            if unknown_id is not None:
+                logits[unknown_id] = -np.inf
+            ids = sample_logits(logits.T, uniforms, temp, top_k, top_p)
             yield ids
 
 
@@ -77,59 +78,70 @@ def border(vocabulary: Vocabulary, by: str | None) -> int | None:
     return None if by is None else vocabulary.id(NEWLINE if by == "line" else END)
 
 
-def texts(
-    draws: Iterator[Ids],
+def decode_stream(
+    id_stream: Iterator[Ids],
     vocabulary: Vocabulary,
     num_samples: int,
     length: int,
     until: str | None = None,
-    border: int | None = None,
+    separator_id: int | None = None,
 ) -> Iterator[tuple[str, ...]]:
-    """Turn ids that are drawn into text: yield what has become certain of each of ``num_samples``.
+    """Turn sampled ids into text: yield the characters that have become certain, one string per sample.
 
-    A text ends after ``length`` characters, when ``until`` has been written, or when ``border`` has been drawn.
+    A text ends after ``length`` characters, after ``until``, or with the separator.
     """
     composer = Composer()
-    letters = vocabulary.unit == "jamo"
-    single = ["" if letters else composer.feed(code) for code in vocabulary.codes.tolist()]
-    if until is None and border is None and not letters:
-        yield from (tuple([single[i] for i in ids.tolist()]) for ids in islice(draws, length))
+    is_jamo = vocabulary.unit == "jamo"
+    text_of_id = ["" if is_jamo else composer.feed(code) for code in vocabulary.codes.tolist()]
+    if until is None and separator_id is None and not is_jamo:
+        for ids in islice(id_stream, length):
+            yield tuple([text_of_id[i] for i in ids.tolist()])
         return
+
     composers = [Composer() for _ in range(num_samples)]
-    tails, left = [""] * num_samples, [length] * num_samples
-    for ids in draws if length else ():
+    tails = [""] * num_samples
+    remaining = [length] * num_samples
+    for ids in id_stream if length else ():
         pieces = [""] * num_samples
         for k, i in enumerate(ids.tolist()):
-            if not left[k]:
+            if not remaining[k]:
                 continue
-            piece = composers[k].feed(int(vocabulary.codes[i])) if letters else single[i]
-            for character in piece:
+            text = composers[k].feed(int(vocabulary.codes[i])) if is_jamo else text_of_id[i]
+            for character in text:
                 pieces[k] += character
                 tails[k] = (tails[k] + character)[-len(until) :] if until else ""
-                left[k] = 0 if until and tails[k] == until else left[k] - 1
-                if not left[k]:
+                remaining[k] = 0 if until and tails[k] == until else remaining[k] - 1
+                if not remaining[k]:
                     break
-            if i == border:
-                left[k] = 0
+            if i == separator_id:
+                remaining[k] = 0
         yield tuple(pieces)
-        if not any(left):
+        if not any(remaining):
             return
 
 
 @np.errstate(over="ignore")  # a tiny temperature sends all but the largest to -inf, as it should
-def draw(logits: Array, uniforms: Array, temp: float, top_k: int | None = None, top_p: float | None = None) -> Ids:
-    """Return an id for each row of logits (B, V), from a uniform number in [0, 1) each, (B,).
+def sample_logits(
+    logits: Array,
+    uniforms: Array,
+    temp: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Ids:
+    """Return an id for each row of logits (B, V), given a uniform number in [0, 1) for each, (B,).
 
-    Temperature divides the logits; 0 takes the largest, the lowest id among equals. ``top_k`` keeps that many of
-    the likeliest (Fan et al., 2018), ``top_p`` the fewest that hold that share (Holtzman et al., 2020).
+    Temperature divides the logits; 0 takes the largest, the lowest id if there are several. ``top_k``
+    keeps the K most likely symbols (Fan et al., 2018), ``top_p`` the fewest whose probabilities add up
+    to P (Holtzman et al., 2020).
     """
     p = (logits[0] if len(logits) == 1 else logits).astype(np.float64)
     p -= np.maximum.reduce(p, axis=-1, keepdims=True)
     if temp == 0:
-        likeliest: Ids = np.atleast_1d(p.argmax(-1))
-        return likeliest
+        most_likely: Ids = np.atleast_1d(p.argmax(-1))
+        return most_likely
     if top_k is not None or top_p is not None:
-        order = np.argsort(-p, axis=-1, kind="stable")  # by the logits: a high temperature makes all alike
+        # ranked by the logits: a high temperature makes all probabilities equal
+        order = np.argsort(-p, axis=-1, kind="stable")
     p /= temp
     np.exp(p, out=p)
     if top_k is not None or top_p is not None:
@@ -140,8 +152,10 @@ def draw(logits: Array, uniforms: Array, temp: float, top_k: int | None = None, 
             before = np.cumsum(ranked, axis=-1) - ranked
             ranked[before >= top_p * ranked.sum(-1, keepdims=True)] = 0
         np.put_along_axis(p, order, ranked, -1)
+
+    # the cumulative sum ends in exactly 1, above every uniform number: probability 0 is never sampled
     np.add.accumulate(p, axis=-1, out=p)
-    p /= p[..., -1:]  # ends in exactly 1, above every uniform number: no symbol of probability 0 is drawn
+    p /= p[..., -1:]
     if p.ndim == 1:
         return p.searchsorted(uniforms, side="right")
     ids: Ids = (p > uniforms[:, None]).argmax(1)

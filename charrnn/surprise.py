@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,17 +11,18 @@ import numpy as np
 from charrnn import shades, units
 from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, UsageError
-from charrnn.probing import activations, documents
+from charrnn.neurons import activations
 from charrnn.sampling import border
 from charrnn.scoring import UNKNOWN_COST
 from charrnn.stack import Stack
 from charrnn.units import END, OWN, UNKNOWN
 from charrnn.vocabulary import Vocabulary
+from charrnn.windows import document_ends, single_lane_batches
 
-CHUNK = 64  # steps that are read at a time
+CHUNK_STEPS = 64  # read at a time
 LENGTH = 5000  # characters that are shown
 TOP = 5
-LARGEST = 1000  # nats: of a model that is past saving the loss need not be a number
+MAX_NATS = 1000  # of a model whose weights have diverged, the loss need not be a number
 
 
 class Model(Protocol):
@@ -50,7 +50,7 @@ def known(codes: units.Codes, vocabulary: Vocabulary) -> Ids:
     return np.where(bad[character], -1, ids)
 
 
-def predictions(model: Model, text: str | bytes, top: int = TOP) -> tuple[Array, Ids, Array]:
+def top_predictions(model: Model, text: str | bytes, top: int = TOP) -> tuple[Array, Ids, Array]:
     """Return -log p of each symbol of a text in nats, (m,); the ``top`` likeliest in its place, and their p, (m, top).
 
     One lane reads the text, so that each is given all those before it; of a model by line every line begins afresh.
@@ -58,35 +58,44 @@ def predictions(model: Model, text: str | bytes, top: int = TOP) -> tuple[Array,
     likeliest are those that were expected there. Where there are fewer symbols than ``top``, all are returned.
     """
     v, stack = model.vocabulary, model.stack
-    ids = known(units.encode(text, v.unit), v)
+    codes = units.encode(text, v.unit)
+    ids = known(codes, v)
     read = ids[ids >= 0]
-    xs = np.concatenate([v.start_id, read])  # one more than is read: what follows the last may be unknown
-    end = border(v, model.by)
-    # a line's beginning follows its newline, and that is what starts a text too
-    fresh = np.flatnonzero(read == end) + 1 if end is not None else read[:0]
-    top = min(top, len(v))
-    nats, likeliest, p = np.zeros(len(xs)), np.zeros((len(xs), top), np.intp), np.zeros((len(xs), top))
-    tape = stack.tape(CHUNK, 1)
-    for begin, stop in pairwise([0, *fresh.tolist(), len(xs)]):
-        state = stack.zero_state(1)
-        for t in range(begin, stop, CHUNK):
-            rows = slice(t, min(t + CHUNK, stop))
-            cut = [part.cut(0, len(xs[rows])) for part in tape]
-            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # of a model that is past saving
-                state = stack.forward(xs[rows, None], state, cut)
-                logp = cut[-1]["logits"][..., 0].astype(np.float64)
-                logp -= logp.max(1, keepdims=True)
-                logp -= np.log(np.exp(logp).sum(1, keepdims=True))
-                logp = np.fmax(logp, -LARGEST)
-            few = np.sort(np.argpartition(-logp, top - 1, axis=1)[:, :top], axis=1)  # sorting all takes far longer
-            order = np.argsort(-np.take_along_axis(logp, few, 1), axis=1, kind="stable")
-            likeliest[rows] = np.take_along_axis(few, order, 1)
-            p[rows] = np.exp(np.take_along_axis(logp, likeliest[rows], 1))
-            ys = read[rows]
-            nats[rows][: len(ys)] = -logp[np.arange(len(ys)), ys]
-    place: Ids = np.cumsum(ids >= 0) - (ids >= 0)
-    cost = np.where(units.begins(units.encode(text, v.unit)), UNKNOWN_COST[v.unit], 0)
-    return np.where(ids >= 0, nats[place], cost), likeliest[place], p[place]
+    n, top = len(read), min(top, len(v))
+    nll = np.zeros(n)
+    top_ids, p = np.zeros((n + 1, top), np.intp), np.zeros((n + 1, top))
+
+    # Symbols after a separator are predicted from a reset state, also if all that follow are unknown.
+    separator_id = border(v, model.by)
+    ends = document_ends(read, separator_id)
+    if not n or read[-1] == separator_id:
+        ends = np.append(ends, n)
+    batches = single_lane_batches(read, v.start_id, ends, CHUNK_STEPS)
+    for batch, tape in stack.read(batches, CHUNK_STEPS, 1):
+        at, ys = batch.at[:, 0], batch.ys[:, 0]
+        logp = _log_softmax(tape.logits[..., 0])
+        candidates = np.argpartition(-logp, top - 1, axis=1)[:, :top]  # sorting all takes far longer
+        candidates.sort(axis=1)
+        order = np.argsort(-np.take_along_axis(logp, candidates, 1), axis=1, kind="stable")
+        top_ids[at] = np.take_along_axis(candidates, order, 1)
+        p[at] = np.exp(np.take_along_axis(logp, top_ids[at], 1))
+        steps = np.flatnonzero(ys >= 0)
+        nll[at[steps]] = -logp[steps, ys[steps]]
+
+    # An unknown character is not read: its predictions are those after the last symbol before it.
+    read_index: Ids = np.cumsum(ids >= 0) - (ids >= 0)
+    unknown_nll = np.where(units.begins(codes), UNKNOWN_COST[v.unit], 0)
+    symbol_nll = np.append(nll, 0)[read_index]
+    return np.where(ids >= 0, symbol_nll, unknown_nll), top_ids[read_index], p[read_index]
+
+
+def _log_softmax(logits: Array) -> Array:
+    """Return log p of logits (t, V) in float64, bounded so that it is a number for any logits."""
+    logp = logits.astype(np.float64)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # weights that diverged
+        logp -= logp.max(1, keepdims=True)
+        logp -= np.log(np.exp(logp).sum(1, keepdims=True))
+        return np.fmax(logp, -MAX_NATS)
 
 
 def reading(model: Model, text: str | bytes) -> Reading:
@@ -95,7 +104,7 @@ def reading(model: Model, text: str | bytes) -> Reading:
     codes = units.encode(text, v.unit)
     if not len(codes):
         raise TextError("the text is empty: there is nothing to show")
-    nats, likeliest, p = predictions(model, text)
+    nats, likeliest, p = top_predictions(model, text)
     first = np.flatnonzero(units.begins(codes))
     bits = np.add.reduceat(nats, first) / math.log(2)
     characters = [label(code, "byte") for code in codes.tolist()] if isinstance(text, bytes) else list(text)
@@ -108,27 +117,30 @@ def as_read(model: Model, text: str | bytes) -> str | bytes:
 
 
 def activation(model: Model, text: str | bytes, layer: int, index: int) -> Array:
-    """Return the activation of a hidden unit after each character, (n,) in [-1, 1]: h, or with an LSTM tanh(c).
+    """Return the activation of a hidden unit after each character, (n,) in [-1, 1].
 
-    Karpathy, Johnson and Li, "Visualizing and understanding recurrent networks", 2015, section 4.2. A character that
-    is not read leaves it as it was. Raises UsageError for a unit that the model does not have.
+    It is h, or tanh(c) for an LSTM: Karpathy, Johnson and Li, "Visualizing and understanding recurrent
+    networks", 2015, section 4.2. An unknown character is not read and leaves it unchanged. Raises
+    UsageError for a hidden unit that the model does not have.
     """
     v, stack = model.vocabulary, model.stack
-    _, _, H, L = stack.shape
+    H, L = stack.hidden_size, stack.num_layers
     if not (0 <= layer < L and 0 <= index < H):
-        raise UsageError(f"the units of the model are 0:0 to {L - 1}:{H - 1}, and {layer}:{index} is none of them")
+        raise UsageError(
+            f"no hidden unit {layer}:{index}; the model has 0:0 to {L - 1}:{H - 1}"
+        )
     codes = units.encode(text, v.unit)
     ids = known(codes, v)
     read = ids[ids >= 0]
     values = np.zeros(len(read) + 1)  # the first is that of the state before the text
     if len(read):
-        states = activations(stack, read, v.start_id, documents(read, v, model.by))
+        states = activations(stack, read, v.start_id, document_ends(read, border(v, model.by)))
         values[1:] = np.concatenate([chunk[:, layer, index] for chunk in states])
-    if stack.cell.STATES[-1] == "c":
+    if stack.cell.STATE_NAMES[-1] == "c":
         np.tanh(values, out=values)
-    last = np.append(np.flatnonzero(units.begins(codes))[1:], len(codes)) - 1
-    each: Array = values[np.cumsum(ids >= 0)[last]]
-    return each
+    last_symbol = np.append(np.flatnonzero(units.begins(codes))[1:], len(codes)) - 1
+    activation: Array = values[np.cumsum(ids >= 0)[last_symbol]]
+    return activation
 
 
 def told(text: str | bytes, length: int, bits: Array) -> str:

@@ -14,29 +14,29 @@ import numpy as np
 
 from charrnn import checkpoint, ngram, scoring, units
 from charrnn.arrays import Array, Ids
-from charrnn.cells import CELLS
+from charrnn.cells import load_cell
 from charrnn.config import Config
 from charrnn.copied import code_view, longest_matches, match_lengths
 from charrnn.corpus import LISTED, LONGEST_PART, SHORTEST_PART, Corpus, Part, split
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, TextError
 from charrnn.header import Header
 from charrnn.optim import OPTIMIZERS, SCHEDULES, clip
-from charrnn.sampling import border, sample, texts
-from charrnn.scoring import WARM_UP
-from charrnn.stack import Stack, size
-from charrnn.team import Team
+from charrnn.sampling import border, decode_stream, generate_ids
+from charrnn.scoring import WARM_UP_SYMBOLS
+from charrnn.stack import Stack, num_parameters
+from charrnn.team import DataParallel
 from charrnn.units import OWN, TAIL, UNKNOWN, Codes
 from charrnn.version import __version__
 from charrnn.vocabulary import Vocabulary
 from charrnn.windows import (
+    Batch,
     Position,
-    Window,
-    borders,
-    documents,
-    lane_length,
-    passes,
-    shrink,
-    windows,
+    batches_per_epoch,
+    contiguous_batches,
+    document_batches,
+    document_ends,
+    fit_batch_shape,
+    steps_per_lane,
 )
 
 # What a random number is for: each use has its own generator, default_rng([seed, purpose, step]), so that none
@@ -104,14 +104,14 @@ class Run:
         self._text(corpus, val)
 
         N, c = len(self.train), config
-        self.ends = borders(self.train, self.border) if c.by and self.border is not None else None
+        self.ends = document_ends(self.train, self.border) if c.by and self.border is not None else None
         if self.ends is None:
-            self.B, self.T = shrink(N, c.batch_size, c.seq_length)
-            self.per_epoch = math.ceil(lane_length(N, self.B) / self.T)
+            self.B, self.T = fit_batch_shape(N, c.batch_size, c.seq_length)
+            self.per_epoch = math.ceil(steps_per_lane(N, self.B) / self.T)
         else:
             longest = int(np.diff(self.ends, prepend=0).max())
             self.B, self.T = min(c.batch_size, len(self.ends)), min(c.seq_length, longest)
-            self.per_epoch = passes(self.ends, self.B, self.T)
+            self.per_epoch = batches_per_epoch(self.ends, self.B, self.T)
         if corpus.skipped:
             names = ", ".join(corpus.skipped[:10]) + (", ..." if len(corpus.skipped) > 10 else "")
             self.notes.append(f"left out, not {corpus.encoding.upper()} text: {len(corpus.skipped)} files ({names})")
@@ -143,8 +143,8 @@ class Run:
                 f"--max-vocab N or --min-count N reads the rare ones as one, --unit byte (for Hangul: jamo) has few"
             )
         if origin:
-            self.stack.adopt(origin.stack, self.vocabulary.table(origin.vocabulary.codes))
-        self.memory: Array = np.zeros((OPTIMIZERS[c.optimizer].rows, n), dtype)
+            self.stack.load_weights_from(origin.stack, self.vocabulary.table(origin.vocabulary.codes))
+        self.memory: Array = np.zeros((OPTIMIZERS[c.optimizer].num_moments, n), dtype)
         self.state = self.stack.zero_state(self.B)
         self.position = Position()
         self.step = self.read = 0
@@ -205,9 +205,9 @@ class Run:
         if a < b and b - a < SHORTEST_PART:
             a = b
         self.train = Part(store, table, 0, a)
-        self.test, self.test_context = everything[b:], everything[max(b - WARM_UP, 0) : b]
+        self.test, self.test_context = everything[b:], everything[max(b - WARM_UP_SYMBOLS, 0) : b]
         self.val: Ids = everything[a:b]
-        self.val_context: Ids = everything[max(a - WARM_UP, 0) : a]
+        self.val_context: Ids = everything[max(a - WARM_UP_SYMBOLS, 0) : a]
         val_characters = corpus.count(a, b)
         if val:
             end = val.place(LONGEST_PART) if val.characters > LONGEST_PART else len(val.store)
@@ -312,7 +312,7 @@ class Run:
         """Return how many characters are read in the first ``step`` steps; with documents, about how many."""
         if self.ends is not None:
             return round(self.parts["train"] * step / self.per_epoch)
-        length = lane_length(len(self.train), self.B)
+        length = steps_per_lane(len(self.train), self.B)
         epochs, rest = divmod(step, self.per_epoch)
         return round(self.B * (epochs * length + min(rest * self.T, length)) / self.ratio)
 
@@ -384,12 +384,12 @@ class Run:
                 f"on this one, from its weights on"
             )
         c = Config(**header["config"])
-        n = size(c.cell, header["vocabulary"]["size"], c.hidden_size, c.num_layers)
+        n = num_parameters(c.cell, header["vocabulary"]["size"], c.hidden_size, c.num_layers)
         shapes = {
             "last": (n,),
             "best": (n,),
-            "memory": (OPTIMIZERS[c.optimizer].rows, n),
-            "state": (c.num_layers, len(CELLS[c.cell].STATES), c.hidden_size, header["windows"]["lanes"]),
+            "memory": (OPTIMIZERS[c.optimizer].num_moments, n),
+            "state": (c.num_layers, len(load_cell(c.cell).STATE_NAMES), c.hidden_size, header["windows"]["lanes"]),
         }
         for name, shape in shapes.items():  # before anything of these sizes is made
             if arrays[name].shape != shape or arrays[name].dtype != c.dtype:
@@ -438,14 +438,14 @@ def steps(run: Run) -> Iterator[Step]:
     if a weight or a validation loss is not finite, the best weights come back, with the optimizer's memory and the
     state at zero. The tenth time raises NotFiniteError.
     """
-    team = Team(run.stack, run.T, run.B, run.threads)
-    _, _, H, L = run.stack.shape
+    team = DataParallel(run.stack, run.T, run.B, run.threads)
+    H, L = run.stack.hidden_size, run.stack.num_layers
     masks = np.empty((L, run.T, H, run.B), run.stack.p.vector.dtype) if run.config.dropout else None
     if run.ends is None:
-        stream = windows(run.train, run.B, run.T, run.position)
+        stream = contiguous_batches(run.train, run.B, run.T, run.position)
     else:
         start, seed = int(run.vocabulary.start_id[0]), [run.config.seed, ORDER]
-        stream = documents(run.train, run.ends, run.B, run.T, run.position, start, seed)
+        stream = document_batches(run.train, run.ends, run.B, run.T, run.position, start, seed)
     for window in stream:
         if run.finished:
             return
@@ -455,20 +455,20 @@ def steps(run: Run) -> Iterator[Step]:
 
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")  # what is not finite is found and told
-def _step(run: Run, window: Window, team: Team, masks: Array | None) -> Step:
+def _step(run: Run, window: Batch, team: DataParallel, masks: Array | None) -> Step:
     c, stack, p = run.config, run.stack, run.stack.p.vector
     began = time.perf_counter()
     T, _ = window.xs.shape
-    if window.fresh.any():
-        run.state[..., window.fresh] = 0
+    if window.reset.any():
+        run.state[..., window.reset] = 0
     if masks is not None:
         rng = np.random.default_rng([c.seed, DROPOUT, run.step])
-        masks = stack.masks(rng, T, run.B, 1 - c.dropout, masks if T == run.T else None)
-    loss = team.loss_and_grad(window.xs, window.ys, run.state, masks, window.targets) * run.ratio
+        masks = stack.dropout_masks(rng, T, run.B, 1 - c.dropout, masks if T == run.T else None)
+    loss = team.loss_and_grad(window.xs, window.ys, run.state, masks, window.num_targets) * run.ratio
     norm = clip(stack.d.vector, c.clip_norm, c.clip_value)
     lr, told = run.learning_rate, []
     before, run.position, run.step = run.read, window.position, run.step + 1
-    run.read += window.targets
+    run.read += window.num_targets
     if not (math.isfinite(loss) and math.isfinite(norm)):
         told.append(_trouble(run, f"the loss is {loss:.4g} and the gradient's norm {norm:.4g}"))
     else:
@@ -561,10 +561,10 @@ def _due(run: Run, every: int) -> bool:
 
 
 def losses(run: Run, stack: Stack, part: str, adapt: float | None = None) -> Array:
-    """Return -log p of each symbol of the run's ``val`` or ``test`` part, in nats, (n,); see ``scoring.adapted``."""
+    """Return -log p of each symbol of the run's ``val`` or ``test`` part, in nats, (n,)."""
     ids, context = (run.val, run.val_context) if part == "val" else (run.test, run.test_context)
     start = int(run.vocabulary.start_id[0])
-    return scoring.losses(stack, ids, context, run.border, start, run.threads, adapt)
+    return scoring.symbol_nll(stack, ids, context, run.border, start, run.threads, adapt)
 
 
 def _loss(run: Run, stack: Stack, part: str) -> float:
@@ -614,9 +614,11 @@ def _sample(run: Run) -> str | None:
         return None
     rng = np.random.default_rng([run.config.seed, SAMPLE, run.step])
     n = SAMPLE_LINES if run.config.by == "line" else 1
-    draws = sample(run.stack, run.vocabulary, rng, temp=SAMPLE_TEMP, num_samples=n)
+    draws = generate_ids(run.stack, run.vocabulary, rng, temp=SAMPLE_TEMP, num_samples=n)
     drawn = [""] * n
-    for more in texts(draws, run.vocabulary, n, SAMPLE_LENGTH, border=run.border):
+    for more in decode_stream(
+        draws, run.vocabulary, n, SAMPLE_LENGTH, separator_id=run.border
+    ):
         drawn = [text + piece for text, piece in zip(drawn, more, strict=True)]
         if n == 1 and drawn[0].count("\n") == SAMPLE_LINES:
             break

@@ -1,4 +1,7 @@
-"""The text as B lanes, cut into windows of T steps: contiguous lanes, or documents that each start afresh."""
+"""The text as batches of B lanes and T steps: contiguous lanes, or documents that start from a zero state.
+
+A *lane* is one of the B sequences that are read in parallel.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ from numpy.typing import NDArray
 
 from charrnn.arrays import Ids
 
-SHARD = 1 << 16  # documents that are put in order at a time: what that takes does not grow with the text
+SHARD_DOCUMENTS = 1 << 16  # scheduled together: the memory for it does not grow with the text
+CHUNK_SYMBOLS = 1 << 20  # searched for separators at a time
 
 
-class Sequence(Protocol):
+class IdSequence(Protocol):
     """Ids, in memory or in a file."""
 
     def __len__(self) -> int: ...
@@ -23,105 +27,157 @@ class Sequence(Protocol):
 
 
 class Position(NamedTuple):
-    """A place in the data: passes made, and steps into the lanes (with documents: windows into the pass)."""
+    """A position in the data: epochs read, and steps into the lanes (documents: batches into the epoch)."""
 
     epoch: int = 0
     offset: int = 0
 
 
-class Window(NamedTuple):
-    """Inputs and targets (T, B), padding below 0; the lanes that start anew (B,); the place after it; its targets."""
+class Batch(NamedTuple):
+    """Inputs and targets of T steps and B lanes."""
 
-    xs: Ids
-    ys: Ids
-    fresh: NDArray[np.bool_]
-    position: Position
-    targets: int
+    xs: Ids  # (T, B)
+    ys: Ids  # (T, B), below 0 where there is no target
+    reset: NDArray[np.bool_]  # (B,): lanes that start from a zero state
+    at: Ids  # (T, B): where each target is in the text
+    position: Position  # after this batch
+    num_targets: int
 
 
-def shrink(N: int, B: int, T: int) -> tuple[int, int]:
-    """Shrink B, then T, until N symbols fill a window of every lane."""
+def fit_batch_shape(N: int, B: int, T: int) -> tuple[int, int]:
+    """Reduce B, then T, until N symbols fill one batch in every lane."""
     B = max(1, min(B, (N - 1) // T))
     return B, min(T, N - 1)
 
 
-def lane_length(N: int, B: int) -> int:
+def steps_per_lane(N: int, B: int) -> int:
     """Return the number of steps in a lane."""
     return -(-(N - 1) // B)
 
 
-def windows(ids: Sequence, B: int, T: int, at: Position) -> Iterator[Window]:
-    """Yield windows without end, from ``at`` on; the target of each symbol is the one after it.
+def contiguous_batches(ids: IdSequence, B: int, T: int, position: Position) -> Iterator[Batch]:
+    """Yield batches without end, from ``position`` on; the target of each symbol is the next one.
 
-    Lane i starts at i (N - 1) // B and is ceil((N - 1) / B) long, so that every pair of neighbours is used;
-    where B does not divide N - 1, lanes share a pair. The last window of a pass may be shorter than T.
+    Lane i starts at i (N - 1) // B and is ceil((N - 1) / B) long, so that every pair of neighbours is
+    used; where B does not divide N - 1, lanes share a pair. The last batch of an epoch may be shorter.
     """
-    N, length = len(ids), lane_length(len(ids), B)
-    epoch, offset = at
+    N, length = len(ids), steps_per_lane(len(ids), B)
+    starts = np.arange(B) * (N - 1) // B
+    resets = np.zeros(B, bool), np.ones(B, bool)
+    epoch, offset = position
     while True:
         end = min(offset + T, length)
-        both = np.empty((end - offset + 1, B), np.intp)
-        for lane in range(B):
-            start = lane * (N - 1) // B
-            both[:, lane] = ids[start + offset : start + end + 1]
-        fresh = np.full(B, offset == 0)
+        symbols = np.empty((end - offset + 1, B), np.intp)
+        for lane, start in enumerate(starts.tolist()):
+            symbols[:, lane] = ids[start + offset : start + end + 1]
+        at = np.arange(offset + 1, end + 1)[:, None] + starts
+        reset = resets[offset == 0]
         epoch, offset = (epoch, end) if end < length else (epoch + 1, 0)
-        yield Window(both[:-1], both[1:], fresh, Position(epoch, offset), both[1:].size)
+        yield Batch(symbols[:-1], symbols[1:], reset, at, Position(epoch, offset), at.size)
 
 
-def borders(ids: Sequence, border: int) -> NDArray[np.int64]:
-    """Return where the documents of ``ids`` end: after every ``border`` id, and after the last of all."""
-    if not len(ids):
-        return np.empty(0, np.int64)
-    chunk = 1 << 20
-    ends = [np.flatnonzero(ids[i : i + chunk] == border) + i + 1 for i in range(0, len(ids), chunk)]
-    if not len(ends[-1]) or ends[-1][-1] != len(ids):
-        ends.append(np.array([len(ids)]))
+def warm_up_batches(ids: Ids, starts: Ids, ends: Ids, warm_up: int, T: int) -> Iterator[Batch]:
+    """Yield batches of one lane for each stretch of ``ids`` from ``starts`` to ``ends``, (B,) each.
+
+    The targets are those of the stretch; ``warm_up`` symbols before the first input are read too, or
+    as many as there are.
+    """
+    first = np.maximum(starts - 1 - warm_up, 0)  # the first symbol that is read
+    steps = int((ends - 1 - first).max())
+    last = len(ids) - 1
+    for t in range(0, steps, T):
+        at = first + 1 + np.arange(t, min(t + T, steps))[:, None]
+        is_target = (at >= starts) & (at < ends)
+        ys = np.where(is_target, ids[np.minimum(at, last)], -1)
+        reset = np.full(len(starts), t == 0)
+        xs = ids[np.minimum(at - 1, last)]
+        yield Batch(xs, ys, reset, at, Position(0, t), int(is_target.sum()))
+
+
+def single_lane_batches(ids: Ids, start: Ids, ends: Ids, T: int) -> Iterator[Batch]:
+    """Yield batches of a single lane that reads documents in order, each after the ids ``start``.
+
+    ``ends`` are their ends (see ``document_ends``). Every symbol is read, the last of a document too,
+    which has no target; ``at`` then is the position after it.
+    """
+    begin = 0
+    for end in ends.tolist():
+        text = np.concatenate([start, ids[begin:end]])[:, None]
+        ys = np.append(text[1:], [[-1]], axis=0)
+        at = begin + np.arange(1 - len(start), end - begin + 1)[:, None]
+        for t in range(0, len(text), T):
+            steps, reset = slice(t, t + T), np.array([t == 0])
+            part = ys[steps]
+            yield Batch(text[steps], part, reset, at[steps], Position(0, t), len(part))
+        begin = end
+
+
+def document_ends(ids: IdSequence, separator_id: int | None) -> NDArray[np.int64]:
+    """Return where the documents of ``ids`` end: after each separator, and at the end of the text.
+
+    Without a separator the whole text is one document.
+    """
+    N = len(ids)
+    ends = [np.empty(0, np.int64)]
+    if separator_id is not None:
+        for i in range(0, N, CHUNK_SYMBOLS):
+            ends.append(np.flatnonzero(ids[i : i + CHUNK_SYMBOLS] == separator_id) + i + 1)
+    if N and not (len(ends[-1]) and ends[-1][-1] == N):
+        ends.append(np.array([N]))
     return np.concatenate(ends)
 
 
-def passes(ends: NDArray[np.int64], B: int, T: int) -> int:
-    """Return how many windows a pass over documents takes: it depends on their lengths alone."""
+def batches_per_epoch(ends: NDArray[np.int64], B: int, T: int) -> int:
+    """Return how many batches an epoch of documents takes: it depends on their lengths alone."""
     return sum(len(_schedule(lengths, B, T, None)[0]) for _, lengths in _shards(ends))
 
 
-def documents(
-    ids: Sequence, ends: NDArray[np.int64], B: int, T: int, at: Position, start: int, seed: list[int] | None
-) -> Iterator[Window]:
-    """Yield windows without end, from ``at`` on, in which every document begins at a window's edge with a fresh lane.
+def document_batches(
+    ids: IdSequence,
+    ends: NDArray[np.int64],
+    B: int,
+    T: int,
+    position: Position,
+    start: int,
+    seed: list[int] | None,
+) -> Iterator[Batch]:
+    """Yield batches without end, from ``position`` on, in which every document starts a batch of its lane.
 
-    ``ends`` are the documents' ends (see ``borders``), ``start`` is the id that is fed before the first symbol of
-    each. A lane that has read a document goes on with another at the next window. They are dealt out by length,
-    longest first, so that those side by side are alike, and a window is only as long as its longest piece; what is
-    shorter is padding. Windows that carry nothing over change places at random, another way in every pass: with
-    ``seed`` as the source. Without one nothing is random.
+    ``ends`` are the documents' ends (see ``document_ends``); ``start`` is the id that is fed before the
+    first symbol of each. A lane that has read a document takes another with the next batch. Documents
+    are dealt out longest first, so that those read in parallel have similar lengths, and a batch is
+    only as long as its longest piece; shorter ones are padded. Batches that carry no state over are
+    shuffled, differently in every epoch, by ``seed``; without one nothing is random.
     """
-    epoch, skip = at
+    epoch, skip = position
     while True:
         rng = None if seed is None else np.random.default_rng([*seed, epoch])
-        window = 0
+        batch = 0
         for starts, lengths in _shards(ends):
             document, offset = _schedule(lengths, B, T, rng)
             for row, steps in zip(document, offset, strict=True):
-                window += 1
-                if window <= skip:
+                batch += 1
+                if batch <= skip:
                     continue
-                left = np.where(row < 0, 0, lengths[row] - steps).clip(max=T)
-                xs, ys = np.zeros((2, left.max(), B), np.intp)
+                remaining = np.where(row < 0, 0, lengths[row] - steps).clip(max=T)
+                xs, ys = np.zeros((2, remaining.max(), B), np.intp)
                 ys -= 1
-                for lane in np.flatnonzero(left):
-                    begin, n = int(starts[row[lane]] + steps[lane]), left[lane]
+                first = starts[row] + steps
+                for lane in np.flatnonzero(remaining):
+                    begin, n = int(first[lane]), remaining[lane]
                     ys[:n, lane] = ids[begin : begin + n]
                     xs[:1, lane] = ids[begin - 1 : begin] if steps[lane] else start
                     xs[1:n, lane] = ys[: n - 1, lane]
-                yield Window(xs, ys, steps == 0, Position(epoch, window), int(left.sum()))
+                at = first + np.arange(len(xs))[:, None]
+                end = Position(epoch, batch)
+                yield Batch(xs, ys, steps == 0, at, end, int(remaining.sum()))
         epoch, skip = epoch + 1, 0
 
 
 def _shards(ends: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield the starts and the lengths of the documents, so many at a time."""
-    for i in range(0, len(ends), SHARD):
-        shard = ends[i : i + SHARD]
+    """Yield the starts and the lengths of some documents at a time."""
+    for i in range(0, len(ends), SHARD_DOCUMENTS):
+        shard = ends[i : i + SHARD_DOCUMENTS]
         starts = np.append(ends[i - 1] if i else 0, shard[:-1])
         yield starts, shard - starts
 
@@ -129,30 +185,40 @@ def _shards(ends: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArra
 def _schedule(
     lengths: NDArray[np.int64], B: int, T: int, rng: np.random.Generator | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Deal documents out to lanes: return the document of each window and lane, -1 for none, and the step it is at."""
-    order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))  # which of equals comes first
+    """Deal documents out to lanes.
+
+    Return the document of each batch and lane, -1 for none, and its step there, (batches, B) each.
+    """
+    # longest first; which of equals comes first is random
+    order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
     order = order[np.argsort(-lengths[order], kind="stable")]
-    several = int((lengths > T).sum())  # those that take several windows: each to the lane that is free first
+
+    # documents of several batches go to the lane that is free first
+    num_long = int((lengths > T).sum())
     free = [(0, lane) for lane in range(B)]
     placed = []
-    for document in order[:several].tolist():
-        window, lane = free[0]
+    for document in order[:num_long].tolist():
+        batch, lane = free[0]
         pieces = -(-int(lengths[document]) // T)
-        placed.append((document, window, lane, pieces))
-        heapq.heapreplace(free, (window + pieces, lane))
+        placed.append((document, batch, lane, pieces))
+        heapq.heapreplace(free, (batch + pieces, lane))
     rows = max(free)[0]
     documents = np.full((rows, B), -1)
     offset = np.zeros((rows, B), np.int64)
-    for document, window, lane, pieces in placed:
-        documents[window : window + pieces, lane] = document
-        offset[window : window + pieces, lane] = np.arange(pieces) * T
-    # the others, which take one window, fill the holes, and then rows of their own
-    short = order[several:]
-    holes = np.flatnonzero(documents.ravel() < 0)[: len(short)]
-    documents.ravel()[holes] = short[: len(holes)]
-    rest = short[len(holes) :]
+    for document, batch, lane, pieces in placed:
+        documents[batch : batch + pieces, lane] = document
+        offset[batch : batch + pieces, lane] = np.arange(pieces) * T
+
+    # the others, of one batch each, fill the empty slots, and then rows of their own
+    short = order[num_long:]
+    empty_slots = np.flatnonzero(documents.ravel() < 0)[: len(short)]
+    documents.ravel()[empty_slots] = short[: len(empty_slots)]
+    rest = short[len(empty_slots) :]
     rest = np.append(rest, np.full(-len(rest) % B, -1)).reshape(-1, B)
-    documents, offset = np.concatenate([documents, rest]), np.concatenate([offset, np.zeros_like(rest)])
+    documents = np.concatenate([documents, rest])
+    offset = np.concatenate([offset, np.zeros_like(rest)])
+
+    # runs of batches that carry a state over stay together
     if rng is not None:
         fresh = np.flatnonzero((offset == 0).all(1))
         segments = np.split(np.arange(len(offset)), fresh[1:])

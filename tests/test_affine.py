@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from charrnn import affine
-from charrnn.arrays import Array, columns, packed
+from charrnn.arrays import Array, empty_feature_major, merge_time_batch
 from charrnn.vocabulary import Vocabulary
 from tests.conftest import assert_close, numeric
 
@@ -11,7 +11,7 @@ T, M, N = 4, 3, 6
 
 def forward(W: Array, b: Array, x: Array, B: int) -> Array:
     out = np.empty((T, M, B))
-    affine.forward(W, b, x, packed(T, M, B, W.dtype), out)
+    affine.forward(W, b, x, empty_feature_major(T, M, B, W.dtype), out)
     return out
 
 
@@ -24,7 +24,7 @@ def test_gradients_are_those_of_central_differences() -> None:
         return float((forward(W, b, x, B) * dout).sum())
 
     dW, db, dx = (np.full_like(a, np.nan) for a in (W, b, x))
-    affine.backward(W, dW, db, x, columns(dout), dx)
+    affine.backward(W, dW, db, x, merge_time_batch(dout), dx)
     assert_close(dW, numeric(loss, W))
     assert_close(db, numeric(loss, b))
     assert_close(dx, numeric(loss, x))
@@ -33,14 +33,14 @@ def test_gradients_are_those_of_central_differences() -> None:
 def test_the_product_may_be_made_in_place() -> None:
     rng, B = np.random.default_rng(0), 5
     W, b, x = rng.standard_normal((M, N)), rng.standard_normal(M), rng.standard_normal((N, T * B))
-    out = packed(T, M, B, W.dtype)
+    out = empty_feature_major(T, M, B, W.dtype)
     affine.forward(W, b, x, out, out)
     assert (out == forward(W, b, x, B)).all()
 
 
 @pytest.mark.parametrize("B", [1, 5])
-@pytest.mark.parametrize("N", [6, affine.FEW, affine.FEW + 1])
-def test_ids_are_one_hot_columns(N: int, B: int) -> None:
+@pytest.mark.parametrize("N", [6, affine.MAX_ONE_HOT, affine.MAX_ONE_HOT + 1])
+def test_ids_are_one_hot_merge_time_batch(N: int, B: int) -> None:
     rng = np.random.default_rng(0)
     v = Vocabulary.of("".join(map(chr, range(100, 100 + N))))
     W, b, dout = rng.standard_normal((M, N)), rng.standard_normal(M), rng.standard_normal((T, M, B))
@@ -55,9 +55,10 @@ def test_ids_are_one_hot_columns(N: int, B: int) -> None:
     for one_hot in (True, False):
         dW, db = np.full_like(W, np.nan), np.full_like(b, np.nan)
         if one_hot:
-            affine.backward(W, dW, db, x, columns(dout), np.empty_like(x))
+            affine.backward(W, dW, db, x, merge_time_batch(dout), np.empty_like(x))
         else:
-            affine.backward_ids(dW, db, ids.ravel(), columns(dout).copy(), np.empty((T * B, N)), np.empty((M, T * B)))
+            spent, one_hots, scratch = merge_time_batch(dout).copy(), np.empty((T * B, N)), np.empty((M, T * B))
+            affine.backward_ids(dW, db, ids.ravel(), spent, one_hots, scratch)
         assert not dW[:, 3].any()
         results.append((dW, db))
     for product, sums in zip(*results, strict=True):

@@ -1,21 +1,22 @@
 """Every cell of the registry, in float64. A falling loss, or a shape, would prove nothing."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from charrnn.arrays import Array, Cell
-from charrnn.cells import CELLS
-from charrnn.config import Config
+from charrnn.arrays import Array
+from charrnn.cells import load_cell
+from charrnn.cells.base import Cell
+from charrnn.config import CELLS, Config
 from tests.conftest import assert_close, numeric
 
 T, H, B = 7, 5, 3
 
 
 class Case(NamedTuple):
-    cell: Cell
+    cell: Cell[Any]
     Whh: Array
     ax: Array
     state: Array
@@ -24,15 +25,15 @@ class Case(NamedTuple):
 
     def loss(self) -> float:
         """Return a scalar whose gradients by hs and by the last state are dhs and dlast."""
-        tape = self.cell.tape(len(self.ax), H, self.ax.shape[2], np.float64)
+        tape = self.cell.new_tape(len(self.ax), H, self.ax.shape[2], np.float64)
         hs, last = self.cell.forward(self.Whh, self.ax, self.state, tape)
         return float((hs * self.dhs).sum() + (last * self.dlast).sum())
 
     def gradients(self, fill: float = 0.0) -> tuple[Array, Array, Array]:
         """Return dWhh, dax and the gradient of the first state; every buffer is filled with ``fill`` before."""
-        tape = self.cell.tape(len(self.ax), H, self.ax.shape[2], np.float64)
-        for name in tape:
-            tape[name].fill(fill)
+        tape = self.cell.new_tape(len(self.ax), H, self.ax.shape[2], np.float64)
+        for buffer in (tape.a, tape.states, *tape.views, tape.da, tape.dstate, *tape.dviews, tape.dax, tape.x):
+            buffer[...] = fill
         dWhh = np.full_like(self.Whh, fill)
         self.cell.forward(self.Whh, self.ax, self.state, tape)
         dax, dstate = self.cell.backward(self.Whh, dWhh, self.dhs, self.dlast, tape)
@@ -42,9 +43,9 @@ class Case(NamedTuple):
 @pytest.fixture(params=sorted(CELLS))
 def case(request: pytest.FixtureRequest) -> Case:
     """A random everything, the carried state and the gradient arriving at the last state included."""
-    cell, rng = CELLS[request.param], np.random.default_rng(1)
+    cell, rng = load_cell(request.param), np.random.default_rng(1)
     r = rng.standard_normal
-    G, S = cell.GATES, len(cell.STATES)
+    G, S = cell.NUM_BLOCKS, len(cell.STATE_NAMES)
     return Case(cell, r((G * H, H)), r((T, G * H, B)), r((S, H, B)), r((T, H, B)), r((S, H, B)))
 
 
@@ -59,19 +60,19 @@ def test_three_chunks_give_what_the_whole_gives(case: Case) -> None:
     cell, Whh, ax, state, dhs, dlast = case
     dWhh, dax, dstate = case.gradients()
     cuts = [(0, 2), (2, 3), (3, T)]
-    tape = cell.tape(T, H, B, np.float64)
-    whole = cell.tape(T, H, B, np.float64)
+    tape = cell.new_tape(T, H, B, np.float64)
+    whole = cell.new_tape(T, H, B, np.float64)
     hs, last = cell.forward(Whh, ax, state, whole)
     s = state
     for a, b in cuts:
-        part, s = cell.forward(Whh, ax[a:b], s, tape.cut(a, b))
+        part, s = cell.forward(Whh, ax[a:b], s, tape.slice(a, b))
         np.testing.assert_allclose(part, hs[a:b], rtol=0, atol=1e-12)
     np.testing.assert_allclose(s, last, rtol=0, atol=1e-12)
 
     d, total = dlast, np.zeros_like(Whh)
     for a, b in reversed(cuts):
         dW = np.empty_like(Whh)
-        part, d = cell.backward(Whh, dW, dhs[a:b], d, tape.cut(a, b))
+        part, d = cell.backward(Whh, dW, dhs[a:b], d, tape.slice(a, b))
         np.testing.assert_allclose(part, dax[a:b], rtol=0, atol=1e-12)
         total += dW
     np.testing.assert_allclose(d, dstate, rtol=0, atol=1e-12)
@@ -95,7 +96,7 @@ def test_a_batch_gives_what_each_lane_alone_gives(case: Case) -> None:
     np.testing.assert_allclose(total, dWhh, rtol=0, atol=1e-12)
 
 
-def test_what_stood_on_the_tape_changes_nothing(case: Case) -> None:
+def test_used_tape_changes_nothing(case: Case) -> None:
     for clean, dirty in zip(case.gradients(), case.gradients(np.nan), strict=True):
         assert (clean == dirty).all()
 
@@ -107,10 +108,10 @@ def test_inputs_stay_as_they_were(case: Case) -> None:
 
 
 def test_gates_lie_between_0_and_1_and_are_those_of_the_window(case: Case) -> None:
-    tape = case.cell.tape(T, H, B, np.float64)
+    tape = case.cell.new_tape(T, H, B, np.float64)
     case.cell.forward(case.Whh, case.ax, case.state, tape)
-    gates = case.cell.gates(tape)
-    assert len(gates) < case.cell.GATES  # one is no gate but what is written
+    gates = case.cell.gates(tape.views)
+    assert len(gates) < case.cell.NUM_BLOCKS  # one is no gate but what is written
     for gate in gates.values():
         assert gate.shape == (T, H, B)
         assert (gate > 0).all()
@@ -121,10 +122,10 @@ def test_gates_lie_between_0_and_1_and_are_those_of_the_window(case: Case) -> No
 
 @pytest.mark.parametrize(("name", "gates"), [("vanilla", ""), ("gru", "zr"), ("lstm", "ifo")])
 def test_gates_are_those_of_the_equations(name: str, gates: str) -> None:
-    rng, cell = np.random.default_rng(3), CELLS[name]
-    ax, tape = rng.standard_normal((T, cell.GATES * H, B)), cell.tape(T, H, B, np.float64)
-    cell.forward(np.zeros((cell.GATES * H, H)), ax, np.zeros((len(cell.STATES), H, B)), tape)
-    found = cell.gates(tape)
+    rng, cell = np.random.default_rng(3), load_cell(name)
+    ax, tape = rng.standard_normal((T, cell.NUM_BLOCKS * H, B)), cell.new_tape(T, H, B, np.float64)
+    cell.forward(np.zeros((cell.NUM_BLOCKS * H, H)), ax, np.zeros((len(cell.STATE_NAMES), H, B)), tape)
+    found = cell.gates(tape.views)
     assert "".join(found) == gates
     for k, gate in enumerate(found.values()):
         np.testing.assert_allclose(gate, 1 / (1 + np.exp(-ax[:, k * H : (k + 1) * H])), rtol=0, atol=1e-12)
@@ -154,10 +155,10 @@ def one_step(name: str, Whh: Array, ax: Array, state: Array) -> Array:
 
 @pytest.mark.parametrize("name", ["vanilla", "gru", "lstm"])
 def test_equations(name: str) -> None:
-    rng, cell = np.random.default_rng(2), CELLS[name]
-    Whh, ax = rng.standard_normal((cell.GATES * H, H)), rng.standard_normal((T, cell.GATES * H, B))
-    state: Array = rng.standard_normal((len(cell.STATES), H, B))
-    hs, last = cell.forward(Whh, ax, state, cell.tape(T, H, B, np.float64))
+    rng, cell = np.random.default_rng(2), load_cell(name)
+    Whh, ax = rng.standard_normal((cell.NUM_BLOCKS * H, H)), rng.standard_normal((T, cell.NUM_BLOCKS * H, B))
+    state: Array = rng.standard_normal((len(cell.STATE_NAMES), H, B))
+    hs, last = cell.forward(Whh, ax, state, cell.new_tape(T, H, B, np.float64))
     for t in range(T):
         state = one_step(name, Whh, ax[t], state)
         np.testing.assert_allclose(hs[t], state[0], rtol=0, atol=1e-12)
@@ -171,5 +172,5 @@ def test_every_cell_of_the_registry_can_be_asked_for() -> None:
 
 def test_the_forget_gate_remembers_at_first() -> None:
     bh = np.zeros(4 * H)
-    CELLS["lstm"].bias(bh)
+    load_cell("lstm").init_bias(bh)
     assert bh.reshape(4, H).tolist() == [[0] * H, [1] * H, [0] * H, [0] * H]

@@ -112,10 +112,10 @@ def naive_adapt(stack: Stack, ids: Ids, lr: float) -> Array:
     for t in range(0, len(ids) - 1, 20):
         window = ids[t : t + 21]
         n = len(window) - 1
-        tape = stack.tape(n, 1)
+        tape = stack.new_tape(n, 1)
         last = stack.forward(window[:-1, None], state, tape).copy()
-        out.append(forward(tape[-1]["logits"].transpose(1, 0, 2).reshape(-1, n).copy(), window[1:])[0])
-        stack.loss_and_grad(window[:-1, None], window[1:, None], state, stack.tape(n, 1), scale=1 / n)
+        out.append(forward(tape.logits.transpose(1, 0, 2).reshape(-1, n).copy(), window[1:])[0])
+        stack.loss_and_grad(window[:-1, None], window[1:, None], state, stack.new_tape(n, 1), scale=1 / n)
         clip(stack.d.vector, 1, 0)
         stack.p.vector -= lr * stack.d.vector
         state = last
@@ -127,10 +127,10 @@ def test_adapting_is_to_score_and_then_to_learn(context: int) -> None:
     rng = np.random.default_rng(0)
     stack = Stack("lstm", 5, 6, 2, np.float64, rng)
     ids = rng.integers(0, 5, context + 73)
-    nats = scoring.adapted(stack.copy(), ids[context:], ids[:context], None, 0, 0.5)
+    nats = scoring.dynamic_nll(stack.copy(), ids[context:], ids[:context], None, 0, 0.5)
     np.testing.assert_allclose(nats, naive_adapt(stack, ids, 0.5)[context - 1 :], rtol=0, atol=1e-12)
-    still = scoring.adapted(stack.copy(), ids[context:], ids[:context], None, 0, 0.0)
-    np.testing.assert_allclose(still, scoring.score(stack, ids[context:], ids[:context]), rtol=0, atol=1e-12)
+    still = scoring.dynamic_nll(stack.copy(), ids[context:], ids[:context], None, 0, 0.0)
+    np.testing.assert_allclose(still, scoring.contiguous_nll(stack, ids[context:], ids[:context]), rtol=0, atol=1e-12)
 
 
 def test_adapting_to_documents_begins_each_afresh() -> None:
@@ -140,11 +140,11 @@ def test_adapting_to_documents_begins_each_afresh() -> None:
     ids[[10, 50, 51]] = 4
     ids[-1] = 3
     ends = np.flatnonzero(ids == 4) + 1
-    still = scoring.adapted(stack.copy(), ids, np.array([4]), 4, 4, 0.0)
-    wanted = scoring.score_documents(stack, ids, np.append(ends, 90), 4)
+    still = scoring.dynamic_nll(stack.copy(), ids, np.array([4]), 4, 4, 0.0)
+    wanted = scoring.document_nll(stack, ids, np.append(ends, 90), 4)
     np.testing.assert_allclose(still, wanted, rtol=0, atol=1e-12)
-    assert scoring.adapted(stack.copy(), ids, np.array([4]), 4, 4, 0.5)[0] == still[0]
-    assert len(scoring.adapted(stack.copy(), ids[:0], np.array([4]), 4, 4, 0.5)) == 0
+    assert scoring.dynamic_nll(stack.copy(), ids, np.array([4]), 4, 4, 0.5)[0] == still[0]
+    assert len(scoring.dynamic_nll(stack.copy(), ids[:0], np.array([4]), 4, 4, 0.5)) == 0
 
 
 def test_adapting_helps_where_the_text_has_changed(cli: Cli, run: Path, tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ def by_hand(name: str, d: list[float], lr: float) -> float:
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("block", [2, 1000])
 def test_each_rule_is_its_papers(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optim, "BLOCK", block)
+    monkeypatch.setattr(optim, "BLOCK_SIZE", block)
     o, rng = OPTIMIZERS[name], np.random.default_rng(0)
     d = rng.standard_normal((20, 3))
-    p, memory = np.ones(3), np.zeros((o.rows, 3))
+    p, memory = np.ones(3), np.zeros((o.num_moments, 3))
     for step, row in enumerate(d, 1):
         o.update(p, row.copy(), 0.01, step, memory)
     np.testing.assert_allclose(p, [by_hand(name, list(d[:, i]), 0.01) for i in range(3)], rtol=1e-6)

@@ -2,13 +2,16 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from charrnn import loss, probing, units
-from charrnn.arrays import Array, Ids, Tape
-from charrnn.cells import CELLS
+from charrnn import gradients, loss, neurons, units
+from charrnn.arrays import Array, Ids
+from charrnn.cells import load_cell
+from charrnn.cells.base import Tape
+from charrnn.config import CELLS
 from charrnn.corpus import Corpus
 from charrnn.errors import TextError
 from charrnn.stack import Stack
@@ -31,9 +34,9 @@ def test_flow_is_that_of_central_differences(cell: str, num_layers: int) -> None
     rng, stack = np.random.default_rng(0), random_stack(cell, num_layers)
     xs, ys = rng.integers(0, V, (T, B)), rng.integers(0, V, B)
     state = rng.standard_normal(stack.zero_state(B).shape)
-    tape = stack.tape(T, B)
-    norms = probing.flow(stack, xs, ys, state, tape)
-    assert norms.shape == (T, num_layers, len(stack.cell.STATES), B)
+    tape = stack.new_tape(T, B)
+    norms = gradients.state_gradient_norms(stack, xs, ys, state, tape)
+    assert norms.shape == (T, num_layers, len(stack.cell.STATE_NAMES), B)
 
     nudge = np.zeros(state.shape[1:])  # of one layer's states, after one step
 
@@ -45,7 +48,7 @@ def test_flow_is_that_of_central_differences(cell: str, num_layers: int) -> None
                 if l:
                     x = stack.p[f"{l}.Wxh"] @ x
                 ax = (x + stack.p[f"{l}.bh"][:, None])[None]
-                one = stack.cell.tape(1, H, B, np.float64)
+                one = stack.cell.new_tape(1, H, B, np.float64)
                 states[l] = stack.cell.forward(stack.p[f"{l}.Whh"], ax, states[l], one)[1].copy()
                 if (l, t) == (layer, step):
                     states[l] += nudge
@@ -64,7 +67,7 @@ def test_a_vanilla_gradient_falls_or_grows_by_the_factor_of_its_matrix(w: float)
     stack.p["0.Whh"][:] *= w  # it was orthogonal
     stack.p["0.Wxh"][:] *= 1e-15  # h stays small, through 200 steps that may grow
     ids = np.random.default_rng(1).integers(0, V, 3000)
-    norms = probing.gradient_flow(stack, ids, ids[:1], 20)[:, 0, 0]
+    norms = gradients.gradient_flow(stack, ids, ids[:1], 20)[:, 0, 0]
     slopes = np.diff(np.log(norms))
     np.testing.assert_allclose(slopes, np.log(w), rtol=0.02)
 
@@ -74,11 +77,11 @@ def test_an_open_forget_gate_keeps_the_gradient_of_c() -> None:
     ids = np.random.default_rng(1).integers(0, V, 3000)
     stack.p["0.Whh"][:] = 0
     stack.p["0.bh"].reshape(4, -1)[1] = 50
-    norms = probing.gradient_flow(stack, ids, ids[:1], 100)[1:, 0, 1]
+    norms = gradients.gradient_flow(stack, ids, ids[:1], 100)[1:, 0, 1]
     np.testing.assert_allclose(norms, norms[0], rtol=1e-12)
     stack.p["0.bh"].reshape(4, -1)[1] = 0
     stack.p["0.Wxh"].reshape(4, -1, V)[1] = 0
-    norms = probing.gradient_flow(stack, ids, ids[:1], 100)[1:, 0, 1]  # half open, half of it remains
+    norms = gradients.gradient_flow(stack, ids, ids[:1], 100)[1:, 0, 1]  # half open, half of it remains
     np.testing.assert_allclose(norms[1:] / norms[:-1], 0.5, rtol=1e-12)
 
 
@@ -88,42 +91,43 @@ def test_flow_is_the_geometric_mean_over_places_read_from_200_symbols_before() -
     lags, logs = 5, []
     starts = np.linspace(0, 1000 - 6 - 1 - 200, 64).astype(int)
     for s in starts:
-        state = stack.forward(ids[s : s + 200, None], stack.zero_state(1), stack.tape(200, 1)).copy()
+        state = stack.forward(ids[s : s + 200, None], stack.zero_state(1), stack.new_tape(200, 1)).copy()
         xs, ys = ids[s + 200 : s + 206, None], ids[s + 206, None]
-        logs.append(np.log(probing.flow(stack, xs, ys, state, stack.tape(6, 1))[..., 0]))
+        logs.append(np.log(gradients.state_gradient_norms(stack, xs, ys, state, stack.new_tape(6, 1))[..., 0]))
     assert starts[-1] + 206 == 999  # the last symbol is the last target
     wanted = np.exp(np.mean(logs, axis=0))
-    np.testing.assert_allclose(probing.gradient_flow(stack, ids, ids[:1], lags), wanted, rtol=1e-10)
+    np.testing.assert_allclose(gradients.gradient_flow(stack, ids, ids[:1], lags), wanted, rtol=1e-10)
 
 
 def test_flow_in_documents_begins_with_each() -> None:
     stack = random_stack("lstm", 1)
     ids, start = np.random.default_rng(1).integers(0, V, 30), np.array([2])
     ends = np.array([3, 8, 14, 30])
-    got = probing.gradient_flow(stack, ids, start, 4, ends)
+    got = gradients.gradient_flow(stack, ids, start, 4, ends)
     norms = []
     for s in (3, 8, 14):  # the first document is shorter than 5
         xs = np.array([2, *ids[s : s + 4]])[:, None]
-        norms.append(probing.flow(stack, xs, ids[s + 4, None], stack.zero_state(1), stack.tape(5, 1))[..., 0])
+        tape, zero = stack.new_tape(5, 1), stack.zero_state(1)
+        norms.append(gradients.state_gradient_norms(stack, xs, ids[s + 4, None], zero, tape)[..., 0])
     assert got[0, 0, 1] == 0  # of the last c, with the last h held
     np.testing.assert_allclose(got, np.prod(norms, axis=0) ** (1 / 3), rtol=1e-10)
-    with pytest.raises(TextError, match="--lags 15 is the most"):
-        probing.gradient_flow(stack, ids, start, 16, ends)
-    assert probing.gradient_flow(stack, ids, start, 15, ends).shape == (16, 1, 2)
+    with pytest.raises(TextError, match="use --lags 15 or fewer"):
+        gradients.gradient_flow(stack, ids, start, 16, ends)
+    assert gradients.gradient_flow(stack, ids, start, 15, ends).shape == (16, 1, 2)
 
 
 def test_flow_of_a_short_text() -> None:
     stack, ids = random_stack("gru", 1), np.random.default_rng(1).integers(0, V, 10)
-    assert (probing.gradient_flow(stack, ids, ids[:1], 8) > 0).all()
-    with pytest.raises(TextError, match="--lags 8 is the most"):
-        probing.gradient_flow(stack, ids, ids[:1], 9)
+    assert (gradients.gradient_flow(stack, ids, ids[:1], 8) > 0).all()
+    with pytest.raises(TextError, match="use --lags 8 or fewer"):
+        gradients.gradient_flow(stack, ids, ids[:1], 9)
 
 
 def checked(stack: Stack) -> dict[str, float]:
     rng = np.random.default_rng(0)
     xs, ys = rng.integers(0, V, (2, T, B))
     state = rng.standard_normal(stack.zero_state(B).shape)
-    return {name: error for name, _, error in probing.check(stack, xs, ys, state, rng)}
+    return {name: error for name, _, error in gradients.check_gradients(stack, xs, ys, state, rng)}
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
@@ -132,22 +136,22 @@ def test_right_gradients_pass(cell: str) -> None:
     before = stack.p.vector.copy()
     errors = checked(stack)
     assert list(errors) == list(stack.p)
-    assert max(errors.values()) < probing.WRONG / 5
+    assert max(errors.values()) < gradients.TOLERANCE / 5
     assert (stack.p.vector == before).all()
 
 
 def test_a_gradient_that_is_nearly_0_is_not_wrong_for_rounding() -> None:
     stack = random_stack("gru", 1)
     stack.p["Why"][:] *= 1e-8
-    assert max(checked(stack).values()) < probing.WRONG / 5
+    assert max(checked(stack).values()) < gradients.TOLERANCE / 5
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
 @pytest.mark.parametrize("wrong", ["a factor for Whh", "a factor for ax", "no gradient of the last step", "nan"])
 def test_a_wrong_gradient_is_found(cell: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = CELLS[cell].backward
+    right = load_cell(cell).backward
 
-    def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape) -> tuple[Array, Array]:
+    def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape[Any]) -> tuple[Array, Array]:
         dax, dstate = right(Whh, dWhh, dhs, dstate, tape)
         if wrong == "a factor for Whh":
             dWhh *= 1.01
@@ -159,21 +163,21 @@ def test_a_wrong_gradient_is_found(cell: str, wrong: str, monkeypatch: pytest.Mo
             dax[-1] = 0
         return dax, dstate
 
-    monkeypatch.setattr(CELLS[cell], "backward", backward)
+    monkeypatch.setattr(load_cell(cell), "backward", backward)
     errors = checked(random_stack(cell, 1))
-    found = {name for name, error in errors.items() if not error <= probing.WRONG}
+    found = {name for name, error in errors.items() if not error <= gradients.TOLERANCE}
     assert found == ({"0.Whh"} if wrong in ("a factor for Whh", "nan") else {"0.Wxh", "0.bh"})
 
 
 def test_a_gradient_that_is_wrongly_zero_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = CELLS["gru"].backward
+    right = load_cell("gru").backward
 
-    def backward(Whh: Array, dWhh: Array, *rest: Array | Tape) -> tuple[Array, Array]:
-        dax, dstate = right(Whh, dWhh, *rest)  # type: ignore[arg-type]
+    def backward(Whh: Array, dWhh: Array, *rest: Any) -> tuple[Array, Array]:
+        dax, dstate = right(Whh, dWhh, *rest)
         dWhh[: len(dWhh) // 2] = 0
         return dax, dstate
 
-    monkeypatch.setattr(CELLS["gru"], "backward", backward)
+    monkeypatch.setattr(load_cell("gru"), "backward", backward)
     assert checked(random_stack("gru", 1))["0.Whh"] == pytest.approx(1)
 
 
@@ -190,7 +194,7 @@ def test_entries_are_drawn_among_those_with_a_gradient_too() -> None:
 
     with pytest.MonkeyPatch.context() as m:
         m.setattr(Stack, "forward", forward)
-        results = list(probing.check(stack, xs, xs, stack.zero_state(1), np.random.default_rng(0), 20))
+        results = list(gradients.check_gradients(stack, xs, xs, stack.zero_state(1), np.random.default_rng(0), 20))
     assert sum(seen) >= 20  # ten entries, up and down
     assert results[0][1] == 20
 
@@ -199,18 +203,18 @@ def test_entries_are_drawn_among_those_with_a_gradient_too() -> None:
 def test_activations_and_saturation_are_those_of_one_long_window(cell: str) -> None:
     stack = random_stack(cell, 2, 2)
     ids, context = np.random.default_rng(1).integers(0, V, (200,)), np.array([3, 1])
-    tape = stack.tape(202, 1)
+    tape = stack.new_tape(202, 1)
     stack.forward(np.concatenate([context, ids])[:, None], stack.zero_state(1), tape)
-    name = "cs" if cell == "lstm" else "hs"
-    chunks = list(probing.activations(stack, ids, context))
-    assert max(map(len, chunks)) <= probing.CHUNK
+    chunks = list(neurons.activations(stack, ids, context))
+    assert max(map(len, chunks)) <= neurons.CHUNK_STEPS
     got = np.concatenate(chunks)
-    np.testing.assert_allclose(got, np.stack([tape[l][name][2:, :, 0] for l in range(2)], 1), rtol=0, atol=1e-12)
+    wanted = np.stack([layer.states[-1, 3:, :, 0] for layer in tape.layers], 1)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12)
 
-    shares = probing.saturation(stack, ids, context)
-    assert shares.keys() == stack.cell.gates(tape[0]).keys()
+    shares = neurons.gate_saturation(stack, ids, context)
+    assert shares.keys() == stack.cell.gates(tape.layers[0].views).keys()
     for gate, share in shares.items():
-        values = np.stack([stack.cell.gates(tape[l])[gate][2:] for l in range(2)])
+        values = np.stack([stack.cell.gates(layer.views)[gate][2:] for layer in tape.layers])
         wanted = np.stack([(values < 0.1).mean((1, 2, 3)), (values > 0.9).mean((1, 2, 3))], 1)
         np.testing.assert_allclose(share, wanted, rtol=0, atol=1e-12)
         assert share.max() > 0.1
@@ -219,10 +223,10 @@ def test_activations_and_saturation_are_those_of_one_long_window(cell: str) -> N
 def test_activations_of_documents_begin_with_each() -> None:
     stack, context = random_stack("gru", 1), np.array([3])
     ids = np.random.default_rng(1).integers(0, V, 100)
-    got = np.concatenate(list(probing.activations(stack, ids, context, np.array([70, 71, 100]))))
+    got = np.concatenate(list(neurons.activations(stack, ids, context, np.array([70, 71, 100]))))
     parts: list[Array] = []
     for part in (ids[:70], ids[70:71], ids[71:]):
-        parts += probing.activations(stack, part, context)
+        parts += neurons.activations(stack, part, context)
     np.testing.assert_allclose(got, np.concatenate(parts), rtol=0, atol=1e-12)
 
 
@@ -251,12 +255,12 @@ def naive_properties(text: str) -> dict[str, list[int]]:
 def test_properties_are_those_of_a_walk_through_the_text() -> None:
     rng = np.random.default_rng(0)
     text = "".join(rng.choice(list("ab \t\n\n\n()[]{}\"'\\“”é한"), 5000))
-    got = probing.properties(text)
+    got = neurons.character_properties(text)
     for name, wanted in naive_properties(text).items():
         assert got[name].tolist() == wanted, name
-    assert probing.properties("((a)")["depth"].tolist() == [1, 2, 2, 1]
+    assert neurons.character_properties("((a)")["depth"].tolist() == [1, 2, 2, 1]
     assert {name for name, y in got.items() if y.dtype == bool} == {"quote", "comment"}
-    assert all(len(y) == 0 for y in probing.properties("").values())
+    assert all(len(y) == 0 for y in neurons.character_properties("").values())
 
 
 @pytest.mark.parametrize(
@@ -270,7 +274,7 @@ def test_properties_are_those_of_a_walk_through_the_text() -> None:
     ],
 )
 def test_comments(text: str, inside: str) -> None:
-    found = probing.properties(text)["comment"]
+    found = neurons.character_properties(text)["comment"]
     assert "".join(c for c, y in zip(text, found, strict=True) if y) == inside
 
 
@@ -296,7 +300,7 @@ def verses() -> str:
 def test_a_unit_that_counts_since_the_newline_comes_first() -> None:
     text = verses()
     v = Vocabulary.of(text)
-    ranks = probing.rank(planted(v, 5, "", "\n", 0.01), v, text, "line-position")
+    ranks = neurons.rank_neurons(planted(v, 5, "", "\n", 0.01), v, text, "line-position")
     assert ranks[0][:2] == (0, 5)
     assert ranks[0][2] == pytest.approx(1, abs=1e-9)
     assert ranks[1][2] < 0.9
@@ -304,14 +308,14 @@ def test_a_unit_that_counts_since_the_newline_comes_first() -> None:
     assert [r[2] for r in ranks] == sorted((r[2] for r in ranks), reverse=True)
     # characters that it does not know are left out, and the others keep their own
     more = "".join(c + "é" * (i % 7 == 0) for i, c in enumerate(text))
-    assert probing.rank(planted(v, 5, "", "\n", 0.01), v, more, "line-position")[0][:2] == (0, 5)
+    assert neurons.rank_neurons(planted(v, 5, "", "\n", 0.01), v, more, "line-position")[0][:2] == (0, 5)
 
 
 def test_a_unit_that_is_on_inside_quotes_comes_first() -> None:
     words = ["“ab”", "cd", "“e a”", "b c", "d"]
     text = " ".join(np.random.default_rng(0).choice(words, 500))
     v = Vocabulary.of(text)
-    (best, second, *_) = probing.rank(planted(v, 3, "“", "”", 0.9), v, text, "quote")
+    (best, second, *_) = neurons.rank_neurons(planted(v, 3, "“", "”", 0.9), v, text, "quote")
     assert best[:2] == (0, 3)
     assert best[2] == pytest.approx(1, abs=1e-9)
     assert second[2] < 0.95
@@ -322,9 +326,9 @@ def test_scores_are_those_of_a_probe_fitted_the_plain_way(name: str) -> None:
     text = verses()
     v = Vocabulary.of(text)
     stack = Stack("gru", len(v), 8, 2, np.float64, np.random.default_rng(0))
-    x = np.concatenate(list(probing.activations(stack, v.encode(text), v.start_id))).reshape(len(text), -1)
-    y, half = probing.properties(text)[name], len(text) // 2
-    for l, i, score in probing.rank(stack, v, text, name):
+    x = np.concatenate(list(neurons.activations(stack, v.encode(text), v.start_id))).reshape(len(text), -1)
+    y, half = neurons.character_properties(text)[name], len(text) // 2
+    for l, i, score in neurons.rank_neurons(stack, v, text, name):
         unit = x[:, l * 8 + i]
         if name == "quote":
             on, off = (unit[:half][y[:half] == side].mean() for side in (True, False))
@@ -343,34 +347,34 @@ def test_scores_are_those_of_a_probe_fitted_the_plain_way(name: str) -> None:
 def test_every_unit_can_be_ranked(unit: str, text: str, by: str | None) -> None:
     v = Vocabulary.of(text, unit)
     stack = Stack("gru", len(v), 4, 1, np.float32, np.random.default_rng(0))
-    ranks = probing.rank(stack, v, text * 30, "depth", by)
+    ranks = neurons.rank_neurons(stack, v, text * 30, "depth", by)
     assert len(ranks) == 4
     assert all(np.isfinite(score) for _, _, score in ranks)
 
 
 def test_what_never_changes_cannot_be_foretold() -> None:
     v = Vocabulary.of("ab\n")
-    with pytest.raises(TextError, match="quote is the same"):
-        probing.rank(Stack("gru", 3, 4, 1), v, "ab\n" * 30, "quote")
-    with pytest.raises(TextError, match="nothing to foretell"):
-        probing.rank(Stack("gru", 3, 4, 1), v, "", "depth")
+    with pytest.raises(TextError, match="'quote' is constant"):
+        neurons.rank_neurons(Stack("gru", 3, 4, 1), v, "ab\n" * 30, "quote")
+    with pytest.raises(TextError, match="'depth' is constant"):
+        neurons.rank_neurons(Stack("gru", 3, 4, 1), v, "", "depth")
 
 
 def test_a_dead_unit_foretells_nothing() -> None:
     v = Vocabulary.of(verses())
     stack = Stack("gru", len(v), 4, 1)
     for name in ("line-position", "quote"):
-        for _, _, score in probing.rank(stack, v, verses(), name):
+        for _, _, score in neurons.rank_neurons(stack, v, verses(), name):
             assert score < 0.51
 
 
 def test_unknown_symbols_are_left_out_and_counted() -> None:
     v = Vocabulary.of("abc")
-    ids, unknown = probing.encode(Corpus("x", "axbyyc"), v)
+    ids, unknown = gradients.encode_corpus(Corpus("x", "axbyyc"), v)
     assert ids.tolist() == [0, 1, 2]
     assert unknown == 3
     rare = Vocabulary([*map(ord, "abc"), units.UNKNOWN], ord("a"))
-    assert probing.encode(Corpus("x", "axbyyc"), rare)[1] == 0
+    assert gradients.encode_corpus(Corpus("x", "axbyyc"), rare)[1] == 0
 
 
 def table(out: bytes) -> tuple[list[str], Ids | Array]:
@@ -421,14 +425,14 @@ def test_a_wrong_gradient_gives_exit_code_6(tmp_path: str, monkeypatch: pytest.M
 
     path = f"{tmp_path}/m.npz"
     train("hello world " * 50, output=path, hidden_size=8, max_steps=2)
-    right = CELLS["gru"].backward
+    right = load_cell("gru").backward
 
-    def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape) -> tuple[Array, Array]:
+    def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape[Any]) -> tuple[Array, Array]:
         found = right(Whh, dWhh, dhs, dstate, tape)
         dWhh *= 1.01
         return found
 
-    monkeypatch.setattr(CELLS["gru"], "backward", backward)
+    monkeypatch.setattr(load_cell("gru"), "backward", backward)
     done = CliRunner().invoke(main, ["gradcheck", path, "-"], input="hello world")
     assert done.exit_code == 6
     assert "wrong of: 0.Whh\n" in done.output

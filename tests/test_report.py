@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from charrnn.probing import saturation
 from hypothesis import given
 from hypothesis import strategies as st
 
 import charrnn
 from charrnn.errors import CheckpointError
 from charrnn.model import Model
-from charrnn.probing import saturation
 from charrnn.report import TEMPS, alone, page, spread, ticks
 from tests.conftest import Cli
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from charrnn.errors import UsageError
-from charrnn.sampling import CHUNK, draw, sample
+from charrnn.sampling import CHUNK_STEPS, generate_ids, sample_logits
 from charrnn.stack import Stack
 from charrnn.vocabulary import Vocabulary
 
@@ -14,7 +14,7 @@ LOGITS = np.log(np.array([[0.5, 0.2, 0.2, 0.1]]))
 def shares(n: int = 40_000, **options: float | int) -> np.ndarray:
     """Return how often each of four symbols is drawn; the uniform numbers are evenly spread."""
     uniforms = (np.arange(n) + 0.5) / n
-    ids = draw(np.repeat(LOGITS, n, axis=0), uniforms, **{"temp": 1.0, **options})  # type: ignore[arg-type]
+    ids = sample_logits(np.repeat(LOGITS, n, axis=0), uniforms, **{"temp": 1.0, **options})  # type: ignore[arg-type]
     return np.bincount(ids, minlength=4) / n
 
 
@@ -43,7 +43,7 @@ def test_top_k_and_top_p_keep_the_likeliest_the_lower_id_among_equals() -> None:
 def test_sound_at_every_temperature(scale: float, temp: float, u: float) -> None:
     logits = scale * np.array([[-1.0, 1.0, 0.5, 1.0, -1e3]])
     for options in ({}, {"top_k": 2}, {"top_p": 0.9}):
-        (i,) = draw(logits, np.array([u]), temp, **options)
+        (i,) = sample_logits(logits, np.array([u]), temp, **options)
         assert 0 <= i < 5
         if temp <= 1e-9:
             assert i in (1, 3)
@@ -54,13 +54,13 @@ def test_sound_at_every_temperature(scale: float, temp: float, u: float) -> None
 def test_the_likeliest_are_known_at_a_temperature_that_makes_all_alike() -> None:
     for logits in (np.array([[-1.0, 1.0, 0.5]]), np.array([[-1.0, 1.0, 0.5]] * 2)):
         for u in (0.0, 0.4, 0.6, 0.99):
-            assert set(draw(logits, np.full(len(logits), u), 1e300, top_k=2)) <= {1, 2}
+            assert set(sample_logits(logits, np.full(len(logits), u), 1e300, top_k=2)) <= {1, 2}
 
 
 def test_a_symbol_of_probability_zero_is_never_drawn() -> None:
     logits = np.array([[-1e9, 0.0, -1e9, 0.0, -1e9]])
     for u in (0.0, 0.5, np.nextafter(0.5, 0), 1 - 2**-53):
-        assert draw(logits, np.array([u]), 1.0)[0] in (1, 3)
+        assert sample_logits(logits, np.array([u]), 1.0)[0] in (1, 3)
 
 
 def stack_and_vocabulary() -> tuple[Stack, Vocabulary]:
@@ -70,7 +70,7 @@ def stack_and_vocabulary() -> tuple[Stack, Vocabulary]:
 
 def text(n: int = 60, seed: int = 5, **options: object) -> list[str]:
     stack, v = stack_and_vocabulary()
-    draws = sample(stack, v, np.random.default_rng(seed), **options)  # type: ignore[arg-type]
+    draws = generate_ids(stack, v, np.random.default_rng(seed), **options)  # type: ignore[arg-type]
     return [v.decode(np.array(ids)) for ids in zip(*itertools.islice(draws, n), strict=True)]
 
 
@@ -81,19 +81,19 @@ def test_same_seed_same_text() -> None:
     assert len(set(text(num_samples=3))) == 3
 
 
-@pytest.mark.parametrize("length", [0, 1, 2, CHUNK, CHUNK + 1, CHUNK + 2, 3 * CHUNK])
+@pytest.mark.parametrize("length", [0, 1, 2, CHUNK_STEPS, CHUNK_STEPS + 1, CHUNK_STEPS + 2, 3 * CHUNK_STEPS])
 def test_the_prime_is_read_exactly_or_else_the_start_symbol(length: int) -> None:
     stack, v = stack_and_vocabulary()
     for name in ("0.Wxh", "1.Wxh", "Why"):  # so that every character tells; Whh as it is, or rounding would grow
         stack.p[name][:] *= 5
     prime = np.random.default_rng(length).integers(0, len(v), length)
-    draws = sample(stack, v, np.random.default_rng(0), prime=prime, temp=0)
+    draws = generate_ids(stack, v, np.random.default_rng(0), prime=prime, temp=0)
     read = [*(prime if length else v.encode("\n"))]
     for _ in range(20):
-        tape = stack.tape(len(read), 1)
+        tape = stack.new_tape(len(read), 1)
         stack.forward(np.array(read)[:, None], stack.zero_state(1), tape)
         read.append(next(draws)[0])
-        assert read[-1] == tape[-1]["logits"][-1, :, 0].argmax()
+        assert read[-1] == tape.logits[-1, :, 0].argmax()
 
 
 def test_argmax_streams_are_alike() -> None:

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from charrnn import loss
-from charrnn.scoring import WARM_UP, lanes, score, score_documents
+from charrnn.scoring import WARM_UP_SYMBOLS, contiguous_nll, document_nll, num_lanes
 from charrnn.stack import Stack
 
 V = 11
 
 
 def one_by_one(stack: Stack, ids: np.ndarray) -> np.ndarray:
-    tape, state, nats = stack.tape(1, 1), stack.zero_state(1), []
+    tape, state, nats = stack.new_tape(1, 1), stack.zero_state(1), []
     for x, y in itertools.pairwise(ids):
         state = stack.forward(np.array([[x]]), state, tape)
-        nats.append(loss.forward(tape[-1]["logits"][0], np.array([y]))[0][0])
+        nats.append(loss.forward(tape.logits[0], np.array([y]))[0][0])
     return np.array(nats)
 
 
@@ -24,8 +24,8 @@ def test_one_lane_is_exact(n: int, context: int) -> None:
     rng = np.random.default_rng(0)
     stack = Stack("lstm", V, 8, 2, np.float64, rng)
     ids = rng.integers(0, V, context + n)
-    nats = score(stack, ids[context:], ids[:context])
-    assert lanes(n) == 1
+    nats = contiguous_nll(stack, ids[context:], ids[:context])
+    assert num_lanes(n) == 1
     assert nats.shape == (n,)
     np.testing.assert_allclose(nats, one_by_one(stack, ids)[context - 1 :], rtol=0, atol=1e-10)
 
@@ -35,18 +35,18 @@ def test_every_lane_is_warmed_up_by_the_characters_before_it(threads: int) -> No
     rng = np.random.default_rng(0)
     stack = Stack("gru", V, 8, 1, np.float64, rng)
     ids = rng.integers(0, V, 4011)
-    nats = score(stack, ids[10:], ids[:10], threads)
-    assert lanes(4001) == 4
+    nats = contiguous_nll(stack, ids[10:], ids[:10], threads)
+    assert num_lanes(4001) == 4
     starts = [10 + i * 4001 // 4 for i in range(4)]
     for a, b in zip(starts, [*starts[1:], 4011], strict=True):
-        read = max(a - 1 - WARM_UP, 0)
+        read = max(a - 1 - WARM_UP_SYMBOLS, 0)
         wanted = one_by_one(stack, ids[read:b])[a - 1 - read :]
         np.testing.assert_allclose(nats[a - 10 : b - 10], wanted, rtol=0, atol=1e-10)
 
 
 def test_no_text_no_values() -> None:
     stack = Stack("vanilla", V, 4, 1)
-    assert score(stack, np.zeros(0, int), np.zeros(1, int)).shape == (0,)
+    assert contiguous_nll(stack, np.zeros(0, int), np.zeros(1, int)).shape == (0,)
 
 
 @pytest.mark.parametrize("longest", [5, 60])  # windows are of 8 steps
@@ -56,6 +56,6 @@ def test_every_document_is_scored_as_if_it_stood_alone(longest: int, threads: in
     stack = Stack("lstm", V, 8, 2, np.float64, rng)
     ends = np.cumsum(rng.integers(1, longest, 100))
     ids = rng.integers(0, V, ends[-1])
-    nats = score_documents(stack, ids, ends, 3, threads)
+    nats = document_nll(stack, ids, ends, 3, threads)
     for a, b in zip([0, *ends[:-1]], ends, strict=True):
         np.testing.assert_allclose(nats[a:b], one_by_one(stack, np.append(3, ids[a:b])), rtol=0, atol=1e-10)

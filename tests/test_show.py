@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from charrnn.probing import documents, rank, saturation
 
 import charrnn
 from charrnn import shades, surprise
 from charrnn.cli.show import colours
-from charrnn.probing import documents, rank, saturation
 from tests.conftest import Cli
 
 

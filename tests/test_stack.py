@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from charrnn import affine
-from charrnn.cells import CELLS
-from charrnn.stack import Stack, Stepper, shapes
+from charrnn.config import CELLS
+from charrnn.stack import Stack, Stepper, num_parameters
 from tests.conftest import assert_close, numeric
 
 T, B, V, H = 5, 3, 6, 4
@@ -21,8 +21,8 @@ def test_gradients_are_those_of_central_differences(cell: str, num_layers: int, 
     xs, ys = rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B))
     ys[2, 1] = -1
     state = rng.standard_normal(stack.zero_state(B).shape)
-    masks = stack.masks(rng, T, B, 0.5) if dropout else None
-    tape = stack.tape(T, B)
+    masks = stack.dropout_masks(rng, T, B, 0.5) if dropout else None
+    tape = stack.new_tape(T, B)
 
     def loss() -> float:
         nats, _ = other.loss_and_grad(xs, ys, state, tape, masks=masks, scale=1)
@@ -44,11 +44,11 @@ def test_windows_with_a_carried_state_give_what_the_whole_gives(cell: str) -> No
     rng = np.random.default_rng(0)
     stack = Stack(cell, V, H, 2, np.float64, rng)
     xs, ys = rng.integers(0, V, (9, B)), rng.integers(0, V, (9, B))
-    whole, last = stack.loss_and_grad(xs, ys, stack.zero_state(B), stack.tape(9, B), scale=1)
-    state, parts, tape = stack.zero_state(B), [], stack.tape(4, B)
+    whole, last = stack.loss_and_grad(xs, ys, stack.zero_state(B), stack.new_tape(9, B), scale=1)
+    state, parts, tape = stack.zero_state(B), [], stack.new_tape(4, B)
     for t in (0, 4, 8):
-        cut = [part.cut(0, min(4, 9 - t)) for part in tape]
-        nats, state = stack.loss_and_grad(xs[t : t + 4], ys[t : t + 4], state, cut, scale=1)
+        part = tape.slice(0, min(4, 9 - t))
+        nats, state = stack.loss_and_grad(xs[t : t + 4], ys[t : t + 4], state, part, scale=1)
         parts.append(nats)
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=1e-12)
     np.testing.assert_allclose(state, last, rtol=0, atol=1e-12)
@@ -62,27 +62,27 @@ def test_a_step_at_a_time_gives_what_the_whole_gives(cell: str, B: int) -> None:
     stack.p["0.bh"][:], stack.p["1.bh"][:], stack.p["by"][:] = (
         rng.standard_normal(stack.p[b].shape) for b in ("0.bh", "1.bh", "by")
     )
-    xs, tape = rng.integers(0, V, (T, B)), stack.tape(T, B)
+    xs, tape = rng.integers(0, V, (T, B)), stack.new_tape(T, B)
     state = rng.standard_normal(stack.zero_state(B).shape)
     stack.forward(xs, state, tape)
     step = Stepper(stack, state)
-    for ids, logits in zip(xs, tape[-1]["logits"], strict=True):
+    for ids, logits in zip(xs, tape.logits, strict=True):
         np.testing.assert_allclose(step(ids), logits, rtol=0, atol=1e-12)
 
 
 def test_more_symbols_than_a_product_is_good_for() -> None:
     rng = np.random.default_rng(0)
-    many = affine.FEW + 2
+    many = affine.MAX_ONE_HOT + 2
     stack = Stack("gru", many, 3, 1, np.float64, rng)
     xs, ys = rng.integers(0, many, (2, T, B))
-    state, tape = stack.zero_state(B), stack.tape(T, B)
+    state, tape = stack.zero_state(B), stack.new_tape(T, B)
     stack.loss_and_grad(xs, ys, state, tape, scale=1)
     columns = stack.d["0.Wxh"][:, np.unique(xs)].copy()
     part = stack.p["0.Wxh"][:, np.unique(xs)].copy()
 
     def loss() -> float:
         stack.p["0.Wxh"][:, np.unique(xs)] = part
-        nats, _ = stack.twin().loss_and_grad(xs, ys, state, tape, scale=1)
+        nats, _ = stack.replica().loss_and_grad(xs, ys, state, tape, scale=1)
         return float(nats.sum())
 
     assert np.count_nonzero(stack.d["0.Wxh"].any(0)) == len(np.unique(xs))
@@ -94,7 +94,7 @@ def test_forward_leaves_the_state_it_was_given() -> None:
     stack = Stack("lstm", V, H, 2, np.float64, rng)
     state = rng.standard_normal(stack.zero_state(B).shape)
     before = state.copy()
-    stack.loss_and_grad(np.zeros((T, B), int), np.zeros((T, B), int), state, stack.tape(T, B), scale=1)
+    stack.loss_and_grad(np.zeros((T, B), int), np.zeros((T, B), int), state, stack.new_tape(T, B), scale=1)
     assert (state == before).all()
 
 
@@ -103,7 +103,7 @@ def test_the_first_loss_lies_beside_ln_V(cell: str) -> None:  # noqa: N802
     rng = np.random.default_rng(0)
     stack = Stack(cell, 65, 128, 2, np.float32, rng)
     xs, ys = rng.integers(0, 65, (2, 50, 20))
-    nats, _ = stack.loss_and_grad(xs, ys, stack.zero_state(20), stack.tape(50, 20), scale=1)
+    nats, _ = stack.loss_and_grad(xs, ys, stack.zero_state(20), stack.new_tape(50, 20), scale=1)
     assert nats.mean() == pytest.approx(math.log(65), abs=0.05)
 
 
@@ -124,7 +124,7 @@ def test_input_weights_begin_with_variance_one_and_the_others_small() -> None:
 
 def test_masks_keep_the_mean_and_leave_out_the_share() -> None:
     stack = Stack("gru", V, 64, 2)
-    masks = stack.masks(np.random.default_rng(0), 50, 40, 0.75)
+    masks = stack.dropout_masks(np.random.default_rng(0), 50, 40, 0.75)
     assert masks.shape == (2, 50, 64, 40)
     assert masks.dtype == np.float32
     assert set(np.unique(masks)) == {0, np.float32(1 / 0.75)}
@@ -134,11 +134,11 @@ def test_masks_keep_the_mean_and_leave_out_the_share() -> None:
 def test_dropout_spares_the_recurrence() -> None:
     rng = np.random.default_rng(0)
     stack = Stack("gru", V, H, 1, np.float64, rng)
-    xs, tape = rng.integers(0, V, (T, B)), stack.tape(T, B)
+    xs, tape = rng.integers(0, V, (T, B)), stack.new_tape(T, B)
     plain = stack.forward(xs, stack.zero_state(B), tape)
     masked = stack.forward(xs, stack.zero_state(B), tape, np.zeros((1, T, H, B)))
     assert (plain == masked).all()
-    assert (tape[-1]["logits"] == stack.p["by"][:, None]).all()
+    assert (tape.logits == stack.p["by"][:, None]).all()
 
 
 def test_copy_is_apart_and_of_another_dtype() -> None:
@@ -151,8 +151,5 @@ def test_copy_is_apart_and_of_another_dtype() -> None:
 
 
 def test_number_of_parameters() -> None:
-    def count(cell: str, H: int, L: int) -> int:
-        return sum(math.prod(s) for s in shapes(cell, 65, H, L).values())
-
-    assert count("vanilla", 100, 1) == 23_165  # min-char-rnn's
-    assert count("lstm", 128, 2) == 239_297  # char-rnn's default, with one bias
+    assert num_parameters("vanilla", 65, 100, 1) == 23_165  # min-char-rnn's
+    assert num_parameters("lstm", 65, 128, 2) == 239_297  # char-rnn's default, with one bias

@@ -72,7 +72,7 @@ def test_predictions_of_hangul(unit: str) -> None:
 
 
 def check(model: Model, shown: str | bytes) -> None:
-    nats, likeliest, p = surprise.predictions(model, shown)
+    nats, likeliest, p = surprise.top_predictions(model, shown)
     want, distributions = naive(model, shown)
     np.testing.assert_allclose(nats, want, rtol=1e-10)
     everything = np.array(distributions)
@@ -87,7 +87,7 @@ def check(model: Model, shown: str | bytes) -> None:
 def test_likeliest_of_few_symbols_and_of_equals() -> None:
     model = trained("ab" * 50)
     model.stack.p.vector[:] = 0
-    nats, likeliest, p = surprise.predictions(model, "abb")
+    nats, likeliest, p = surprise.top_predictions(model, "abb")
     np.testing.assert_allclose(nats, math.log(2))
     assert likeliest.tolist() == [[0, 1]] * 3
     np.testing.assert_allclose(p, 0.5)
@@ -112,8 +112,8 @@ def test_activation_is_that_of_each_step(text: str, options: dict[str, Any]) -> 
         if at is not None:
             if last == "\n" and model.by:
                 state = stack.zero_state(1)
-                state = stack.forward(model.vocabulary.start_id[:, None], state, stack.tape(1, 1)).copy()
-            state = stack.forward(np.array([[at]]), state, stack.tape(1, 1)).copy()
+                state = stack.forward(model.vocabulary.start_id[:, None], state, stack.new_tape(1, 1)).copy()
+            state = stack.forward(np.array([[at]]), state, stack.new_tape(1, 1)).copy()
             value = (
                 float(np.tanh(state[layer, 1, index, 0])) if len(state[0]) == 2 else float(state[layer, 0, index, 0])
             )
@@ -132,7 +132,7 @@ def test_activation_of_a_syllable_is_that_after_its_last_letter() -> None:
     one, two = surprise.activation(model, "값", 0, 0), surprise.activation(model, "값 말", 0, 0)
     ids = model.vocabulary.encode("값")
     state = model.stack.forward(
-        np.concatenate([model.vocabulary.start_id, ids])[:, None], model.stack.zero_state(1), model.stack.tape(4, 1)
+        np.concatenate([model.vocabulary.start_id, ids])[:, None], model.stack.zero_state(1), model.stack.new_tape(4, 1)
     )
     assert one.shape == (1,)
     assert two.shape == (3,)

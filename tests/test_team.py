@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from charrnn.arrays import Array
-from charrnn.cells import CELLS
+from charrnn.config import CELLS
 from charrnn.stack import Stack
-from charrnn.team import Team
+from charrnn.team import DataParallel
 
 T, B, V, H, L = 6, 7, 5, 4, 2
 
@@ -17,9 +17,9 @@ def gradient(threads: int, cell: str = "lstm", steps: int = T, dropout: bool = F
     stack = Stack(cell, V, H, L, np.float64, rng)
     xs, ys = rng.integers(0, V, (2, steps, B))
     state = rng.standard_normal(stack.zero_state(B).shape)
-    masks = stack.masks(rng, steps, B, 0.5) if dropout else None
-    team = Team(stack, T, B, threads)
-    assert len(team.members) == min(threads, B)
+    masks = stack.dropout_masks(rng, steps, B, 0.5) if dropout else None
+    team = DataParallel(stack, T, B, threads)
+    assert len(team.replicas) == min(threads, B)
     loss = team.loss_and_grad(xs, ys, state, masks)
     return [np.array(loss), stack.d.vector, state]
 
@@ -42,14 +42,14 @@ def test_the_loss_is_the_mean_the_gradient_is_its_and_the_state_the_last() -> No
     rng = np.random.default_rng(0)
     stack = Stack("gru", V, H, 1, np.float64, rng)
     xs, ys = rng.integers(0, V, (2, T, B))
-    nats, last = stack.twin().loss_and_grad(xs, ys, stack.zero_state(B), stack.tape(T, B), scale=1)
+    nats, last = stack.replica().loss_and_grad(xs, ys, stack.zero_state(B), stack.new_tape(T, B), scale=1)
     state = stack.zero_state(B)
-    loss = Team(stack, T, B, 2).loss_and_grad(xs, ys, state)
+    loss = DataParallel(stack, T, B, 2).loss_and_grad(xs, ys, state)
     assert loss == pytest.approx(nats.mean())
     np.testing.assert_allclose(state, last, rtol=0, atol=1e-12)
     before = stack.p["by"][2]
     stack.p["by"][2] += 1e-6
-    nats, _ = stack.twin().loss_and_grad(xs, ys, stack.zero_state(B), stack.tape(T, B), scale=1)
+    nats, _ = stack.replica().loss_and_grad(xs, ys, stack.zero_state(B), stack.new_tape(T, B), scale=1)
     stack.p["by"][2] = before
     assert (nats.mean() - loss) / 1e-6 == pytest.approx(stack.d["by"][2], rel=1e-4)
 
@@ -57,7 +57,7 @@ def test_the_loss_is_the_mean_the_gradient_is_its_and_the_state_the_last() -> No
 @pytest.mark.parametrize("late", [0, 1])
 def test_a_failure_in_any_thread_is_told_once_all_have_ended(late: int, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = Stack("gru", V, H, 1, np.float64, np.random.default_rng(0))
-    team, ended = Team(stack, T, B, 2), []
+    team, ended = DataParallel(stack, T, B, 2), []
 
     def work(k: int) -> None:
         if k == late:
@@ -67,7 +67,7 @@ def test_a_failure_in_any_thread_is_told_once_all_have_ended(late: int, monkeypa
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        team._each(lambda m: work(int(m.lanes.start > 0)))
+        team._map(lambda m: work(int(m.lanes.start > 0)))
     assert ended == [late]
 
 
@@ -76,7 +76,7 @@ def test_what_is_not_finite_warns_in_no_thread() -> None:
     stack.p["Why"][:] = 3e38
     with np.errstate(all="ignore"):  # of this thread alone; a warning is an error in these tests
         xs = np.zeros((T, B), int)
-        assert not np.isfinite(Team(stack, T, B, 3).loss_and_grad(xs, xs, stack.zero_state(B)))
+        assert not np.isfinite(DataParallel(stack, T, B, 3).loss_and_grad(xs, xs, stack.zero_state(B)))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -87,13 +87,13 @@ def test_padding_is_as_if_it_were_not_there(threads: int) -> None:
     xs, ys = rng.integers(0, V, (2, T, B))
     lengths = np.array([6, 1, 0, 3, 6, 2, 5])
     ys[np.arange(T)[:, None] >= lengths] = -1
-    loss = Team(stack, T, B, threads).loss_and_grad(xs, ys, stack.zero_state(B), count=int(lengths.sum()))
+    loss = DataParallel(stack, T, B, threads).loss_and_grad(xs, ys, stack.zero_state(B), num_targets=int(lengths.sum()))
     nats, d = 0.0, np.zeros_like(stack.d.vector)
     for lane, n in enumerate(lengths):
         if n:
-            alone = stack.twin()
+            alone = stack.replica()
             x, y = xs[:n, lane : lane + 1], ys[:n, lane : lane + 1]
-            each, _ = alone.loss_and_grad(x, y, stack.zero_state(1), stack.tape(n, 1), scale=1 / lengths.sum())
+            each, _ = alone.loss_and_grad(x, y, stack.zero_state(1), stack.new_tape(n, 1), scale=1 / lengths.sum())
             nats, d = nats + each.sum(), d + alone.d.vector
     assert loss == pytest.approx(nats / lengths.sum(), rel=1e-12)
     np.testing.assert_allclose(stack.d.vector, d, rtol=0, atol=1e-12)

@@ -12,14 +12,13 @@ import pytest
 import charrnn
 from charrnn import checkpoint, ngram, scoring, training
 from charrnn.arrays import Array, Ids
-from charrnn.cells import CELLS
-from charrnn.config import Config
+from charrnn.config import CELLS, Config
 from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, TextError, UsageError
 from charrnn.optim import OPTIMIZERS
-from charrnn.scoring import score
+from charrnn.scoring import contiguous_nll
 from charrnn.stack import Stack
-from charrnn.team import Team
+from charrnn.team import DataParallel
 from charrnn.training import Run, fit, steps
 
 SMALL: dict[str, Any] = {
@@ -91,7 +90,7 @@ def test_sampling_and_evaluating_disturb_nothing(text: str) -> None:
 def test_every_step_drops_other_units(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(Corpus("text", text), Config(**{**SMALL, "dropout": 0.5}))
     drawn: list[Array] = []
-    draw = run.stack.masks
+    draw = run.stack.dropout_masks
 
     def masks(*args: Any) -> Array:
         drawn.append(draw(*args).copy())
@@ -112,8 +111,8 @@ def test_best_is_the_lowest_validation_loss_and_the_test_loss_is_its() -> None:
     assert (run.best != run.stack.p.vector).any()
     best = run.stack.copy()
     best.p.vector[:] = run.best
-    assert score(best, run.val, run.val_context).mean() == run.best_loss
-    assert score(best, run.test, run.test_context).mean() == run.test_loss
+    assert contiguous_nll(best, run.val, run.val_context).mean() == run.best_loss
+    assert contiguous_nll(best, run.test, run.test_context).mean() == run.test_loss
     assert len(run.val) == len(run.test) == 100
 
 
@@ -180,7 +179,7 @@ def test_characters_counts_what_is_read(text: str) -> None:
 # --- What is not finite. ---
 
 
-class Poisoned(Team):
+class Poisoned(DataParallel):
     """Gives a loss that is not a number at some steps, counted from 1, with a gradient and a state to match."""
 
     step: ClassVar[int]
@@ -193,7 +192,7 @@ class Poisoned(Team):
         Poisoned.step += 1
         if Poisoned.step not in Poisoned.bad:
             return loss
-        state[:], self.members[0].stack.d.vector[:] = np.nan, np.inf
+        state[:], self.replicas[0].stack.d.vector[:] = np.nan, np.inf
         return math.nan
 
 
@@ -201,7 +200,7 @@ class Poisoned(Team):
 def bad(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """The steps, from 1, whose loss is made to be not a number."""
     Poisoned.bad = set()
-    monkeypatch.setattr(training, "Team", Poisoned)
+    monkeypatch.setattr(training, "DataParallel", Poisoned)
     return Poisoned.bad
 
 
@@ -531,7 +530,7 @@ def test_hello_is_learned_to_the_floor() -> None:
     )
     assert run.history[-1]["val_loss"] < 0.01
     ids = run.vocabulary.encode("hello" * 20)
-    nats = score(run.stack, ids, run.vocabulary.encode("o"))
+    nats = contiguous_nll(run.stack, ids, run.vocabulary.encode("o"))
     assert nats[5:].max() < 0.01
 
 

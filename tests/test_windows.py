@@ -6,33 +6,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn import windows as windows_module
-from charrnn.windows import Position, Window, borders, documents, lane_length, passes, shrink, windows
+from charrnn.windows import (
+    Batch,
+    Position,
+    batches_per_epoch,
+    contiguous_batches,
+    document_batches,
+    document_ends,
+    fit_batch_shape,
+    steps_per_lane,
+)
 
 
 @given(st.integers(2, 300), st.integers(1, 20), st.integers(1, 20))
 def test_one_pass_uses_every_pair_and_no_other(N: int, B: int, T: int) -> None:
-    B, T = shrink(N, B, T)
+    B, T = fit_batch_shape(N, B, T)
     ids = np.arange(N)
-    stream = windows(ids, B, T, Position())
+    stream = contiguous_batches(ids, B, T, Position())
     pairs = []
     for w in stream:
         assert w.xs.shape[1] == B
         assert len(w.xs) <= T
         assert (w.ys == w.xs + 1).all()
-        assert w.targets == w.ys.size
+        assert w.num_targets == w.ys.size
         pairs += w.xs.ravel().tolist()
         if w.position.epoch:
             break
     assert set(pairs) == set(range(N - 1))
-    assert len(pairs) == B * lane_length(N, B)
+    assert len(pairs) == B * steps_per_lane(N, B)
     assert len(pairs) - (N - 1) < B  # shared pairs, fewer than lanes
 
 
 def test_lanes_are_contiguous_and_fresh_only_at_the_start() -> None:
     ids = np.arange(101)
-    ws = list(itertools.islice(windows(ids, 4, 10, Position()), 6))
+    ws = list(itertools.islice(contiguous_batches(ids, 4, 10, Position()), 6))
     assert [len(w.xs) for w in ws] == [10, 10, 5, 10, 10, 5]
-    assert [bool(w.fresh.all()) for w in ws] == [True, False, False, True, False, False]
+    assert [bool(w.reset.all()) for w in ws] == [True, False, False, True, False, False]
     assert [w.position for w in ws] == [(0, 10), (0, 20), (1, 0), (1, 10), (1, 20), (2, 0)]
     assert ws[0].xs[0].tolist() == [0, 25, 50, 75]
     for before, after in itertools.pairwise(ws[:3]):
@@ -43,27 +52,27 @@ def test_lanes_are_contiguous_and_fresh_only_at_the_start() -> None:
 @pytest.mark.parametrize("done", [1, 2, 3, 5])
 def test_a_position_goes_on_where_it_was(done: int) -> None:
     ids = np.arange(101)
-    whole = list(itertools.islice(windows(ids, 4, 10, Position()), 8))
-    rest = list(itertools.islice(windows(ids, 4, 10, whole[done - 1].position), 8 - done))
+    whole = list(itertools.islice(contiguous_batches(ids, 4, 10, Position()), 8))
+    rest = list(itertools.islice(contiguous_batches(ids, 4, 10, whole[done - 1].position), 8 - done))
     for a, b in zip(whole[done:], rest, strict=True):
         assert (a.xs == b.xs).all()
         assert (a.ys == b.ys).all()
-        assert (a.fresh == b.fresh).all()
+        assert (a.reset == b.reset).all()
         assert a.position == b.position
 
 
 def test_a_small_text_shrinks_the_lanes_first() -> None:
-    assert shrink(100_000, 64, 64) == (64, 64)
-    assert shrink(1001, 64, 64) == (15, 64)
-    assert shrink(30, 64, 64) == (1, 29)
-    assert shrink(2, 64, 64) == (1, 1)
+    assert fit_batch_shape(100_000, 64, 64) == (64, 64)
+    assert fit_batch_shape(1001, 64, 64) == (15, 64)
+    assert fit_batch_shape(30, 64, 64) == (1, 29)
+    assert fit_batch_shape(2, 64, 64) == (1, 1)
 
 
-def one_pass(ends: list[int], B: int, T: int, seed: list[int] | None) -> list[Window]:
+def one_pass(ends: list[int], B: int, T: int, seed: list[int] | None) -> list[Batch]:
     """Return the windows of a pass over places in place of ids: -1 is what stands before a document."""
     marks = np.array(ends)
-    stream = documents(np.arange(ends[-1]), marks, B, T, Position(), -1, seed)
-    return list(itertools.islice(stream, passes(marks, B, T)))
+    stream = document_batches(np.arange(ends[-1]), marks, B, T, Position(), -1, seed)
+    return list(itertools.islice(stream, batches_per_epoch(marks, B, T)))
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(1, 6), st.integers(1, 9), st.booleans())
@@ -75,7 +84,7 @@ def test_every_document_is_read_once_and_whole_from_a_fresh_state(
     before = [-9] * B  # the last symbol that each lane read
     for w in one_pass(ends, B, T, [0, 3] if shuffled else None):
         assert w.xs.shape == w.ys.shape
-        assert w.targets == (w.ys >= 0).sum()
+        assert w.num_targets == (w.ys >= 0).sum()
         assert 1 <= len(w.xs) <= T
         for lane in range(B):
             ys = w.ys[:, lane]
@@ -83,7 +92,7 @@ def test_every_document_is_read_once_and_whole_from_a_fresh_state(
             assert (ys[len(real) :] == -1).all()  # padding comes last
             if not len(real):
                 continue
-            if w.fresh[lane]:
+            if w.reset[lane]:
                 assert w.xs[0, lane] == -1
                 assert real[0] in {0, *ends}
             else:
@@ -108,20 +117,20 @@ def test_the_order_is_another_in_every_pass_and_the_same_for_the_same_seed() -> 
     ends = list(range(3, 300, 3))
     passes_ = [[w.ys.tolist() for w in one_pass(ends, 4, 8, seed)] for seed in ([1], [1], [2])]
     assert passes_[0] == passes_[1] != passes_[2]
-    n = passes(np.array(ends), 4, 8)
-    two = list(itertools.islice(documents(np.arange(300), np.array(ends), 4, 8, Position(), -1, [1]), 2 * n))
+    n = batches_per_epoch(np.array(ends), 4, 8)
+    two = list(itertools.islice(document_batches(np.arange(300), np.array(ends), 4, 8, Position(), -1, [1]), 2 * n))
     assert [w.ys.tolist() for w in two[:n]] == passes_[0]
     assert [w.ys.tolist() for w in two[n:]] != passes_[0]
 
 
 @pytest.mark.parametrize("shard", [7, 1 << 16])
 def test_documents_go_on_where_they_were(shard: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows_module, "SHARD", shard)
+    monkeypatch.setattr(windows_module, "SHARD_DOCUMENTS", shard)
     ends = np.cumsum(np.random.default_rng(0).integers(1, 40, 50))
-    n = passes(ends, 4, 9)
+    n = batches_per_epoch(ends, 4, 9)
 
     def stream(at: Position) -> list[tuple[list[int], Position]]:
-        some = itertools.islice(documents(np.arange(ends[-1]), ends, 4, 9, at, -1, [1]), 2 * n)
+        some = itertools.islice(document_batches(np.arange(ends[-1]), ends, 4, 9, at, -1, [1]), 2 * n)
         return [(w.ys.ravel().tolist(), w.position) for w in some]
 
     whole = stream(Position())
@@ -130,8 +139,8 @@ def test_documents_go_on_where_they_were(shard: int, monkeypatch: pytest.MonkeyP
         assert rest[: 2 * n - done] == whole[done:]
 
 
-def test_borders() -> None:
-    assert borders(np.array([1, 0, 2, 0]), 0).tolist() == [2, 4]
-    assert borders(np.array([1, 0, 2]), 0).tolist() == [2, 3]
-    assert borders(np.array([1, 2]), 0).tolist() == [2]
-    assert borders(np.array([], int), 0).tolist() == []
+def test_document_ends() -> None:
+    assert document_ends(np.array([1, 0, 2, 0]), 0).tolist() == [2, 4]
+    assert document_ends(np.array([1, 0, 2]), 0).tolist() == [2, 3]
+    assert document_ends(np.array([1, 2]), 0).tolist() == [2]
+    assert document_ends(np.array([], int), 0).tolist() == []

@@ -1,6 +1,18 @@
-"""The recurrences, one file each. A new cell is a new file here and one line in the registry."""
+"""The recurrences, one file each. A new cell is a new file here and one line in the registry, ``config.CELLS``."""
 
-from charrnn.arrays import Cell
-from charrnn.cells import gru, lstm, vanilla
+from __future__ import annotations
 
-CELLS: dict[str, Cell] = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
+import functools
+from importlib import import_module
+from typing import Any
+
+from charrnn.cells.base import Cell
+from charrnn.config import CELLS
+
+
+@functools.cache
+def load_cell(name: str) -> Cell[Any]:
+    """Return the cell that the registry has under a name."""
+    module, _, attribute = CELLS[name].partition(":")
+    cell: Cell[Any] = getattr(import_module(module), attribute)()
+    return cell

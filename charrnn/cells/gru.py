@@ -1,110 +1,100 @@
 """The gated recurrent unit: z, r = sigmoid(a), n = tanh(Wxn x + Whn (r h') + bn), h = (1 - z) h' + z n.
 
-Source: Cho et al., "Learning phrase representations using RNN encoder-decoder", 2014, eq. 5 to 8 (with z and
-1 - z exchanged, as in the lectures). The reset stands before the product. Shapes: Whh (3 H, H) in the order
-z, r, n; ax and dax (T, 3 H, B); hs and dhs (T, H, B); state (1, H, B).
+Source: Cho et al., "Learning phrase representations using RNN encoder-decoder", 2014, eq. 5 to 8
+(with z and 1 - z exchanged, as in the lectures). The reset gate is applied before the matrix product.
+Shapes: Whh (3 H, H) in the order z, r, n; ax and dax (T, 3 H, B); hs and dhs (T, H, B);
+state (1, H, B).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from charrnn.arrays import Array, Tape, columns, packed, sigmoid
-
-GATES, STATES = 3, ("h",)
-STEP = "hprev", "Whzr h", "Whn rh", "zr", "z", "r", "n", "rh", "n-h", "hs"
+from charrnn.arrays import Array, sigmoid, tanh_derivative
+from charrnn.cells.base import Cell, Tape
 
 
-def bias(bh: Array) -> None:
-    """Leave the bias at zero."""
+class GRUViews(NamedTuple):
+    """A step's values, or their gradients."""
+
+    hprev: Array  # (H, B)
+    Whzr_h: Array  # (2 H, B)
+    Whn_rh: Array  # (H, B)
+    zr: Array  # (2 H, B)
+    z: Array  # (H, B)
+    r: Array  # (H, B)
+    n: Array  # (H, B)
+    rh: Array  # (H, B), r h'
+    n_h: Array  # (H, B), n - h'; among the gradients 1 - z, which takes dh to h'
+    h: Array  # (H, B)
 
 
-def tape(T: int, H: int, B: int, dtype: DTypeLike, lower: Tape | None = None) -> Tape:
-    """Allocate what one window needs: h, with the state before the window in its first row, the gates, da."""
-    h = np.empty((T + 1, H, B), dtype)
-    a = np.empty((T, 3 * H, B), dtype)  # z r n, after the nonlinearity
-    rh, n_h = np.empty((2, T, H, B), dtype)  # r h' and n - h'
-    kept = {"h": h, "hprev": h[:-1], "hs": h[1:], "rh": rh, "n-h": n_h, "a": a, "zr": a[:, : 2 * H]}
-    kept |= zip("zrn", np.split(a, 3, axis=1), strict=True)
-    if lower:
-        return Tape(T, kept, lower.work, lower.scratch)
-    da = np.empty((T, 3 * H, B), dtype)  # before the nonlinearity
-    work = {"da": da, "dzr": da[:, : 2 * H], "1-z": np.empty((T, H, B), dtype)}
-    work |= zip(("dz", "dr", "dn"), np.split(da, 3, axis=1), strict=True)
-    work |= {"dax": packed(T, 3 * H, B, dtype), "x": packed(T, H, B, dtype)}
-    dstate, Whh_h = np.empty((1, H, B), dtype), np.empty((3 * H, B), dtype)
-    scratch = {"Whzr h": Whh_h[: 2 * H], "Whn rh": Whh_h[2 * H :], "dhnext": dstate[0], "dstate": dstate}
-    scratch |= {"dh": np.empty((H, B), dtype), "drh": np.empty((H, B), dtype)}
-    return Tape(T, kept, work, scratch)
+class GRU(Cell[GRUViews]):
+    """z, r = sigmoid(a), n = tanh(Wxn x + Whn (r h') + bn), h = (1 - z) h' + z n."""
 
+    NUM_BLOCKS = 3
 
-def step(Whh: Array, ax: Array, *views: Array) -> None:
-    """Write the gates z, r and n, then r h', n - h' and h."""
-    hprev, Whzr_h, Whn_rh, zr, z, r, n, rh, n_h, h = views
-    k = len(zr)
-    np.dot(Whh[:k], hprev, out=Whzr_h)
-    np.add(ax[:k], Whzr_h, out=zr)
-    sigmoid(zr)
-    np.multiply(r, hprev, out=rh)
-    np.dot(Whh[k:], rh, out=Whn_rh)
-    np.add(ax[k:], Whn_rh, out=n)
-    np.tanh(n, out=n)
-    np.subtract(n, hprev, out=n_h)
-    np.multiply(z, n_h, out=Whn_rh)
-    np.add(hprev, Whn_rh, out=h)  # h = h' + z (n - h'), which is (1 - z) h' + z n
+    def new_views(self, a: Array, states: Array, Whh_h: Array) -> GRUViews:
+        """Name the values; ``a`` becomes z, r, n."""
+        h, (z, r, n), k = states[0], np.split(a, 3, axis=1), states.shape[2] * 2
+        rh, n_h = np.empty_like(h[1:]), np.empty_like(h[1:])
+        return GRUViews(h[:-1], Whh_h[:, :k], Whh_h[:, k:], a[:, :k], z, r, n, rh, n_h, h[1:])
 
+    def new_dviews(self, da: Array, dstates: Array, scratch: Array) -> GRUViews:
+        """Name the gradients; those of the products are da."""
+        (dh, drh), (dz, dr, dn) = scratch, np.split(da, 3, axis=1)
+        dzr = da[:, : dh.shape[1] * 2]
+        keep = np.empty(dn.shape, da.dtype)
+        return GRUViews(dstates[0], dzr, dn, dzr, dz, dr, dn, drh, keep, dh)
 
-def forward(Whh: Array, ax: Array, state: Array, tape: Tape) -> tuple[Array, Array]:
-    """Run over ax = Wxh x + bh for every step; return hs and the last state."""
-    h = tape["h"]
-    h[0] = state[0]
-    for x, views in zip(ax, tape.steps(*STEP), strict=True):
-        step(Whh, x, *views)
-    return h[1:], h[-1:]
+    def step(self, Whh: Array, ax: Array, views: GRUViews) -> None:
+        """Write the gates z, r and n, then r h', n - h' and h."""
+        hprev, Whzr_h, Whn_rh, zr, z, r, n, rh, n_h, h = views
+        k = len(zr)
+        np.dot(Whh[:k], hprev, out=Whzr_h)
+        np.add(ax[:k], Whzr_h, out=zr)
+        sigmoid(zr)
+        np.multiply(r, hprev, out=rh)
+        np.dot(Whh[k:], rh, out=Whn_rh)
+        np.add(ax[k:], Whn_rh, out=n)
+        np.tanh(n, out=n)
+        np.subtract(n, hprev, out=n_h)
+        np.multiply(z, n_h, out=Whn_rh)
+        np.add(hprev, Whn_rh, out=h)  # h = h' + z (n - h'), which is (1 - z) h' + z n
 
+    def local_derivatives(self, views: GRUViews, dviews: GRUViews) -> None:
+        """Write the factors of dh and drh that no later step changes."""
+        _, _, _, _, z, r, n, rh, n_h, _ = views
+        _, _, _, _, dz, dr, dn, _, keep, _ = dviews
+        np.subtract(1, z, out=keep)
+        np.multiply(z, keep, out=dz)  # through the sigmoids: z (1 - z)
+        dz *= n_h
+        np.subtract(1, r, out=dr)
+        dr *= rh
+        tanh_derivative(n, out=dn)
+        dn *= z
 
-def backward(Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape) -> tuple[Array, Array]:
-    """Write dWhh; return dax and the gradient of the first state."""
-    _slopes(tape)
-    tape["dstate"][:] = dstate
-    H = dhs.shape[1]
-    Whzr, Whn = Whh[: 2 * H], Whh[2 * H :]
-    steps = tape.steps("dh", "dhnext", "drh", "dz", "dn", "dr", "dzr", "r", "1-z")
-    for dhs_t, (dh, dhnext, drh, dz, dn, dr, dzr, r, keep) in zip(dhs[::-1], reversed(steps), strict=True):
-        np.add(dhs_t, dhnext, out=dh)  # backprop into h
+    def backward_step(self, Whh: Array, dhs: Array, views: GRUViews, dviews: GRUViews) -> None:
+        """Write da and dhnext."""
+        dhnext, dzr, _, _, dz, dr, dn, drh, keep, dh = dviews
+        k = len(dzr)
+        np.add(dhs, dhnext, out=dh)  # backprop into h
         dz *= dh
         dn *= dh
-        np.dot(Whn.T, dn, out=drh)  # into r h'
+        np.dot(Whh[k:].T, dn, out=drh)  # into r h'
         dr *= drh
-        np.dot(Whzr.T, dzr, out=dhnext)
-        drh *= r
+        np.dot(Whh[:k].T, dzr, out=dhnext)
+        drh *= views.r
         dhnext += drh
         dh *= keep
         dhnext += dh  # into h'
-    dax, x = tape["dax"], tape["x"]
-    dax[:], x[:] = tape["da"], tape["hprev"]
-    np.matmul(columns(dax[:, : 2 * H]), columns(x).T, out=dWhh[: 2 * H])  # all steps, one product
-    x[:] = tape["rh"]
-    np.matmul(columns(dax[:, 2 * H :]), columns(x).T, out=dWhh[2 * H :])
-    return dax, tape["dstate"]
 
+    def recurrent_inputs(self, tape: Tape[GRUViews]) -> list[tuple[int, Array]]:
+        """Return h' for z and r, and r h' for n."""
+        return [(2, tape.views.hprev), (1, tape.views.rh)]
 
-def gates(tape: Tape) -> Mapping[str, Array]:
-    """Return the gates of the window, (T, H, B) each."""
-    return {name: tape[name] for name in "zr"}
-
-
-def _slopes(tape: Tape) -> None:
-    """Write to da what backward multiplies by dh and drh: that waits for no later step, so all go at once."""
-    z, r, n, dz, dr, dn, keep = (tape[name] for name in ("z", "r", "n", "dz", "dr", "dn", "1-z"))
-    np.subtract(1, z, out=keep)
-    np.multiply(z, keep, out=dz)  # through the sigmoids: z (1 - z)
-    dz *= tape["n-h"]
-    np.subtract(1, r, out=dr)
-    dr *= tape["rh"]
-    np.multiply(n, n, out=dn)
-    np.subtract(1, dn, out=dn)  # through tanh: 1 - n n
-    dn *= z
+    def gates(self, views: GRUViews) -> dict[str, Array]:
+        """Return z and r."""
+        return {"z": views.z, "r": views.r}

@@ -29,8 +29,8 @@ def gradcheck(arguments: tuple[str, ...], entries: int, seed: int) -> None:
     set_threads(1)
     import numpy as np
 
+    from charrnn.gradients import TOLERANCE, check_gradients
     from charrnn.model import load
-    from charrnn.probing import WRONG, check
 
     checkpoint, corpus = parted(arguments)
     model = load(checkpoint or newest())
@@ -42,10 +42,10 @@ def gradcheck(arguments: tuple[str, ...], entries: int, seed: int) -> None:
     both = ids[starts + np.arange(steps + 1)[:, None]]
     state = rng.uniform(-1, 1, model.stack.zero_state(B).shape)
     worst = {}
-    for name, n, error in check(model.stack, both[:-1], both[1:], state, rng, entries):
+    for name, n, error in check_gradients(model.stack, both[:-1], both[1:], state, rng, entries):
         click.echo(f"{name}\t{n}\t{error:.2g}")
         worst[name] = error
-    wrong = [name for name, error in worst.items() if not error <= WRONG]
+    wrong = [name for name, error in worst.items() if not error <= TOLERANCE]
     if wrong:
         raise GradientError(f"the gradient is wrong of: {', '.join(wrong)}")
     click.echo(f"every gradient is right: the worst relative error is {max(worst.values()):.2g}", err=True)

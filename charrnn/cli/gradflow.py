@@ -55,8 +55,9 @@ def gradflow(
     import numpy as np
 
     from charrnn.corpus import read as read_corpus
+    from charrnn.gradients import encode_corpus, gradient_flow
     from charrnn.model import load
-    from charrnn.probing import documents, encode, gradient_flow
+    from charrnn.neurons import ends_of_documents
     from charrnn.stack import Stack
     from charrnn.vocabulary import Vocabulary
 
@@ -71,15 +72,15 @@ def gradflow(
     if checkpoint:
         model = load(checkpoint)
         ids, v = read(corpus, model), model.vocabulary
-        norms = gradient_flow(model.stack, ids, v.start_id, lags, documents(ids, v, model.by))
-        add(checkpoint.stem, model.stack.cell.STATES, norms)
+        norms = gradient_flow(model.stack, ids, v.start_id, lags, ends_of_documents(ids, v, model.by))
+        add(checkpoint.stem, model.stack.cell.STATE_NAMES, norms)
     else:
         text = read_corpus(corpus)
         v = Vocabulary.counted(text.store.codes, text.store.counts)
-        ids, _ = encode(text, v)
+        ids, _ = encode_corpus(text, v)
         for name in dict.fromkeys(Config(cell=cell).cell for cell in cells or CELLS):
             stack = Stack(name, len(v), hidden_size, 1, np.float64, np.random.default_rng(seed))
-            add(name, stack.cell.STATES, gradient_flow(stack, ids, v.start_id, lags))
+            add(name, stack.cell.STATE_NAMES, gradient_flow(stack, ids, v.start_id, lags))
     if plot:
         from charrnn import plots
 
@@ -95,10 +96,10 @@ def gradflow(
 def read(paths: Sequence[str], model: Model) -> Ids:
     """Read a text for a model; tell how many of its symbols are left out, since the model does not know them."""
     from charrnn import corpus
-    from charrnn.probing import encode
+    from charrnn.gradients import encode_corpus
 
     text = corpus.read(paths, unit=model.unit, by=model.by, encoding=model.encoding)
-    ids, unknown = encode(text, model.vocabulary)
+    ids, unknown = encode_corpus(text, model.vocabulary)
     if unknown:
         click.echo(f"charrnn: left out {unknown:,} symbols that the model does not know", err=True)
     return ids

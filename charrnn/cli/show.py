@@ -92,9 +92,9 @@ def show(
             click.echo(f"{layer}\t{gate}\t{under:.3f}\t{over:.3f}")
         return
     if find is not None:
-        from charrnn.probing import rank
+        from charrnn.neurons import rank_neurons
 
-        best = rank(model.stack, model.vocabulary, text[:MEASURED], find, model.by)[:10]
+        best = rank_neurons(model.stack, model.vocabulary, text[:MEASURED], find, model.by)[:10]
         click.echo(f"unit\t{'balanced accuracy' if find in ('quote', 'comment') else 'R²'}, {find}")
         click.echo("\n".join(f"{layer}:{index}\t{score:.3f}" for layer, index, score in best) + "\n")
         unit = best[0][:2]
@@ -128,12 +128,13 @@ def parsed(neuron: str) -> tuple[int, int]:
 
 def open_and_closed(model: Model, text: str | bytes) -> tuple[list[tuple[int, str]], list[Array]]:
     """Return layer and gate of each row, and the shares of the time that it is under 0.1 and over 0.9, (2,)."""
-    from charrnn.probing import documents, saturation
+    from charrnn.neurons import ends_of_documents, gate_saturation
 
     ids = model.vocabulary.encode(text[:MEASURED], unknown="skip")
     if not len(ids):
         raise TextError("the text holds no character that the model knows")
-    shares = saturation(model.stack, ids, model.vocabulary.start_id, documents(ids, model.vocabulary, model.by))
+    ends = ends_of_documents(ids, model.vocabulary, model.by)
+    shares = gate_saturation(model.stack, ids, model.vocabulary.start_id, ends)
     if not shares:
         raise UsageError("the cell of this model has no gates")
     rows = [(layer, gate) for layer in range(model.stack.num_layers) for gate in shares]

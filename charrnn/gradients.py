@@ -1,0 +1,166 @@
+"""Gradients of a trained network: how they vanish over time, and whether they are correct."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn import loss
+from charrnn.arrays import Array, Ids, merge_time_batch
+from charrnn.corpus import Corpus
+from charrnn.errors import TextError
+from charrnn.scoring import WARM_UP_SYMBOLS
+from charrnn.stack import NetworkTape, Stack, State
+from charrnn.vocabulary import Vocabulary
+
+MAX_SYMBOLS = 500_000  # of a text that are used
+NUM_POSITIONS = 64  # of the text, over which gradient norms are averaged
+LANES = 16  # positions that are read in parallel
+EPSILON = 1e-5  # the step of the central differences
+MIN_DENOMINATOR = 1e-4  # of a relative error
+TOLERANCE = 1e-4  # relative error above which a gradient is wrong
+
+
+def encode_corpus(corpus: Corpus, vocabulary: Vocabulary) -> tuple[Ids, int]:
+    """Return the ids of the first 500,000 symbols of a text, and how many unknown ones were skipped."""
+    ids = np.take(vocabulary.table(corpus.store.codes), corpus.store[:MAX_SYMBOLS])
+    return ids[ids >= 0], int((ids < 0).sum())
+
+
+def gradient_flow(
+    stack: Stack, ids: Ids, start: Ids, lags: int, ends: NDArray[np.int64] | None = None
+) -> Array:
+    """Return the norm of the loss's gradient with respect to earlier states, (lags + 1, L, S).
+
+    It is the geometric mean of ``state_gradient_norms`` over up to 64 positions of the text, in
+    float64, each read from 200 symbols before (or as many as there are). If the text is made of
+    documents, which end at ``ends``, their beginnings are used, after ``start`` (1,). Pascanu et al.,
+    "On the difficulty of training recurrent neural networks", 2013, section 2: the norms of a vanilla
+    RNN decay or grow exponentially with the lag, because each step multiplies by the same matrix.
+
+    Raises TextError if the text, or every document, is too short.
+    """
+    T, stack = lags + 1, stack.copy(np.float64)
+    if ends is None:
+        warm_up = max(min(WARM_UP_SYMBOLS, len(ids) - T - 1), 0)
+        starts, text = _spread_over_text(len(ids) - T - 1 - warm_up, len(ids), lags), ids
+    else:
+        warm_up = 0
+        starts = _spread_over_documents(np.diff(ends, prepend=0), ends, T)
+        text = np.concatenate([start, ids])  # so that the symbol before a document can be set
+
+    log_norms = np.zeros((T, stack.num_layers, len(stack.cell.STATE_NAMES)))
+    for at in np.array_split(starts, -(-len(starts) // LANES)):
+        chunk = text[at + np.arange(warm_up + T + 1)[:, None]]
+        if ends is not None:
+            chunk[0] = start
+        state, tape = stack.zero_state(len(at)), stack.new_tape(T, len(at))
+        for t in range(0, warm_up, T):
+            xs = chunk[t : min(t + T, warm_up)]
+            state = stack.forward(xs, state, tape.slice(0, len(xs)))
+        norms = state_gradient_norms(stack, chunk[warm_up:-1], chunk[-1], state, tape)
+        with np.errstate(divide="ignore"):  # log 0 is -inf, and exp of that 0 again
+            log_norms += np.log(norms).sum(-1)
+    mean: Array = np.exp(log_norms / len(starts))
+    return mean
+
+
+def _spread_over_text(last: int, n: int, lags: int) -> Ids:
+    """Return up to 64 positions from 0 to ``last``."""
+    if last < 0:
+        raise TextError(
+            f"{n:,} symbols are too few for {lags} lags; use --lags {n - 2} or fewer"
+        )
+    return np.linspace(0, last, min(NUM_POSITIONS, last + 1)).astype(int)
+
+
+def _spread_over_documents(lengths: Ids, ends: Ids, T: int) -> Ids:
+    """Return the starts of up to 64 documents of T symbols or more."""
+    if lengths.max() < T:
+        raise TextError(
+            f"the longest document has only {lengths.max():,} symbols; "
+            f"use --lags {lengths.max() - 1} or fewer"
+        )
+    starts = (ends - lengths)[lengths >= T]
+    chosen = np.linspace(0, len(starts) - 1, min(NUM_POSITIONS, len(starts))).astype(int)
+    return np.asarray(starts[chosen])
+
+
+def state_gradient_norms(
+    stack: Stack, xs: Ids, ys: Ids, state: State, tape: NetworkTape
+) -> Array:
+    """Return the norm of dL/ds for the states s after step T - 1 - k, (T, L, S, B), lag k = 0 first.
+
+    L is the loss of the targets ``ys`` (B,) at the last step of ``xs`` (T, B) alone, in nats. The
+    states are those of each layer, h and for an LSTM c, each with the other held constant: the effect
+    of c on h in the same step counts for h. One forward pass; then backward runs step by step on
+    slices of its tape, and hands the gradient on.
+    """
+    T, L, p = len(xs), stack.num_layers, stack.p
+    stack.forward(xs, state, tape)
+    logits = tape.logits[-1]
+    _, sum_exp = loss.forward(logits, ys)
+    dout = loss.backward(logits, sum_exp, ys, 1)
+
+    dstates = stack.zero_state(len(ys))
+    zero = np.zeros_like(dstates[:1, 0])  # dhs: all that arrives is in dstates already
+    norms = np.empty((T, L, *dstates.shape[1::2]), dstates.dtype)
+    for k in range(T):
+        t = T - 1 - k
+        dh = p["Why"].T @ dout if k == 0 else zero[0]
+        for l in reversed(range(L)):
+            dstates[l, 0] += dh  # from the layer above, at this step
+            norms[k, l] = np.linalg.norm(dstates[l], axis=1)
+            layer, dWhh = tape.layers[l].slice(t, t + 1), stack.d[f"{l}.Whh"]
+            dax, dstates[l] = stack.cell.backward(
+                p[f"{l}.Whh"], dWhh, zero, dstates[l], layer
+            )
+            if l:
+                dh = p[f"{l}.Wxh"].T @ dax[0]
+    return norms
+
+
+def check_gradients(
+    stack: Stack, xs: Ids, ys: Ids, state: State, rng: np.random.Generator, entries: int = 50
+) -> Iterator[tuple[str, int, float]]:
+    """Yield each parameter's name, the number of entries compared, and the largest relative error.
+
+    A float64 copy of the network reads ``xs`` (T, B) from ``state``. The gradient a of its summed
+    loss, in nats, is compared with central differences n = (L(w + e) - L(w - e)) / 2 e, e = 1e-5. The
+    error is |a - n| / max(|a| + |n|, 1e-4). The denominator has a lower bound because rounding alone
+    makes n uncertain by about 1e-9. Half of the entries are drawn from those with a non-zero gradient
+    (the weights of most characters have none in a short batch), the others from the rest. A state that
+    is not zero makes every term count.
+    """
+    stack = stack.copy(np.float64)
+    tape, state = stack.new_tape(*xs.shape), state.astype(np.float64)
+    stack.loss_and_grad(xs, ys, state, tape, scale=1)
+
+    def total_loss() -> float:
+        stack.forward(xs, state, tape)
+        nll, _ = loss.forward(merge_time_batch(tape.logits), ys.ravel())
+        return float(nll.sum())
+
+    for name in stack.p:
+        w, a = stack.p[name].reshape(-1), stack.d[name].reshape(-1)
+
+        # choose the entries
+        nonzero = np.flatnonzero(a)
+        nonzero = rng.choice(nonzero, min((entries + 1) // 2, len(nonzero)), replace=False)
+        rest = np.delete(np.arange(len(w)), nonzero)
+        rest = rng.choice(rest, min(entries - len(nonzero), len(rest)), replace=False)
+        chosen = np.concatenate([nonzero, rest])
+
+        # central differences
+        n = np.empty(len(chosen))
+        for j, i in enumerate(chosen):
+            old = w[i]
+            w[i] = old + EPSILON
+            up = total_loss()
+            w[i] = old - EPSILON
+            n[j] = (up - total_loss()) / (2 * EPSILON)
+            w[i] = old
+        denominator = np.maximum(np.abs(a[chosen]) + np.abs(n), MIN_DENOMINATOR)
+        yield name, len(chosen), float((np.abs(a[chosen] - n) / denominator).max())
