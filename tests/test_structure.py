@@ -1,6 +1,7 @@
-"""Imports point down only, and the modules of floor 1 know nothing of each other."""
+"""The order of the modules: imports go to the same line of it or to a lower one, without cycles."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -8,57 +9,74 @@ import pytest
 import charrnn
 
 PACKAGE = Path(charrnn.__file__).parent
-FLOORS = [
-    {"arrays", "config", "errors", "formatting", "header", "shades", "units", "version", "vocabulary"},
-    {"affine", "cells", "checkpoint", "corpus", "lock", "loss", "ngram", "optim", "windows"},
-    {"stack"},
-    {"copied", "plots", "probing", "sampling", "scoring", "surprise", "team", "training"},
-    {"", "__main__", "cli", "model", "report"},
-]
+LAYERS = """
+    errors version config formatting arrays
+    affine loss optim units vocabulary corpus windows cells
+    stack
+    sampling scoring header checkpoint lock
+    ngram copied gradients neurons
+    team training
+    model
+    plots figures terminal shades surprise report drawing
+    cli
+    __main__
+"""
+ORDER = {name: i for i, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
+WITHOUT_NUMPY = ("errors", "version", "config", "formatting")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
+def module_name(path: Path) -> str:
+    """Return the dotted name of a file of the package."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {module_name(path) for path in MODULES}
+
+
 def room(module: str) -> str:
-    """Return the module or folder of the package that a dotted name lies in."""
-    return [*module.split("."), ""][1].replace("__init__", "")
+    """Return the module or folder at the top of the package that a dotted name belongs to."""
+    return module.split(".")[1]
 
 
-def floor(module: str) -> int:
-    return next(i for i, rooms in enumerate(FLOORS) if room(module) in rooms)
-
-
-def imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported_modules(path: Path) -> set[str]:
+    """Return the names of all modules that a file imports, inside functions too."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            modules |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             assert node.module
-            names = {f"{node.module}.{name.name}" for name in node.names}
-            found |= names if node.module == "charrnn" else {node.module}
-    return found
+            members = {f"{node.module}.{name.name}" for name in node.names}
+            modules |= (members & NAMES) or {node.module}
+    return modules
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
-def test_imports_point_down(path: Path) -> None:
-    me = ".".join(["charrnn", *path.relative_to(PACKAGE).with_suffix("").parts])
-    for other in imports(path):
-        if other.split(".")[0] != "charrnn":
-            continue
-        assert floor(other) <= floor(me), f"{me} imports {other}"
-        if floor(me) == 1 and room(me) != room(other):
-            assert floor(other) == 0, f"{me} imports {other}, of its own floor"
-        if room(me) == room(other) == "cells":
-            assert me == "charrnn.cells.__init__", f"{me} imports {other}"
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parent != PACKAGE or p.stem != "__init__"])
+def test_imports_follow_the_order(path: Path) -> None:
+    module = module_name(path)
+    for other in imported_modules(path) & NAMES - {"charrnn"}:
+        assert ORDER[room(other)] <= ORDER[room(module)], f"{module} imports {other}"
 
 
-def test_floor_0_is_numpy_and_the_standard_library() -> None:
-    for name in FLOORS[0]:
-        others = {i.split(".")[0] for i in imports(PACKAGE / f"{name}.py")}
-        assert not others & {"click", "tqdm"}
+def test_no_module_is_on_an_import_cycle() -> None:
+    graph = {module_name(path): imported_modules(path) & NAMES - {"charrnn"} for path in MODULES}
+    del graph["charrnn"]  # it imports its names late
+    graph = {module: others - {module} for module, others in graph.items()}
+    assert list(TopologicalSorter(graph).static_order())
 
 
-def test_every_module_stands_on_a_floor() -> None:
-    rooms = {room(".".join(["charrnn", *p.relative_to(PACKAGE).with_suffix("").parts])) for p in MODULES}
-    assert rooms == set().union(*FLOORS)
+@pytest.mark.parametrize("name", WITHOUT_NUMPY)
+def test_bottom_modules_need_only_the_standard_library(name: str) -> None:
+    others = {module.split(".")[0] for module in imported_modules(PACKAGE / f"{name}.py")}
+    assert not others & {"numpy", "click", "tqdm"}
+
+
+def test_every_module_has_a_place_in_the_order() -> None:
+    assert {room(name) for name in NAMES - {"charrnn"}} == ORDER.keys() - _absent()
+
+
+def _absent() -> set[str]:
+    return {name for name in ORDER if not ((PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists())}
