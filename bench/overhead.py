@@ -3,7 +3,7 @@
 # ruff: noqa: E402 (the number of threads must be set before NumPy is imported)
 from __future__ import annotations
 
-from charrnn.cli.threads import THREADS, set_threads
+from charrnn.cli.common import DEFAULT_THREADS, set_threads
 
 set_threads(1)
 
@@ -55,7 +55,7 @@ def main(rounds: int, seconds: float) -> None:
     for name, options in SIZES.items():
         plan = {"max_steps": NEVER, "eval_every": NEVER, "sample_every": 0, "val_fraction": 0}
         bare, run = (Run(Corpus("text", text(65)), Config(**plan, **options)) for _ in range(2))
-        bare.threads = run.threads = THREADS
+        bare.threads = run.threads = DEFAULT_THREADS
         with Display(run, quiet=False) as display:
             trainer, command = steps(bare), shown(run, display)
             ratios = []

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn import corpus as corpus_module
-from charrnn.cli.checkpoints import name_of
+from charrnn.cli.common import default_run_name
 from charrnn.corpus import Corpus, Part, Store, decode, read, split
 from charrnn.errors import SaveError, TextError, UsageError
 from charrnn.vocabulary import Vocabulary
@@ -137,9 +137,9 @@ def test_missing_and_empty(tmp_path: Path) -> None:
 
 def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert name_of(["-"]) == "stdin"
-    assert name_of(["a/tiny.shakespeare.txt", "b.txt"]) == "tiny.shakespeare"
-    assert name_of(["."]) == tmp_path.name
+    assert default_run_name(["-"]) == "stdin"
+    assert default_run_name(["a/tiny.shakespeare.txt", "b.txt"]) == "tiny.shakespeare"
+    assert default_run_name(["."]) == tmp_path.name
 
 
 def test_parts_are_cut_by_position_and_capped() -> None:

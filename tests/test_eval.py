@@ -43,13 +43,13 @@ def test_a_part_has_the_loss_that_training_reported(cli: Cli, tmp_path: Path, op
     header = checkpoint.read_header(tmp_path / "checkpoints" / "corpus.npz")
     assert header["best"]["val_loss"] < header["history"][0]["val_loss"]
     for part, loss in (("val", header["best"]["val_loss"]), ("test", header["test_loss"])):
-        row = json.loads(cli("eval", "--part", part, "--json").stdout)
+        row = json.loads(cli("eval", "--split", part, "--json").stdout)
         assert row["nats"] == pytest.approx(loss, rel=1e-12)
         assert row["characters"] == header["corpus"]["parts"][part]
         assert row["bits"] == pytest.approx(loss / math.log(2))
         assert row["perplexity"] == pytest.approx(math.exp(loss))
         assert row["bits_per_byte"] == pytest.approx(row["bits"] * row["characters"] / row["bytes"])
-    row = json.loads(cli("eval", "--part", "val", "--json", "--last").stdout)
+    row = json.loads(cli("eval", "--split", "val", "--json", "--last").stdout)
     assert row["nats"] == pytest.approx(header["history"][-1]["val_loss"], rel=1e-12)
 
 
@@ -69,24 +69,24 @@ def test_files_have_a_line_each(cli: Cli, run: Path, text: str, tmp_path: Path) 
 def test_the_baseline_stands_beside_the_loss(cli: Cli, run: Path) -> None:
     header = checkpoint.read_header(run)
     name = min(header["ladder"], key=header["ladder"].get)
-    out = cli("eval", "--part", "val").stdout.decode()
-    assert out.endswith(f"; {name} {header['ladder'][name]:.3f}, model {header['best']['val_loss']:.3f}\n")
+    out = cli("eval", "--split", "val").stdout.decode()
+    assert out.endswith(f"; best baseline {name} {header['ladder'][name]:.3f}, model {header['best']['val_loss']:.3f}\n")
     name = min(header["ladder_test"], key=header["ladder_test"].get)
-    out = cli("eval", "--part", "test").stdout.decode()
-    assert out.endswith(f"; {name} {header['ladder_test'][name]:.3f}, model {header['test_loss']:.3f}\n")
+    out = cli("eval", "--split", "test").stdout.decode()
+    assert out.endswith(f"; best baseline {name} {header['ladder_test'][name]:.3f}, model {header['test_loss']:.3f}\n")
 
 
 @pytest.mark.parametrize(
     ("args", "rc", "message"),
     [
-        ((), 2, "name a FILE"),
-        (("corpus.txt", "--part", "val"), 2, "name a FILE"),
-        (("-", "-"), 2, "can be read only once"),
+        ((), 2, "give either FILE"),
+        (("corpus.txt", "--split", "val"), 2, "give either FILE"),
+        (("-", "-"), 2, "can be given only once"),
         (("nothing.txt",), 3, "nothing.txt: no such file"),
         (("nothing.npz", "corpus.txt"), 4, "nothing.npz: no such file"),
-        (("weights.npz", "--part", "val"), 4, "weights alone"),
-        (("stdin.npz", "--part", "val"), 4, "trained on standard input, which is gone"),
-        (("small.npz", "--part", "val"), 2, "the run has no val part"),
+        (("weights.npz", "--split", "val"), 4, "an exported model"),
+        (("stdin.npz", "--split", "val"), 4, "was trained on standard input"),
+        (("small.npz", "--split", "val"), 2, "the run has no validation split"),
     ],
 )
 def test_what_cannot_be_measured(cli: Cli, run: Path, args: tuple[str, ...], rc: int, message: str) -> None:
@@ -99,7 +99,7 @@ def test_what_cannot_be_measured(cli: Cli, run: Path, args: tuple[str, ...], rc:
 
 def test_a_part_of_a_text_that_has_changed(cli: Cli, run: Path, tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("another text\n" * 100)
-    assert b"trained on another text" in cli("eval", "--part", "val", rc=4).stderr
+    assert b"trained on another text" in cli("eval", "--split", "val", rc=4).stderr
 
 
 # --- It goes on learning. ---
@@ -239,8 +239,8 @@ def test_lines_are_passed_on_as_they_come(run: Path, tmp_path: Path) -> None:
 
 
 def test_score_and_bad_input(cli: Cli, run: Path) -> None:
-    assert b"one FILE at a time" in cli("score", "a", "b", rc=2).stderr
-    assert b"give one of them" in cli("score", "--threshold", "1", "--quantile", "0.5", rc=2).stderr
+    assert b"give one FILE, not 2" in cli("score", "a", "b", rc=2).stderr
+    assert b"mutually exclusive" in cli("score", "--threshold", "1", "--quantile", "0.5", rc=2).stderr
     assert b"no such file" in cli("score", "nothing.txt", rc=3).stderr
     assert cli("score", stdin=b"").stdout == b""
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from charrnn.probing import documents, rank, saturation
 
 import charrnn
 from charrnn import shades, surprise
-from charrnn.cli.show import colours
+from charrnn.cli.show import color_depth
 from tests.conftest import Cli
 
 
@@ -64,7 +63,7 @@ def test_colours(monkeypatch: pytest.MonkeyPatch, color: str, env: dict[str, str
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    assert colours(color) == bits
+    assert color_depth(color) == bits
 
 
 def test_a_page(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
@@ -81,9 +80,9 @@ def test_a_page(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
 def test_units(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
     best = rank(model.stack, model.vocabulary, text, "line-position", model.by)
-    out = cli("show", run, "t.txt", "--find", "line-position", "-n", "40").stdout.decode()
+    out = cli("show", run, "t.txt", "--probe", "line-position", "-n", "40").stdout.decode()
     head, _, shown = out.partition("\n\n")
-    assert head.split("\n")[0] == "unit\tR², line-position"
+    assert head.split("\n")[0] == "neuron\tR², line-position"
     assert head.split("\n")[1:] == [f"{l}:{i}\t{score:.3f}" for l, i, score in best]
     values = surprise.activation(model, text[:40], *best[0][:2])
     assert shown == "".join(shades.terminal(text[:40], values.tolist(), shades.UNIT, 0, 80))
@@ -102,29 +101,21 @@ def test_gates(cli: Cli, run: Path, text: str) -> None:
     np.testing.assert_allclose(found, [each[0] for each in shares.values()], atol=6e-4)
 
 
-def test_gates_as_a_picture(cli: Cli, run: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    plain = cli("show", run, "t.txt", "--gates").stdout
-    assert cli("show", run, "t.txt", "--gates", "--plot", "gates.svg").stdout == plain
-    assert "<svg" in (tmp_path / "gates.svg").read_text()
-
-
 @pytest.mark.parametrize(
     ("args", "rc", "message"),
     [
-        ((), 2, "a text is missing"),
-        (("t.txt", "t.txt"), 2, "give one FILE to show, not 2"),
+        ((), 2, "missing text file"),
+        (("t.txt", "t.txt"), 2, "give one FILE, not 2"),
         (("none.txt",), 3, "none.txt: no such file"),
         (("empty.txt",), 3, "the text is empty"),
         (("empty.txt", "--html", "x.html"), 3, "the text is empty"),
-        (("empty.txt", "--gates"), 3, "no character that the model knows"),
-        (("empty.txt", "--find", "quote"), 3, "quote is the same"),
+        (("empty.txt", "--gates"), 3, "none of the text"),
+        (("empty.txt", "--probe", "quote"), 3, "quote is the same"),
         (("latin.txt",), 3, "latin.txt"),
         (("t.txt", "--neuron", "0:8"), 2, "0:0 to 0:7"),
         (("t.txt", "--neuron", "7"), 2, "LAYER:INDEX"),
-        (("t.txt", "--neuron", "0:1", "--find", "quote"), 2, "give one"),
-        (("t.txt", "--gates", "--html", "x.html"), 2, "give one"),
-        (("t.txt", "--plot", "x.png"), 2, "goes with it"),
+        (("t.txt", "--neuron", "0:1", "--probe", "quote"), 2, "mutually exclusive"),
+        (("t.txt", "--gates", "--html", "x.html"), 2, "mutually exclusive"),
         (("t.txt", "--html", "no/such/folder.html"), 7, "folder.html"),
         (("t.txt", "--length", "0"), 2, "length"),
     ],

@@ -1,15 +1,18 @@
-"""The command line: one module for each command, which reads, calls and writes; NumPy is imported late."""
+"""The command line: one module per command. NumPy is imported late, so that help starts at once."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import re
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 import charrnn
+from charrnn.cli.common import DEFAULT_THREADS, set_threads
 from charrnn.cli.eval import evaluate
 from charrnn.cli.export import export
 from charrnn.cli.gradcheck import gradcheck
@@ -21,43 +24,82 @@ from charrnn.cli.report import report
 from charrnn.cli.sample import sample
 from charrnn.cli.score import score
 from charrnn.cli.show import show
-from charrnn.cli.threads import THREADS, set_threads, told
 from charrnn.cli.train import train
 from charrnn.errors import CharrnnError, Exit
+from charrnn.formatting import format_threads
+
+GROUPS = {
+    "Write": (train, sample),
+    "Measure": (evaluate, score, overlap),
+    "Look": (show, plot, report),
+    "Understand": (gradflow, gradcheck),
+    "Files": (info, export),
+}
 
 
 class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn what goes wrong into one line on stderr and an exit code."""
-        for fd in range(3):  # where one is closed, the next file that is opened would take its place
-            try:
-                os.fstat(fd)
-            except OSError:
-                os.open(os.devnull, os.O_RDWR)
-        sys.stderr = sys.stderr or io.StringIO()  # as the shell's 2>&- leaves it
+        """Run the command; turn an error into one line on stderr and an exit code."""
+        replace_closed_streams()
+        set_threads(1)
         try:
             result = super().invoke(ctx)
-            if sys.stdout is not None:  # as the shell's >&- leaves it
+            if sys.stdout is not None:  # after the shell's >&-
                 sys.stdout.flush()
+            return result
         except CharrnnError as e:
-            click.echo(f"charrnn: {e}", err=True)
-            ctx.exit(e.exit_code)
+            fail(ctx, str(e), e.exit_code)
         except MemoryError as e:
-            click.echo(f"charrnn: not enough memory: {str(e).lower() or 'a smaller model may fit'}", err=True)
-            ctx.exit(Exit.USAGE)
+            hint = "try a smaller model"
+            fail(
+                ctx,
+                f"out of memory: {str(e).lower()}; {hint}" if str(e) else f"out of memory; {hint}",
+                Exit.USAGE,
+            )
         except KeyboardInterrupt:
             ctx.exit(Exit.INTERRUPTED)
         except OSError as e:
-            # what is still buffered must not fail again when Python closes stdout
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(e, BrokenPipeError):  # the reader has what it wanted
+            discard_stdout()
+            if isinstance(e, BrokenPipeError):  # the reader has all it wants
                 ctx.exit(Exit.OK)
-            click.echo(f"charrnn: {e.filename or 'standard output'}: {(e.strerror or str(e)).lower()}", err=True)
-            ctx.exit(Exit.SAVE)
-        return result
+            where = e.filename or "standard output"
+            fail(ctx, f"{where}: {(e.strerror or str(e)).lower()}", Exit.SAVE)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands in their groups, each with its summary and its first example."""
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                for command in commands:
+                    name, summary = command.name or "", command.get_short_help_str(limit=100)
+                    (example, *_) = re.findall(r"^ +(.*charrnn .*)$", command.help or "", re.M)
+                    formatter.write(f"  {name:<11}{summary}\n{'':<13}$ {example}\n")
+
+
+def fail(ctx: click.Context, message: str, code: Exit) -> NoReturn:
+    """Print the message on stderr and exit."""
+    with contextlib.suppress(OSError):  # stderr may be full or closed, too
+        click.echo(f"charrnn: {message}", err=True)
+    ctx.exit(code)
+
+
+def replace_closed_streams() -> None:
+    """Open /dev/null where a standard stream is closed: the next file would take its number."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stderr = sys.stderr or io.StringIO()  # tqdm writes to it
+
+
+def discard_stdout() -> None:
+    """Drop what is still buffered: it must not fail again when Python closes stdout."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    """Print the version of charrnn, of Python and NumPy, its BLAS, the threads and the CPU."""
     if not value or ctx.resilient_parsing:
         return
     import platform
@@ -68,17 +110,19 @@ def version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     build: Any = np.show_config(mode="dicts")
     blas = build["Build Dependencies"]["blas"]
     click.echo(
-        f"charrnn {charrnn.__version__}, Python {platform.python_version()}, NumPy {np.__version__}, "
-        f"{blas['name']} {blas['version']}, {told(THREADS)} in training, {cpu()}"
+        f"charrnn {charrnn.__version__}, Python {platform.python_version()}, "
+        f"NumPy {np.__version__}, {blas['name']} {blas['version']}, "
+        f"{format_threads(DEFAULT_THREADS)} in training, {cpu()}"
     )
     ctx.exit()
 
 
 def cpu() -> str:
+    """Return the name of the CPU."""
     import platform
     from pathlib import Path
 
-    info = Path("/proc/cpuinfo")  # Linux; elsewhere the platform module knows
+    info = Path("/proc/cpuinfo")  # on Linux; elsewhere the platform module knows the name
     if info.exists():
         for line in info.read_text(errors="replace").splitlines():
             if line.startswith("model name"):
@@ -92,20 +136,29 @@ def cpu() -> str:
         "help_option_names": ["-h", "--help"],
         "auto_envvar_prefix": "CHARRNN",
         "max_content_width": 100,
+        "show_default": True,
     },
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=version, help="Show the versions.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=version,
+    help="Show the version of charrnn and of its dependencies.",
+)
 def main() -> None:
-    """Learn to write, one character at a time, from any text, and write more like it.
+    """Train a character-level RNN on any text and generate more text like it.
 
     \b
       charrnn train corpus.txt
       charrnn sample --temp 0.8
 
-    Exit codes: 0 done; 2 usage; 3 the text; 4 the checkpoint; 5 a character that the model does not know;
-    6 the loss is not finite, or a gradient is wrong; 7 a save failed; 130, 143 interrupted.
+    Exit codes: 0 success; 2 usage error; 3 unusable text; 4 unusable checkpoint; 5 unknown
+    character; 6 non-finite loss, or failed gradient check; 7 could not save; 130, 143 interrupted
+    or terminated.
     """  # noqa: D301
 
 
-for command in (train, sample, evaluate, score, show, overlap, plot, report, gradflow, gradcheck, info, export):
+for command in (command for group in GROUPS.values() for command in group):
     main.add_command(command)

@@ -2,79 +2,103 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charrnn.cli.checkpoints import newest, parted
-from charrnn.cli.threads import set_threads
+from charrnn.cli.common import ModelFile, format_json, json_option, model_argument, stdout
 from charrnn.errors import CheckpointError, UsageError
+from charrnn.formatting import best_baseline, format_count, format_loss, loss_unit
 
 if TYPE_CHECKING:
     from charrnn.model import Model
     from charrnn.training import Run
 
+SPLITS = {"val": "validation", "test": "test"}
+
 
 @click.command("eval")
-@click.argument("paths", nargs=-1, metavar="[CHECKPOINT] FILE...")
-@click.option("--part", type=click.Choice(["val", "test"]), help="Score this part of the run's own text, not a file.")
-@click.option("--adapt", is_flag=True, help="Go on learning while reading; the model's file stays as it is.")
-@click.option("--adapt-lr", type=click.FloatRange(0), default=0.1, show_default=True, help="Its learning rate.")
-@click.option("--last", is_flag=True, help="Use the last weights, not the best.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object for each file, on a line of its own.")
-def evaluate(paths: tuple[str, ...], part: str | None, adapt: bool, adapt_lr: float, last: bool, as_json: bool) -> None:
-    """Tell how well CHECKPOINT foresees each FILE.
+@click.option(
+    "--split",
+    type=click.Choice([*SPLITS]),
+    help="Evaluate this split of the run's corpus instead of a file.",
+)
+@click.option(
+    "--adapt",
+    is_flag=True,
+    help="Dynamic evaluation: keep training on the text while reading it. The checkpoint is not "
+    "modified.",
+)
+@click.option(
+    "--adapt-lr",
+    type=click.FloatRange(0),
+    default=0.1,
+    metavar="RATE",
+    help="Learning rate for --adapt.",
+)
+@json_option(help="Print one JSON object per line, one for each file.")
+@model_argument("[FILE]...", last=True)
+def evaluate(
+    model_file: ModelFile,
+    files: list[str],
+    split: str | None,
+    adapt: bool,
+    adapt_lr: float,
+    as_json: bool,
+) -> None:
+    """Measure how well the model in CHECKPOINT predicts each FILE.
 
-    - is standard input. Without a checkpoint (a name that ends in .npz) the newest run in ./checkpoints is taken, or
-    else the example. Losses are for each character, of a model of bytes for each byte.
+    FILE may be - for standard input. If the first argument does not end in .npz, the newest
+    checkpoint in ./checkpoints is used, or the bundled example if there is none. Losses are per
+    character, or per byte for byte models.
 
     \b
       charrnn eval draft.txt
-      charrnn eval checkpoints/play.npz --part test
+      charrnn eval checkpoints/play.npz --split test
       cat data/play.txt | charrnn eval - --json
     """  # noqa: D301
-    checkpoint, files = parted(paths, text=False)
-    path = checkpoint or newest()
-    if bool(files) == bool(part):
-        raise UsageError("name a FILE (- is standard input), or give --part val or --part test")
-    set_threads(1)
-
-    from charrnn.corpus import read_text
-    from charrnn.model import load
-
-    model = load(path, last=last)
-    click.echo(f"charrnn: {path}", err=True)
+    if bool(files) == bool(split):
+        raise UsageError("give either FILE (- for standard input) or --split")
+    out = stdout()
+    model = model_file.load()
     rate = adapt_lr if adapt else None
-    for file in files or [""]:
-        if part:
-            row = of_part(path, model, part, rate)
-        else:
-            row = of_text(model, file, read_text(file, model.unit, model.encoding), rate)
-        click.echo(json.dumps(row) if as_json else readable(row))
+    rows: Iterable[dict[str, Any]]
+    if split:
+        rows = [evaluate_split(model_file.path, model, split, rate)]
+    else:
+        rows = (evaluate_file(model, file, rate) for file in files)
+    for row in rows:
+        text = format_json(row) if as_json else format_metrics(row, loss_unit(model.unit))
+        click.echo(text, file=out)
 
 
-def of_text(model: Model, name: str, text: str | bytes, adapt: float | None) -> dict[str, Any]:
-    began = time.perf_counter()
-    nats = model.score(text, unknown="cost", adapt=adapt)
-    return figures(name, float(nats.sum()), len(nats), text, time.perf_counter() - began, {})
+def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any]:
+    from charrnn.corpus import read_text
+
+    text = read_text(file, model.unit, model.encoding)
+    started = time.perf_counter()
+    nll = model.score(text, unknown="cost", adapt=adapt)
+    seconds = time.perf_counter() - started
+    return metrics(file, float(nll.sum()), len(nll), text, seconds, {})
 
 
-def of_part(path: Path, model: Model, part: str, adapt: float | None) -> dict[str, Any]:
-    """Score a part as training did: to the very same loss."""
+def evaluate_split(path: Path, model: Model, split: str, adapt: float | None) -> dict[str, Any]:
+    """Score a split as training did, to the very same loss. Raises CheckpointError, UsageError."""
     from charrnn.training import losses
 
     run = trained(path, model)
-    began = time.perf_counter()
-    nats = losses(run, model.stack, part, adapt)
-    if not len(nats):
-        raise UsageError(f"{path}: the run has no {part} part")
-    seconds = time.perf_counter() - began
-    counts = model.header["ladder" if part == "val" else "ladder_test"]
-    return figures(f"{part} part", float(nats.sum()), run.parts[part], own(run, model, part), seconds, counts)
+    started = time.perf_counter()
+    nll = losses(run, model.stack, split, adapt)
+    seconds = time.perf_counter() - started
+    if not len(nll):
+        raise UsageError(f"{path}: the run has no {SPLITS[split]} split")
+    baselines = model.header["ladder" if split == "val" else "ladder_test"]
+    text, characters = own(run, model, split), run.parts[split]
+    return metrics(f"{split} split", float(nll.sum()), characters, text, seconds, baselines)
 
 
 def trained(path: Path, model: Model) -> Run:
@@ -83,12 +107,12 @@ def trained(path: Path, model: Model) -> Run:
     from charrnn.training import Run
 
     if model.header["kind"] != "run":
-        raise CheckpointError(f"{path}: weights alone, which do not tell what they were trained on")
+        raise CheckpointError(f"{path}: an exported model, which does not record its training text")
     corpus = model.header["corpus"]
     how: dict[str, Any] = {"unit": model.unit, "by": model.by, "encoding": model.encoding}
     names = [name for name, *_ in corpus["files"]]
     if "standard input" in names:
-        raise CheckpointError(f"{path}: trained on standard input, which is gone")
+        raise CheckpointError(f"{path}: was trained on standard input, which cannot be read again")
     text, val = (read(paths, **how) if paths else None for paths in (names, corpus["val_files"]))
     assert text
     run = Run.restore(path, text, val=val)
@@ -96,37 +120,46 @@ def trained(path: Path, model: Model) -> Run:
     return run
 
 
-def own(run: Run, model: Model, part: str) -> str | bytes:
-    """Return the text of a part."""
-    text = run.vocabulary.decode(run.val if part == "val" else run.test)
+def own(run: Run, model: Model, split: str) -> str | bytes:
+    """Return the text of a split."""
+    text = run.vocabulary.decode(run.val if split == "val" else run.test)
     return text.encode("latin-1") if model.unit == "byte" else text
 
 
-def figures(
-    name: str, nats: float, characters: int, text: str | bytes, seconds: float, counts: dict[str, float]
+def metrics(
+    name: str,
+    nll: float,
+    characters: int,
+    text: str | bytes,
+    seconds: float,
+    baselines: dict[str, float],
 ) -> dict[str, Any]:
-    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    each = nats / max(characters, 1)
+    """Return what is printed of a text; ``nll`` is the sum over its characters, in nats."""
+    num_bytes = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
+    mean = nll / max(characters, 1)
+    try:
+        perplexity = math.exp(mean)
+    except OverflowError:  # of a model whose weights have diverged
+        perplexity = math.inf
     return {
         "file": name,
         "characters": characters,
-        "bytes": len(data),
-        "nats": each,
-        "bits": each / math.log(2),
-        "bits_per_byte": nats / math.log(2) / max(len(data), 1),
-        "perplexity": math.exp(each),
+        "bytes": num_bytes,
+        "nats": mean,
+        "bits": mean / math.log(2),
+        "bits_per_byte": nll / math.log(2) / max(num_bytes, 1),
+        "perplexity": perplexity,
         "characters_per_second": characters / seconds,
-        "counts": counts,
+        "baselines": baselines,
     }
 
 
-def readable(row: dict[str, Any]) -> str:
+def format_metrics(row: dict[str, Any], unit: str) -> str:
     line = (
-        f"{row['file']}: {row['nats']:.4f} nats ({row['bits']:.3f} bits) per character, "
-        f"{row['bits_per_byte']:.3f} bits per byte, perplexity {row['perplexity']:.2f}; "
-        f"{row['characters']:,} characters, {row['characters_per_second']:,.0f} a second"
+        f"{row['file']}: {format_loss(row['nats'])} per {unit}, {row['bits_per_byte']:.3f} bits "
+        f"per byte, perplexity {row['perplexity']:.2f}; {format_count(row['characters'], unit)}, "
+        f"{row['characters_per_second']:,.0f} per second"
     )
-    if row["counts"]:
-        name = min(row["counts"], key=row["counts"].__getitem__)
-        line += f"; {name} {row['counts'][name]:.3f}, model {row['nats']:.3f}"
+    if name := best_baseline(row["baselines"]):
+        line += f"; best baseline {name} {row['baselines'][name]:.3f}, model {row['nats']:.3f}"
     return line

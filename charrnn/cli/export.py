@@ -6,19 +6,30 @@ from pathlib import Path
 
 import click
 
+from charrnn.cli.common import force_option, last_option
 from charrnn.errors import UsageError
+from charrnn.formatting import format_count
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write.")
-@click.option("--half", is_flag=True, help="Store the weights as float16: half the size.")
-@click.option("--last", is_flag=True, help="Take the last weights, not the best.")
-@click.option("--force", is_flag=True, help="Overwrite a file that exists.")
-def export(run: Path, output: Path, half: bool, last: bool, force: bool) -> None:
-    """Write the weights of RUN for passing on.
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File to write.",
+)
+@click.option(
+    "--half", is_flag=True, help="Store the weights as float16, which halves the file size."
+)
+@last_option
+@force_option
+def export(checkpoint: Path, output: Path, half: bool, last: bool, force: bool) -> None:
+    """Export the model in CHECKPOINT, without its training state.
 
-    The file holds weights, vocabulary and configuration alone.
+    The file contains only the weights, the vocabulary and the configuration.
 
     \b
       charrnn export checkpoints/play.npz -o verse.npz --half
@@ -26,6 +37,7 @@ def export(run: Path, output: Path, half: bool, last: bool, force: bool) -> None
     from charrnn.model import load
 
     if output.exists() and not force:
-        raise UsageError(f"{output} exists already; --force overwrites it")
-    load(run, last=last).save(output, half=half)
-    click.echo(f"{output} written, {output.stat().st_size:,} bytes", err=True)
+        raise UsageError(f"{output} already exists; use --force to overwrite it")
+    load(checkpoint, last=last).save(output, half=half)
+    size = format_count(output.stat().st_size, "byte")
+    click.echo(f"saved {output}, {size}", err=True)

@@ -4,48 +4,52 @@ from __future__ import annotations
 
 import click
 
-from charrnn.cli.checkpoints import newest, parted
+from charrnn.cli.common import Count, ModelFile, model_argument, stdout
 from charrnn.cli.gradflow import read
-from charrnn.cli.threads import set_threads
 from charrnn.errors import GradientError, TextError
 
-T, B = 16, 3  # a window of the text: every entry takes two passes over it
+MAX_STEPS, B = 16, 3  # of the batch: each entry takes two passes over it
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="[CHECKPOINT] CORPUS...")
-@click.option("--entries", type=click.IntRange(1), default=50, show_default=True, help="Compared of each parameter.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the entries and the state.")
-def gradcheck(arguments: tuple[str, ...], entries: int, seed: int) -> None:
-    """Check the gradients of CHECKPOINT on CORPUS.
+@click.option("--entries", type=Count(1), default=50, help="Entries to compare per parameter.")
+@click.option(
+    "--seed", type=Count(0), default=0, help="Random seed for the entries and the initial state."
+)
+@model_argument("CORPUS...")
+def gradcheck(model_file: ModelFile, corpus: list[str], entries: int, seed: int) -> None:
+    """Check the gradients of the model in CHECKPOINT on CORPUS.
 
-    Against central differences. Prints each parameter, how many entries were compared and the worst relative error.
-    Exit code 6 if one is above 0.0001. Without a checkpoint the newest run in ./checkpoints is taken, or else the
-    example.
+    Compare them with central differences. For each parameter, print the number of entries
+    compared and the largest relative error. The exit code is 6 if any error exceeds 0.0001. If
+    the first argument does not end in .npz, the newest checkpoint in ./checkpoints is used, or
+    the bundled example if there is none.
 
     \b
       charrnn gradcheck checkpoints/play.npz corpus.txt
     """  # noqa: D301
-    set_threads(1)
+    out = stdout()
     import numpy as np
 
     from charrnn.gradients import TOLERANCE, check_gradients
-    from charrnn.model import load
 
-    checkpoint, corpus = parted(arguments)
-    model = load(checkpoint or newest())
+    # a batch of B sequences, spread over the text, from a random state
+    model = model_file.load()
     ids, rng = read(corpus, model), np.random.default_rng(seed)
     if len(ids) < 2:
-        raise TextError("fewer than two characters of the text are known to the model: there is nothing to foresee")
-    steps = min(T, len(ids) - 1)
-    starts = np.linspace(0, len(ids) - 1 - steps, B).astype(int)
-    both = ids[starts + np.arange(steps + 1)[:, None]]
+        raise TextError("the text must contain at least two characters of the model's vocabulary")
+    T = min(MAX_STEPS, len(ids) - 1)
+    starts = np.linspace(0, len(ids) - 1 - T, B).astype(int)
+    symbols = ids[starts + np.arange(T + 1)[:, None]]
     state = rng.uniform(-1, 1, model.stack.zero_state(B).shape)
-    worst = {}
-    for name, n, error in check_gradients(model.stack, both[:-1], both[1:], state, rng, entries):
-        click.echo(f"{name}\t{n}\t{error:.2g}")
-        worst[name] = error
-    wrong = [name for name, error in worst.items() if not error <= TOLERANCE]
+
+    errors = {}
+    checked = check_gradients(model.stack, symbols[:-1], symbols[1:], state, rng, entries)
+    for name, n, error in checked:
+        click.echo(f"{name}\t{n}\t{error:.2g}", file=out)
+        errors[name] = error
+    wrong = [name for name, error in errors.items() if not error <= TOLERANCE]
     if wrong:
-        raise GradientError(f"the gradient is wrong of: {', '.join(wrong)}")
-    click.echo(f"every gradient is right: the worst relative error is {max(worst.values()):.2g}", err=True)
+        raise GradientError(f"wrong gradient: {', '.join(wrong)}")
+    largest = max(errors.values())
+    click.echo(f"all gradients are correct: largest relative error {largest:.2g}", err=True)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charrnn.cli.checkpoints import parted
-from charrnn.cli.threads import set_threads
+from charrnn.cli.common import split_arguments
 from charrnn.config import Config
 from charrnn.errors import UsageError
 
@@ -48,10 +47,9 @@ def gradflow(
       charrnn gradflow --cell vanilla --cell lstm --hidden-size 64 --lags 50 corpus.txt
       charrnn gradflow checkpoints/play.npz corpus.txt > flow.tsv
     """  # noqa: D301
-    checkpoint, corpus = parted(arguments)
+    checkpoint, corpus = split_arguments(arguments)
     if checkpoint and cells:
         raise UsageError("a checkpoint has its own cell, and --cell is for new ones: give one of them")
-    set_threads(1)
     import numpy as np
 
     from charrnn.corpus import read as read_corpus

@@ -3,72 +3,96 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from charrnn.checkpoint import read_header
-from charrnn.cli.checkpoints import newest
-from charrnn.cli.threads import told
+from charrnn.cli.common import ModelFile, json_option, model_argument, stdout
 from charrnn.errors import CheckpointError
+from charrnn.formatting import (
+    escape_control,
+    format_baselines,
+    format_count,
+    format_loss,
+    format_threads,
+    loss_unit,
+)
 from charrnn.header import Header
+
+SHOWN_SYMBOLS = 100
 
 
 @click.command()
-@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The whole header as JSON; the README lists its keys.")
-def info(checkpoint: Path | None, as_json: bool) -> None:
-    """Tell what CHECKPOINT holds.
+@json_option(help="Print the complete header as JSON; the README lists the keys.")
+@model_argument()
+def info(model_file: ModelFile, as_json: bool) -> None:
+    """Describe a checkpoint.
 
-    Without one the newest run in ./checkpoints is taken, or else the example that comes with charrnn.
+    Default: the newest checkpoint in ./checkpoints, or the bundled example if there is none.
 
     \b
       charrnn info
       charrnn info --json checkpoints/play.npz
     """  # noqa: D301
-    path = checkpoint or newest()
+    out, path = stdout(), model_file.path
     header = read_header(path)
     try:
-        click.echo(json.dumps(header, indent=2) if as_json else readable(path, header))
+        text = json.dumps(header, indent=2) if as_json else format_info(path, header)
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise CheckpointError(f"{path}: damaged: {e!r} in its header") from None
+    click.echo(text, file=out)
 
 
-def readable(path: Path, h: Header) -> str:
-    rows: list[tuple[str, Any]] = [("file", path), ("kind", h["kind"])]
-    c, v = h["config"], h["vocabulary"]
-    rows += [
-        ("model", f"{c['cell']} {c['num_layers']}x{c['hidden_size']}, {h['parameters']:,} parameters"),
-        ("vocabulary", f"{v['size']} symbols: {v['symbols'][:100]!r}{'...' * (v['size'] > 100)}"),
-        ("step", f"{h['step']:,} (epoch {h['epoch']:.2f})"),
-    ]
-    if h["best"]["val_loss"] is not None:
-        rows.append(("validation", f"{loss(h['best']['val_loss'])} at step {h['best']['step']:,}"))
-    if h["test_loss"] is not None:
-        rows.append(("test", loss(h["test_loss"])))
+def format_info(path: Path, h: Header) -> str:
+    """Return what the header says, one row per fact."""
+    rows = [("file", path), ("kind", h["kind"]), *model_rows(h)]
     if h["kind"] == "run":
-        k, w, plan = h["corpus"], h["windows"], h["plans"][-1]
-        parts = ", ".join(f"{name} {n:,}" for name, n in k["parts"].items())
-        for part, ladder in (("validation", h["ladder"]), ("test", h["ladder_test"])):
-            rungs = ", ".join(f"{name} {nats:.3f}" for name, nats in ladder.items())
-            rows.append(("counts", f"{part} {rungs or 'none'}"))
-        rows += [
-            ("plan", f"{plan['steps']:,} steps, " + ("finished" if h["finished"] else "not finished")),
-            ("windows", f"{w['lanes']} lanes, {w['length']} steps, {w['per_epoch']:,} to an epoch"),
-            ("corpus", f"{k['name']}: {k['characters']:,} characters, {k['bytes']:,} bytes ({parts})"),
-            ("files", ", ".join(name for name, _, _ in k["files"])),
-            ("sha256", k["sha256"]),
-            ("time", f"{h['seconds']:.0f} s, {told(h['threads'])}"),
-            ("command", h["command"]),
-        ]
-        rows += [("note", note) for note in h["notes"]]
-        rows += [("trouble", f"step {t['step']:,}: {t['what']}") for t in h["trouble"]]
-        rows.append(("written by", f"charrnn {h['charrnn']}, Python {h['python']}, NumPy {h['numpy']}"))
-    rows += [("option", f"{name} {value}") for name, value in c.items() if value is not None]
-    return "\n".join(f"{name:<11}{value}" for name, value in rows)
+        rows += run_rows(h)
+    rows += [("option", f"{k} {value}") for k, value in h["config"].items() if value is not None]
+    return "\n".join(f"{name:<11}{escape_control(str(value))}" for name, value in rows)
 
 
-def loss(nats: float) -> str:
-    return f"{nats:.4f} nats per character ({nats / math.log(2):.3f} bits)"
+def model_rows(h: Header) -> Iterator[tuple[str, Any]]:
+    """Yield what an exported model and a run have in common."""
+    c, v, best = h["config"], h["vocabulary"], h["best"]
+    size = format_count(h["parameters"], "parameter")
+    more = "..." if v["size"] > SHOWN_SYMBOLS else ""
+    per = f"per {loss_unit(c['unit'])}"
+    yield "model", f"{c['cell']} {c['num_layers']}x{c['hidden_size']}, {size}"
+    yield "vocabulary", f"{v['size']:,} symbols: {v['symbols'][:SHOWN_SYMBOLS]!r}{more}"
+    yield "step", f"{h['step']:,} (epoch {h['epoch']:.2f})"
+    if best["val_loss"] is not None:
+        yield "validation", f"{format_loss(best['val_loss'])} {per} at step {best['step']:,}"
+    if h["test_loss"] is not None:
+        yield "test", f"{format_loss(h['test_loss'])} {per}"
+
+
+def run_rows(h: Header) -> Iterator[tuple[str, Any]]:
+    """Yield what only the checkpoint of a run records: its text, its plan, how it went."""
+    corpus, batches, steps = h["corpus"], h["windows"], h["plans"][-1]["steps"]
+    splits = ", ".join(f"{name} {n:,}" for name, n in corpus["parts"].items())
+    yield "baselines", f"validation {format_baselines(h['ladder'])}"
+    yield "baselines", f"test {format_baselines(h['ladder_test'])}"
+    yield "plan", f"{steps:,} steps, {'finished' if h['finished'] else 'not finished'}"
+    yield (
+        "batches",
+        f"batch size {batches['lanes']}, sequence length {batches['length']}, "
+        f"{batches['per_epoch']:,} steps per epoch",
+    )
+    yield (
+        "corpus",
+        f"{corpus['name']}: {corpus['characters']:,} characters, {corpus['bytes']:,} bytes "
+        f"({splits})",
+    )
+    yield "files", ", ".join(name for name, _, _ in corpus["files"])
+    yield "sha256", corpus["sha256"]
+    yield "time", f"{h['seconds']:.0f} s, {format_threads(h['threads'])}"
+    yield "command", h["command"]
+    for note in h["notes"]:
+        yield "note", note
+    for event in h["trouble"]:
+        yield "non-finite", f"step {event['step']:,}: {event['what']}"
+    yield "created by", f"charrnn {h['charrnn']}, Python {h['python']}, NumPy {h['numpy']}"

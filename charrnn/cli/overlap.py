@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from charrnn.cli.checkpoints import name_of, newest, parted
-from charrnn.cli.threads import set_threads
+from charrnn.cli.common import (
+    Count,
+    check_stdin_once,
+    default_checkpoint,
+    default_run_name,
+    json_option,
+    split_arguments,
+    stdout,
+)
 from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control, format_count, loss_unit
 
@@ -27,43 +34,26 @@ if TYPE_CHECKING:
     help="Use this text as the sample instead of generating one; - is standard input.",
 )
 @click.option(
-    "-n",
-    "--length",
-    type=click.IntRange(1),
-    metavar="N",
-    default=10_000,
-    show_default=True,
-    help="Number of characters to generate.",
+    "-n", "--length", type=Count(1), default=10_000, help="Number of characters to generate."
 )
 @click.option(
     "-t",
     "--temp",
     "--temperature",
     default=1.0,
-    show_default=True,
     help="Sampling temperature; 0 always picks the most likely character.",
 )
 @click.option(
-    "--seed",
-    type=click.IntRange(0),
-    metavar="N",
-    help="Random seed; the same seed gives the same text [random].",
+    "--seed", type=Count(0), help="Random seed; the same seed gives the same text [random]."
 )
-@click.option(
-    "--top",
-    type=click.IntRange(0),
-    metavar="N",
-    default=5,
-    show_default=True,
-    help="Number of copied passages to list.",
-)
+@click.option("--top", type=Count(0), default=5, help="Number of copied passages to list.")
 @click.option(
     "--unit",
     type=click.Choice(["char", "byte"]),
     help="Unit of comparison [byte for byte models, otherwise char].",
 )
 @click.option("--encoding", help="Encoding of CORPUS [the model's, otherwise utf-8].")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; the README lists the keys.")
+@json_option(help="Print JSON; the README lists the keys.")
 @click.pass_context
 def overlap(
     ctx: click.Context,
@@ -93,17 +83,15 @@ def overlap(
       charrnn overlap checkpoints/play.npz data/play.txt --temp 0.5
       charrnn sample | charrnn overlap --sample - corpus.txt
     """  # noqa: D301
-    checkpoint, corpus = parted(paths, text=False)
+    checkpoint, corpus = split_arguments(paths, required=False)
     if not corpus:
         raise UsageError("missing CORPUS, the training text to compare with")
-    if [*corpus, sample_file].count("-") > 1:
-        raise UsageError("- (standard input) can be given only once")
+    check_stdin_once([*corpus, sample_file])
     for name in ("length", "temp", "seed"):
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and sample_file is not None:
             raise UsageError(f"--{name} cannot be combined with --sample")
-    set_threads(1)
-
+    out = stdout()
     from tqdm import tqdm
 
     from charrnn.copied import find_overlap
@@ -111,7 +99,7 @@ def overlap(
     from charrnn.model import load
 
     # the unit and the encoding are those of the model, if there is one
-    path = checkpoint or (newest() if sample_file is None else None)
+    path = checkpoint or (default_checkpoint() if sample_file is None else None)
     model = load(path) if path else None
     config: dict[str, Any] = model.header["config"] if model else {}
     unit = unit or ("byte" if config.get("unit") == "byte" else "char")
@@ -120,7 +108,7 @@ def overlap(
     encoding = encoding or config.get("encoding", "utf-8")
 
     # read the corpus
-    text = read(corpus, name_of(corpus), unit=unit, by="file", encoding=encoding)
+    text = read(corpus, default_run_name(corpus), unit=unit, by="file", encoding=encoding)
     for note in text.notes:
         click.echo(f"charrnn: {note}", err=True)
     if text.skipped:
@@ -145,7 +133,7 @@ def overlap(
     ) as bar:
         result = find_overlap(sample, text, top, bar.update)
     result = {"checkpoint": path and str(path), "seed": seed, "unit": unit, **result}
-    click.echo(json.dumps(result, indent=2) if as_json else format_overlap(result))
+    click.echo(json.dumps(result, indent=2) if as_json else format_overlap(result), file=out)
 
 
 def generate(model: Model, length: int, temp: float, seed: int) -> bytes:

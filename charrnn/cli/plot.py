@@ -10,8 +10,7 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.checkpoints import newest
-from charrnn.cli.threads import set_threads
+from charrnn.cli.common import default_checkpoint
 from charrnn.errors import SaveError, UsageError
 
 
@@ -39,10 +38,9 @@ def plot(run: tuple[Path, ...], output: Path | None, terminal: bool, x: str, bit
     """  # noqa: D301
     if terminal == (output is not None):
         raise UsageError("-o FILE writes a picture, --terminal draws on standard output: give one of them")
-    set_threads(1)
     from charrnn import plots
 
-    headers = plots.read(run or [newest()])
+    headers = plots.read(run or [default_checkpoint()])
     if output is not None:
         plots.write(plots.curves(headers, x, bits), output)
         click.echo(f"{output} written", err=True)

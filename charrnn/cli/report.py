@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from charrnn.cli.eval import own, trained
-from charrnn.cli.threads import set_threads
 from charrnn.errors import CharrnnError, CheckpointError, SaveError, UsageError, one_line, unsaved
 
 
@@ -31,7 +30,6 @@ def report(run: Path, output: str | None, force: bool) -> None:
             raise SaveError("standard output is closed")
     elif path.exists() and not force:
         raise UsageError(f"{path} exists already; --force overwrites it")
-    set_threads(1)
     from charrnn.model import load
     from charrnn.report import page
 

@@ -4,133 +4,173 @@ from __future__ import annotations
 
 import secrets
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from charrnn.cli.checkpoints import newest
-from charrnn.cli.threads import set_threads
-from charrnn.errors import SaveError, UsageError
+from charrnn.cli.common import Count, ModelFile, model_argument, set_threads, stdout
+from charrnn.errors import UsageError
+from charrnn.formatting import format_count
+
+if TYPE_CHECKING:
+    from charrnn.model import Model
 
 
 @click.command()
-@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
-@click.option("-t", "--temp", "--temperature", default=1.0, show_default=True, help="0 takes the likeliest.")
-@click.option("-n", "--length", type=click.IntRange(0), default=2000, show_default=True, help="New characters.")
-@click.option("-p", "--prime", default="", help="Text to begin with.")
-@click.option("--prime-file", help="The same from a file, exactly as it is; - is standard input.")
-@click.option("--top-k", type=click.IntRange(1), help="Draw from the k likeliest characters only.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from the likeliest of this share.")
-@click.option("--seed", type=click.IntRange(0), help="The same seed, the same text [a new one each time].")
-@click.option("--until", metavar="STRING", help="Stop when this has been written.")
-@click.option("--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Texts, as one batch.")
-@click.option("-0", "--null", is_flag=True, help="Put NUL between them, not an empty line.")
-@click.option("--no-echo", is_flag=True, help="Leave the prime out of the output.")
-@click.option("--last", is_flag=True, help="Use the last weights, not the best.")
+@click.option(
+    "-t",
+    "--temp",
+    "--temperature",
+    default=1.0,
+    metavar="T",
+    help="Sampling temperature; 0 always picks the most likely character.",
+)
+@click.option(
+    "-n", "--length", type=Count(0), default=2000, help="Number of characters to generate."
+)
+@click.option("-p", "--prime", metavar="TEXT", help="Text to prime the model with.")
+@click.option(
+    "--prime-file",
+    metavar="FILE",
+    help="Read the prime from a file, unchanged; - is standard input.",
+)
+@click.option(
+    "--top-k", type=Count(1), metavar="K", help="Sample only from the K most likely characters."
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="P",
+    help="Nucleus sampling: sample only from the most likely characters whose probabilities add "
+    "up to P.",
+)
+@click.option(
+    "--seed", type=Count(0), help="Random seed; the same seed gives the same text [random]."
+)
+@click.option("--until", metavar="STRING", help="Stop once this string has been generated.")
+@click.option(
+    "--num-samples", type=Count(1), default=1, help="Number of texts to generate, in one batch."
+)
+@click.option(
+    "-0", "--null", is_flag=True, help="Separate the texts with NUL instead of an empty line."
+)
+@click.option("--no-echo", is_flag=True, help="Do not print the prime.")
 @click.option(
     "--unknown",
     type=click.Choice(["error", "skip"]),
     default="error",
-    show_default=True,
-    help="What to do with characters of the prime that the model does not know.",
+    help="How to treat unknown characters in the prime.",
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=Count(1),
     default=1,
-    show_default=True,
-    help="Threads for a single product: two help a model of 512 units or more.",
+    help="Threads per matrix product; 2 is faster for models with 512 hidden units or more.",
 )
+@model_argument(last=True)
 def sample(
-    checkpoint: Path | None,
-    temp: float,
+    model_file: ModelFile,
     length: int,
-    prime: str,
+    prime: str | None,
     prime_file: str | None,
-    top_k: int | None,
-    top_p: float | None,
     seed: int | None,
     until: str | None,
     num_samples: int,
     null: bool,
     no_echo: bool,
-    last: bool,
     unknown: str,
     threads: int,
+    **options: Any,
 ) -> None:
-    """Write text from CHECKPOINT.
+    """Generate text with the model in CHECKPOINT.
 
-    Without one the newest run in ./checkpoints is taken, or else the example that comes with charrnn.
+    Default: the newest checkpoint in ./checkpoints, or the bundled example if there is none.
 
     \b
       charrnn sample --temp 0.8 --length 500
       charrnn sample checkpoints/play.npz --prime 'ORSELLA:' --until 'MERIEL:'
       head -20 draft.txt | charrnn sample --prime-file - --seed 7
     """  # noqa: D301
-    if prime_file is not None and prime:
-        raise UsageError("--prime and --prime-file are two ways to say the same: give one of them")
-    if sys.stdout is None:  # the shell's >&-
-        raise SaveError("standard output is closed")
+    if prime_file is not None and prime is not None:
+        raise UsageError("--prime and --prime-file are mutually exclusive")
+    out = stdout().buffer
     set_threads(threads)
+    from charrnn.corpus import read_file
 
-    from charrnn import units
-    from charrnn.corpus import decode, read_file
-    from charrnn.model import load
-
-    data = read_file(prime_file) if prime_file is not None else prime.encode("utf-8", "surrogateescape")
-    path = checkpoint or newest()
-    model = load(path, last=last)
-    v, by_line = model.vocabulary, model.by == "line"
-    begin = data if v.unit == "byte" else decode(data, prime_file or "--prime")
-    stop: str | bytes | None = until  # in a locale that is not UTF-8 its bytes come in as they are
-    if until is not None:
-        stop = until.encode("utf-8", "surrogateescape")
-        stop = stop if v.unit == "byte" else decode(stop, "--until")
+    # in a locale that is not UTF-8, the bytes of an argument come in as surrogates
+    data = read_file(prime_file) if prime_file is not None else to_bytes(prime or "")
     seed = secrets.randbits(32) if seed is None else seed
-    steps = model.samples(
+    model = model_file.load(f"seed {seed}")
+    text = to_model_text(model, data, prime_file or "--prime")
+    pieces = model.samples(
         num_samples,
         length,
         seed=seed,
-        prime=begin,
+        prime=text,
         unknown=unknown,
-        temp=temp,
-        top_k=top_k,
-        top_p=top_p,
-        until=stop,
+        until=None if until is None else to_model_text(model, to_bytes(until), "--until"),
+        **options,
     )
-    click.echo(f"charrnn: {path}, seed {seed}", err=True)
-    if unknown == "skip":
-        read = v.codes[v.encode(begin, unknown="skip")]
-        if left_out := units.begins(units.encode(begin, v.unit)).sum() - units.begins(read).sum():
-            click.echo(f"charrnn: left out {left_out} characters of the prime that the model does not know", err=True)
-    echo = "" if no_echo else begin if isinstance(begin, str) else begin.decode("latin-1")
-    out = sys.stdout.buffer
-    last_written = ""
+    if unknown == "skip" and (skipped := count_unknown(model, text)):
+        count = format_count(skipped, "unknown character")
+        click.echo(f"charrnn: skipped {count} in the prime", err=True)
+    echo = "" if no_echo else text if isinstance(text, str) else text.decode("latin-1")
+    TextWriter(out, model).write_texts(pieces, num_samples, echo, null)
 
-    def write(text: str) -> None:
-        nonlocal last_written
-        last_written = text[-1:] or last_written
-        out.write(text.encode("latin-1") if v.unit == "byte" else text.encode("utf-8", "surrogatepass"))
-        out.flush()
 
-    # a line ends itself, unless it was cut, or NUL takes the place of its end
-    between = "\0" if null else "" if by_line else "\n\n"
+def to_bytes(argument: str) -> bytes:
+    return argument.encode("utf-8", "surrogateescape")
 
-    def ended(text: str) -> str:
-        if not by_line:
-            return text
-        return text.removesuffix("\n") if null else text + "\n" * (not text.endswith("\n"))
 
-    write(echo)
-    drawn: list[list[str]] = [[echo] for _ in range(num_samples)]
-    for pieces in steps:
-        for text, piece in zip(drawn, pieces, strict=True):
-            text.append(piece)
-        write(pieces[0].removesuffix("\n") if by_line else pieces[0])
-    if by_line and not null:
-        write("\n")
-    for text in drawn[1:]:
-        write(between)
-        write(ended("".join(text)))
-    if sys.stdout.isatty() and last_written != "\n":
-        write("\n")
+def to_model_text(model: Model, data: bytes, name: str) -> str | bytes:
+    """Return bytes for a byte model, otherwise the text that they encode. Raises TextError."""
+    from charrnn.corpus import decode
+
+    return data if model.unit == "byte" else decode(data, name)
+
+
+def count_unknown(model: Model, text: str | bytes) -> int:
+    """Return how many characters of a text are not in the model's vocabulary."""
+    from charrnn import units
+
+    v = model.vocabulary
+    _, _, is_unknown = v.known(units.encode(text, v.unit))
+    return int(is_unknown.sum())
+
+
+class TextWriter:
+    """Writes generated texts: the first as it is generated, the others after it."""
+
+    def __init__(self, out: BinaryIO, model: Model) -> None:
+        self.out, self.by_line, self.last = out, model.by == "line", ""
+        self.encoding = "latin-1" if model.unit == "byte" else "utf-8"
+
+    def write(self, text: str) -> None:
+        self.last = text[-1:] or self.last
+        self.out.write(text.encode(self.encoding, "surrogatepass"))
+        self.out.flush()
+
+    def write_texts(
+        self, pieces: Iterator[tuple[str, ...]], num_samples: int, echo: str, null: bool
+    ) -> None:
+        """Write the texts, each after ``echo``, separated by an empty line or with ``null`` by NUL.
+
+        A model of lines ends each text with a newline: one that was cut gets it, too.
+        """
+        end = "\n" if self.by_line and not null else ""
+        separator = "\0" if null else "" if self.by_line else "\n\n"
+        others = [[echo] for _ in range(num_samples - 1)]
+        self.write(echo)
+        for first, *rest in pieces:
+            self.write(self.without_newline(first))
+            for text, piece in zip(others, rest, strict=True):
+                text.append(piece)
+        self.write(end)
+        for text in others:
+            self.write(separator + self.without_newline("".join(text)) + end)
+        if sys.stdout.isatty() and self.last != "\n":
+            self.write("\n")
+
+    def without_newline(self, text: str) -> str:
+        return text.removesuffix("\n") if self.by_line else text

@@ -2,134 +2,189 @@
 
 from __future__ import annotations
 
-import json
+import codecs
+import io
+import itertools
 import math
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import click
 
-from charrnn.cli.checkpoints import newest, parted
-from charrnn.cli.threads import THREADS, set_threads
-from charrnn.errors import SaveError, TextError, UsageError, one_line
+from charrnn.cli.common import (
+    DEFAULT_THREADS,
+    ModelFile,
+    format_json,
+    json_option,
+    model_argument,
+    stdout,
+)
+from charrnn.errors import TextError, UsageError
+from charrnn.formatting import escape_control, format_count, loss_unit
 
 if TYPE_CHECKING:
     from charrnn.model import Model
 
-Row = tuple[int, float, str]  # its number, bits per character, the text
+CHUNK_BYTES = 2**16  # of standard input
+
+
+class Score(NamedTuple):
+    """The score of a line, of a character or of a file."""
+
+    number: int  # from 1
+    bits: float  # per character
+    text: str
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[CHECKPOINT] [FILE]")
 @click.option(
     "--per",
     type=click.Choice(["line", "char", "file"]),
     default="line",
-    show_default=True,
-    help="What gets a score: each line by itself, each character, or the whole.",
+    help="Score each line separately, each character, or the whole file.",
 )
-@click.option("--threshold", type=float, metavar="BITS", help="Pass on only what is above.")
+@click.option(
+    "--threshold",
+    type=float,
+    metavar="BITS",
+    help="Print only what scores above BITS per character.",
+)
 @click.option(
     "--quantile",
     type=click.FloatRange(0, 1),
-    help="The same, with the bits that this share of the validation part's lines stays below.",
+    metavar="P",
+    help="Like --threshold, with the threshold set to this quantile of the scores of the "
+    "validation split's lines.",
 )
-@click.option("--sort", is_flag=True, help="The oddest first.")
-@click.option("--last", is_flag=True, help="Use the last weights, not the best.")
-@click.option("--json", "as_json", is_flag=True, help='JSON: {"line": 1, "bits": 2.5, "text": "..."}.')
+@click.option("--sort", is_flag=True, help="Sort by score, most surprising first.")
+@json_option(help='Print JSON lines: {"line": 1, "bits": 2.5, "text": "..."}.')
+@model_argument("[FILE]", last=True)
 def score(
-    paths: tuple[str, ...],
+    model_file: ModelFile,
+    files: list[str],
     per: str,
     threshold: float | None,
     quantile: float | None,
     sort: bool,
-    last: bool,
     as_json: bool,
 ) -> None:
-    """Tell how odd CHECKPOINT finds each line of FILE.
+    """Score each line of FILE by how surprising the model finds it.
 
-    Prints bits per character, a tab, the line. Without a file, or with -, lines are read from standard input and
-    passed on as they come. Every line begins afresh. Without a checkpoint (a name that ends in .npz) the newest run
-    in ./checkpoints is taken, or else the example.
+    Print bits per character, a tab and the line. Without FILE, or with -, read standard input and
+    print each line as soon as it arrives. The hidden state is reset at the start of every line. If
+    the first argument does not end in .npz, the newest checkpoint in ./checkpoints is used, or the
+    bundled example if there is none.
 
     \b
       charrnn score draft.txt --sort | head -3
       tail -n 20 draft.txt | charrnn score checkpoints/play.npz --threshold 3
       charrnn score checkpoints/play.npz draft.txt --quantile 0.99 --json
     """  # noqa: D301
-    checkpoint, files = parted(paths, text=False)
-    path = checkpoint or newest()
     if len(files) > 1:
-        raise UsageError(f"one FILE at a time, not {len(files)}; cat joins them")
+        raise UsageError(f"give one FILE, not {len(files)} (concatenate them with cat)")
     if threshold is not None and quantile is not None:
-        raise UsageError("--threshold and --quantile are two ways to say the same: give one of them")
-    if sys.stdout is None:  # the shell's >&-
-        raise SaveError("standard output is closed")
-    set_threads(1)
-
-    from charrnn.model import load
-
-    model = load(path, last=last)
-    click.echo(f"charrnn: {path}", err=True)
+        raise UsageError("--threshold and --quantile are mutually exclusive")
+    out = stdout().buffer
+    model = model_file.load()
     if quantile is not None:
-        threshold = of_quantile(path, model, quantile)
-    rows = scored(model, files[0] if files else "-", per, sort)
-    for n, value, text in rows:
-        if threshold is not None and not value > threshold:
+        threshold = quantile_threshold(model_file, model, quantile)
+    file = files[0] if files else "-"
+    live = per == "line" and file == "-" and not sort
+    scores = score_stream(model) if live else score_file(model, file, per)
+    if sort:
+        scores = sorted(scores, key=lambda score: -score.bits)
+    for number, bits, text in scores:
+        if threshold is not None and not bits > threshold:
             continue
-        line = json.dumps({"line": n, "bits": value, "text": text}) if as_json else f"{value:.3f}\t{text}"
-        # what could not be decoded goes out as it came in
-        data = line.encode("latin-1") if model.unit == "byte" else line.encode("utf-8", "surrogateescape")
-        sys.stdout.buffer.write(data + b"\n")
-        if per == "line" and not sort:
-            sys.stdout.buffer.flush()
+        row = {"line": number, "bits": bits, "text": text}
+        line = format_json(row) if as_json else f"{bits:.3f}\t{text}"
+        # bytes that could not be decoded are written unchanged
+        encoding = "latin-1" if model.unit == "byte" else "utf-8"
+        out.write(line.encode(encoding, "surrogateescape") + b"\n")
+        if live:
+            out.flush()
 
 
-def scored(model: Model, file: str, per: str, sort: bool) -> Iterable[Row]:
-    """Score a file, each line of standard input as it comes if that can be."""
+def score_file(model: Model, file: str, per: str) -> Iterable[Score]:
+    """Score a file: its lines, its characters, or all of it. Raises TextError."""
     from charrnn.corpus import read_file
 
-    if per == "line" and file == "-" and not sort:
-        return live(model)
-    text = read_file(file)
-    rows = list(enumerate(scores(model, text, per), 1))
-    order = sorted(rows, key=lambda row: -row[1][0]) if sort else rows
-    return ((n, value, shown) for n, (value, shown) in order)
-
-
-def live(model: Model) -> Iterator[Row]:
-    if sys.stdin is None:  # the shell's <&-
-        raise TextError("standard input is closed")
-    for n, line in enumerate(iter(sys.stdin.buffer.readline, b""), 1):
-        ((value, shown),) = scores(model, line, "line")
-        yield n, value, shown
-
-
-def scores(model: Model, data: bytes, per: str) -> Iterator[tuple[float, str]]:
-    """Yield bits per character and the text of each line, of each character, or of the whole."""
-    text = data if model.unit == "byte" else data.decode(model.encoding, "surrogateescape")
-    shown = data.decode("latin-1") if isinstance(text, bytes) else text
+    data = read_file(file)
+    text = data.decode("latin-1") if model.unit == "byte" else decode_loosely(model, data, file)
     if per == "line":
-        values = model.score_lines(text, threads=THREADS)
-        lines = shown.split("\n")
-        yield from zip((values / math.log(2)).tolist(), lines if lines[-1] else lines[:-1], strict=True)
-        return
-    nats = model.score(text, unknown="cost")
+        return score_lines(model, text)
+    nll = model.score(to_input(model, text), unknown="cost")
     if per == "char":
-        yield from zip((nats / math.log(2)).tolist(), map(one_line, shown), strict=True)
-    elif len(nats):
-        yield float(nats.mean()) / math.log(2), f"{len(nats):,} characters"
+        bits = (nll / math.log(2)).tolist()
+        return map(Score, range(1, len(bits) + 1), bits, map(escape_control, text))
+    if not len(nll):
+        return ()
+    count = format_count(len(nll), loss_unit(model.unit))
+    return (Score(1, float(nll.mean()) / math.log(2), count),)
 
 
-def of_quantile(path: Path, model: Model, quantile: float) -> float:
-    """Return the bits per character that this share of the validation part's lines stays below."""
+def score_stream(model: Model) -> Iterator[Score]:
+    """Score each line of standard input as soon as it has arrived. Raises TextError."""
+    encoding = "latin-1" if model.unit == "byte" else model.encoding
+    for number, line in enumerate(read_lines(encoding), 1):
+        (score,) = score_lines(model, line)
+        yield score._replace(number=number)
+
+
+def read_lines(encoding: str) -> Iterator[str]:
+    """Yield the lines of standard input, each with its newline. Raises TextError."""
+    if sys.stdin is None:  # after the shell's <&-
+        raise TextError("standard input is closed")
+    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+    stdin = cast(io.BufferedReader, sys.stdin.buffer)
+    chunks = iter(lambda: stdin.read1(CHUNK_BYTES), b"")
+    line: list[str] = []
+    for data in itertools.chain(chunks, [b""]):
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as e:  # UTF-16 and UTF-32 have no way to escape a byte
+            raise TextError(f"standard input: invalid {encoding.upper()} ({e.reason})") from None
+        *ended, rest = text.split("\n")
+        for end in ended:
+            yield "".join([*line, end, "\n"])
+            line = []
+        line.append(rest)
+    if any(line):
+        yield "".join(line)
+
+
+def score_lines(model: Model, text: str) -> Iterator[Score]:
+    bits = model.score_lines(to_input(model, text), threads=DEFAULT_THREADS) / math.log(2)
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return map(Score, range(1, len(lines) + 1), bits.tolist(), lines)
+
+
+def decode_loosely(model: Model, data: bytes, file: str) -> str:
+    """Decode a text, with surrogates for bytes that are not valid. Raises TextError."""
+    from charrnn.corpus import decode
+
+    try:
+        return data.decode(model.encoding, "surrogateescape")
+    except UnicodeDecodeError:  # UTF-16 and UTF-32 have no way to escape a byte
+        return decode(data, file, model.encoding)
+
+
+def to_input(model: Model, text: str) -> str | bytes:
+    """Return what the model reads for a text that has a character for each byte, if it reads bytes."""
+    return text.encode("latin-1") if model.unit == "byte" else text
+
+
+def quantile_threshold(model_file: ModelFile, model: Model, quantile: float) -> float:
+    """Return the bits per character below which this fraction of the validation lines score."""
     import numpy as np
 
     from charrnn.cli.eval import own, trained
 
-    run = trained(path, model)
+    run = trained(model_file.path, model)
     if not len(run.val):
-        raise UsageError(f"{path}: the run has no validation part; --threshold BITS says what is odd")
-    return float(np.quantile(model.score_lines(own(run, model, "val"), threads=THREADS), quantile)) / math.log(2)
+        raise UsageError(
+            f"{model_file.path}: the run has no validation split; use --threshold BITS instead"
+        )
+    nll = model.score_lines(own(run, model, "val"), threads=DEFAULT_THREADS)
+    return float(np.quantile(nll, quantile)) / math.log(2)

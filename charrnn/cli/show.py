@@ -3,151 +3,197 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from charrnn.cli.checkpoints import newest, parted
-from charrnn.cli.threads import set_threads
-from charrnn.errors import SaveError, TextError, UsageError, one_line, unsaved
+from charrnn.cli.common import Count, ModelFile, model_argument, stdout, supports_color
+from charrnn.errors import TextError, UsageError, unsaved
+from charrnn.formatting import escape_control, format_count
 
 if TYPE_CHECKING:
-    from charrnn.arrays import Array
     from charrnn.model import Model
 
-MEASURED = 100_000  # characters that --find and --gates read
+MAX_PROBED_CHARACTERS = 100_000  # that --probe and --gates read
+TOP_NEURONS = 10
+BOOLEAN_PROPERTIES = ("quote", "comment")
+
+
+def parse_neuron(value: str) -> tuple[int, int]:
+    """Return layer and index of ``LAYER:INDEX``."""
+    match = re.fullmatch("([0-9]+):([0-9]+)", value)
+    if not match:
+        raise click.BadParameter(f"{value!r} must be LAYER:INDEX, for example 0:17")
+    return int(match[1]), int(match[2])
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[CHECKPOINT] FILE")
-@click.option("-n", "--length", type=click.IntRange(1), default=5000, show_default=True, help="Characters, at most.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write a page instead, which needs no other file.")
+@click.option(
+    "-n", "--length", type=Count(1), default=5000, help="Maximum number of characters to show."
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a self-contained HTML page instead.",
+)
 @click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
-    show_default=True,
-    help="Colours; without them a line of marks stands under each line. auto: on a terminal that has any.",
+    help="When to use colors. Without colors, a line of marks is printed below each line. auto: "
+    "on terminals that support them.",
 )
-@click.option("--neuron", metavar="LAYER:INDEX", help="Shade by a hidden unit's activation, -1 to 1, not by bits.")
 @click.option(
-    "--find",
-    type=click.Choice(["line-position", "indent", "depth", "quote", "comment"]),
-    help="List the ten units that foretell this best, each alone, and shade by the first.",
+    "--neuron",
+    type=parse_neuron,
+    metavar="LAYER:INDEX",
+    help="Highlight by the activation of one hidden unit (-1 to 1) instead of by surprisal.",
 )
-@click.option("--gates", is_flag=True, help="Tell how often the gates are nearly closed or open; show no text.")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw --gates too, as a picture.")
+@click.option(
+    "--probe",
+    type=click.Choice(["line-position", "indent", "depth", *BOOLEAN_PROPERTIES]),
+    help="List the ten hidden units that best predict this property on their own, and highlight "
+    "by the best one.",
+)
+@click.option(
+    "--gates",
+    is_flag=True,
+    help="Print how often each gate is nearly closed or nearly open, instead of the text.",
+)
+@model_argument("FILE")
 def show(
-    paths: tuple[str, ...],
+    model_file: ModelFile,
+    files: list[str],
     length: int,
     html: Path | None,
     color: str,
-    neuron: str | None,
-    find: str | None,
+    neuron: tuple[int, int] | None,
+    probe: str | None,
     gates: bool,
-    plot: Path | None,
 ) -> None:
-    """Show what surprises CHECKPOINT in FILE; - is standard input.
+    """Print FILE with each character highlighted by how surprising the model finds it.
 
-    Bits are -log2 of the probability that the model gave to the character, from those before it. Without a checkpoint
-    (a name that ends in .npz) the newest run in ./checkpoints is taken, or else the example.
+    FILE may be - for standard input. Surprisal is -log2 of the character's probability given the
+    characters before it, in bits. If the first argument does not end in .npz, the newest
+    checkpoint in ./checkpoints is used, or the bundled example if there is none.
 
     \b
       charrnn show draft.txt
       charrnn show checkpoints/play.npz draft.txt --html surprise.html
       head -5 kernel.c | charrnn show - --color always | less -R
-      charrnn show kernel.c --find indent
+      charrnn show kernel.c --probe indent
     """  # noqa: D301
-    checkpoint, files = parted(paths)
-    path = checkpoint or newest()
     if len(files) != 1:
-        raise UsageError(f"give one FILE to show, not {len(files)}; - is standard input")
-    if (neuron is not None) + (find is not None) + gates > 1 or (gates and html):
-        raise UsageError("--neuron, --find and --gates are three things to look at, and --gates has no page: give one")
-    if plot and not gates:
-        raise UsageError("--plot draws what --gates tells, and goes with it")
-    if sys.stdout is None:  # the shell's >&-
-        raise SaveError("standard output is closed")
-    unit = None if neuron is None else parsed(neuron)
-    set_threads(1)
-
-    from charrnn import shades, surprise
+        raise UsageError(f"give one FILE, not {len(files)} (- for standard input)")
+    if (neuron is not None) + (probe is not None) + gates > 1 or (gates and html):
+        raise UsageError(
+            "--neuron, --probe and --gates are mutually exclusive, "
+            "and --gates cannot be combined with --html"
+        )
+    out = stdout()
     from charrnn.corpus import read_text
-    from charrnn.model import load
 
-    model = load(path)
+    model = model_file.load()
     text = read_text(files[0], model.unit, model.encoding)
     if gates:
-        rows, shares = open_and_closed(model, text)
-        if plot:
-            from charrnn import plots
-
-            names = [f"layer {layer}, {gate}" for layer, gate in rows]
-            plots.write(plots.heat(shares, names, ["under 0.1", "over 0.9"], "share of the time"), plot)
-        click.echo("layer\tgate\tunder 0.1\tover 0.9")
-        for (layer, gate), (under, over) in zip(rows, shares, strict=True):
-            click.echo(f"{layer}\t{gate}\t{under:.3f}\t{over:.3f}")
+        click.echo("\n".join(format_saturation(model, text)), file=out)
         return
-    if find is not None:
+    if probe is not None:
         from charrnn.neurons import rank_neurons
 
-        best = rank_neurons(model.stack, model.vocabulary, text[:MEASURED], find, model.by)[:10]
-        click.echo(f"unit\t{'balanced accuracy' if find in ('quote', 'comment') else 'R²'}, {find}")
-        click.echo("\n".join(f"{layer}:{index}\t{score:.3f}" for layer, index, score in best) + "\n")
-        unit = best[0][:2]
+        sample = text[:MAX_PROBED_CHARACTERS]
+        best = rank_neurons(model.stack, model.vocabulary, sample, probe, model.by)[:TOP_NEURONS]
+        click.echo("\n".join(format_ranking(best, probe)) + "\n", file=out)
+        neuron = best[0][:2]
     name = "standard input" if files[0] == "-" else files[0]
-    what = f"{name}, as {path} reads it" if unit is None else f"unit {unit[0]}:{unit[1]} of {path}, reading {name}"
+    title = f"{name}, surprisal under {model_file.path}"
+    if neuron is not None:
+        title = f"hidden unit {neuron[0]}:{neuron[1]} of {model_file.path} on {name}"
     if html is not None:
-        page = shades.page(surprise.fragment(model, text, length, unit), what)
-        try:
-            html.write_text(page, encoding="utf-8", newline="\n")
-        except OSError as e:
-            raise unsaved(html, e) from None
-        click.echo(f"{html} written, {html.stat().st_size:,} bytes", err=True)
-        return
-    r = surprise.reading(model, text[:length])
-    values, scale, bits = r.bits, shades.SURPRISE, colours(color)
-    if unit:
-        values, scale = surprise.activation(model, text[:length], *unit), shades.UNIT
-    click.echo(f"charrnn: {one_line(what)}: {surprise.told(text, length, r.bits)}", err=True)
-    click.echo(shades.legend(scale, bits), err=True, color=True)
-    for line in shades.terminal(r.characters, values.tolist(), scale, bits, shutil.get_terminal_size().columns):
-        sys.stdout.buffer.write(line.encode())
+        write_page(html, model, text, length, neuron, title)
+    else:
+        write_text(model, text, length, neuron, title, color)
 
 
-def parsed(neuron: str) -> tuple[int, int]:
-    layer, _, index = neuron.partition(":")
-    try:
-        return int(layer), int(index)
-    except ValueError:
-        raise UsageError(f"--neuron takes LAYER:INDEX, 0:17 for instance, not {neuron!r}") from None
+def format_saturation(model: Model, text: str | bytes) -> Iterator[str]:
+    """Yield a table of how often each gate is below 0.1 and above 0.9.
 
-
-def open_and_closed(model: Model, text: str | bytes) -> tuple[list[tuple[int, str]], list[Array]]:
-    """Return layer and gate of each row, and the shares of the time that it is under 0.1 and over 0.9, (2,)."""
+    Raises TextError if no character of the text is known, UsageError if there are no gates.
+    """
     from charrnn.neurons import ends_of_documents, gate_saturation
 
-    ids = model.vocabulary.encode(text[:MEASURED], unknown="skip")
+    v = model.vocabulary
+    ids = v.encode(text[:MAX_PROBED_CHARACTERS], unknown="skip")
     if not len(ids):
-        raise TextError("the text holds no character that the model knows")
-    ends = ends_of_documents(ids, model.vocabulary, model.by)
-    shares = gate_saturation(model.stack, ids, model.vocabulary.start_id, ends)
-    if not shares:
-        raise UsageError("the cell of this model has no gates")
-    rows = [(layer, gate) for layer in range(model.stack.num_layers) for gate in shares]
-    return rows, [shares[gate][layer] for layer, gate in rows]
+        raise TextError("none of the text's characters is in the model's vocabulary")
+    fractions = gate_saturation(model.stack, ids, v.start_id, ends_of_documents(ids, v, model.by))
+    if not fractions:
+        raise UsageError(f"this model's cell ({model.header['config']['cell']}) has no gates")
+    yield "layer\tgate\tunder 0.1\tover 0.9"
+    for layer in range(model.stack.num_layers):
+        for gate, of_layer in fractions.items():
+            under, over = of_layer[layer]
+            yield f"{layer}\t{gate}\t{under:.3f}\t{over:.3f}"
 
 
-def colours(color: str) -> int:
-    """Return the bits of the colours that standard output can show: 24, 8, 4 or none."""
-    term = os.environ.get("TERM", "dumb")
-    if color == "never" or (
-        color == "auto" and (os.environ.get("NO_COLOR") or term == "dumb" or not sys.stdout.isatty())
-    ):
+def format_ranking(best: Sequence[tuple[int, int, float]], probe: str) -> Iterator[str]:
+    measure = "balanced accuracy" if probe in BOOLEAN_PROPERTIES else "R²"
+    yield f"neuron\t{measure}, {probe}"
+    for layer, index, value in best:
+        yield f"{layer}:{index}\t{value:.3f}"
+
+
+def write_page(
+    path: Path,
+    model: Model,
+    text: str | bytes,
+    length: int,
+    neuron: tuple[int, int] | None,
+    title: str,
+) -> None:
+    """Write the HTML page. Raises SaveError."""
+    from charrnn import shades, surprise
+
+    page = shades.page(surprise.fragment(model, text, length, neuron), title)
+    try:
+        path.write_text(page, encoding="utf-8", newline="\n")
+    except OSError as e:
+        raise unsaved(path, e) from None
+    click.echo(f"saved {path}, {format_count(path.stat().st_size, 'byte')}", err=True)
+
+
+def write_text(
+    model: Model,
+    text: str | bytes,
+    length: int,
+    neuron: tuple[int, int] | None,
+    title: str,
+    color: str,
+) -> None:
+    """Write the highlighted text to standard output, its caption and legend to stderr."""
+    from charrnn import shades, surprise
+
+    scored = surprise.reading(model, text[:length])
+    values, scale, depth = scored.bits, shades.SURPRISE, color_depth(color)
+    if neuron is not None:
+        values, scale = surprise.activation(model, text[:length], *neuron), shades.UNIT
+    caption = surprise.told(text, length, scored.bits)
+    click.echo(f"charrnn: {escape_control(title)}: {caption}", err=True)
+    click.echo(shades.legend(scale, depth), err=True, color=True)
+    width = shutil.get_terminal_size().columns
+    for line in shades.terminal(scored.characters, values.tolist(), scale, depth, width):
+        stdout().buffer.write(line.encode())
+
+
+def color_depth(color: str) -> int:
+    """Return the bits of the colors that standard output can show: 24, 8, 4 or 0."""
+    if color == "never" or (color == "auto" and not supports_color()):
         return 0
     if os.environ.get("COLORTERM") in ("truecolor", "24bit"):
         return 24
-    return 8 if "256color" in term else 4
+    return 8 if "256color" in os.environ.get("TERM", "") else 4

@@ -7,7 +7,7 @@ import math
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,15 @@ import click
 from click.core import ParameterSource
 
 from charrnn import checkpoint
-from charrnn.cli.checkpoints import FOLDER, name_of
-from charrnn.cli.threads import THREADS, set_threads, told
+from charrnn.cli.common import (
+    CHECKPOINT_DIR,
+    DEFAULT_THREADS,
+    check_stdin_once,
+    default_run_name,
+)
 from charrnn.config import INHERITED, Config
 from charrnn.errors import CharrnnError, CheckpointError, Exit, UsageError
+from charrnn.formatting import escape_control, format_baselines, format_loss, format_threads
 from charrnn.header import MOST_THREADS
 from charrnn.lock import lock
 
@@ -71,7 +76,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--threads",
     type=click.IntRange(1, MOST_THREADS),
-    help=f"Threads that share the lanes out [{THREADS}].",
+    help=f"Threads that share the lanes out [{DEFAULT_THREADS}].",
 )
 @click.pass_context
 def train(
@@ -101,9 +106,8 @@ def train(
     The run is kept in one file; charrnn sample draws from it. Progress goes to standard error. Ctrl-C ends it with
     a save, and --resume goes on. --max-steps with --resume makes a finished run longer.
     """  # noqa: D301
-    path = output or FOLDER / f"{name_of(corpus)}.npz"
-    if [*corpus, val].count("-") > 1:
-        raise UsageError("- stands for standard input, which can be read only once")
+    path = output or CHECKPOINT_DIR / f"{default_run_name(corpus)}.npz"
+    check_stdin_once([*corpus, val])
     if resume and force:
         raise UsageError("--resume goes on with a run and --force begins anew: give one of them")
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
@@ -112,7 +116,6 @@ def train(
         raise UsageError(f"{refused[0]} cannot go with --resume: the run keeps the options it was started with")
     if path.exists() and not resume and not force:
         raise UsageError(exists(path, corpus))
-    set_threads(1)
     signals = Signals()
     with lock(path, shlex.join(["charrnn", *sys.argv[1:]])):
         if resume:
@@ -124,7 +127,7 @@ def train(
                 chosen -= set(INHERITED) - set(given)
                 options = {name: value for name, value in options.items() if name in chosen}
             run, text = begun(path, corpus, val, init_from, options)
-            run.threads = threads or THREADS
+            run.threads = threads or DEFAULT_THREADS
         if run.finished:
             if not quiet:
                 click.echo(f"{path}: finished at step {run.step:,}; --max-steps N makes it longer", err=True)
@@ -142,7 +145,7 @@ def texts(path: Path, corpus: Sequence[str], val: str | None, config: Config) ->
 
     how: dict[str, Any] = {"unit": config.unit, "by": config.by, "encoding": config.encoding}
     text, other = (
-        read(paths, name_of(paths), **how, spool=path.parent / "ids" / f".{path.name}.tmp") if paths else None
+        read(paths, default_run_name(paths), **how, spool=path.parent / "ids" / f".{path.name}.tmp") if paths else None
         for paths in (corpus, [val] if val else None)
     )
     assert text
@@ -186,7 +189,10 @@ def resumed(
     if max_steps:
         extend(run, max_steps)
     if threads and run.threads != threads:
-        run.notes.append(f"from step {run.step:,} on with {told(threads)}, not {run.threads}: the last bits may differ")
+        run.notes.append(
+            f"from step {run.step:,}: {format_threads(threads)} instead of {run.threads}; "
+            f"results may differ in the last bits"
+        )
         run.threads = threads
     return run, text
 
@@ -263,7 +269,7 @@ def exists(path: Path, corpus: Sequence[str]) -> str:
 
 
 def command(corpus: Sequence[str], path: Path, *flags: str) -> str:
-    output = [] if path == FOLDER / f"{name_of(corpus)}.npz" else ["-o", str(path)]
+    output = [] if path == CHECKPOINT_DIR / f"{default_run_name(corpus)}.npz" else ["-o", str(path)]
     return shlex.join(["charrnn", "train", *corpus, *output, *flags])
 
 
@@ -306,12 +312,12 @@ class Display:
         self.say(
             f"{c.cell} {c.num_layers}x{c.hidden_size}, {len(run.stack.p.vector):,} parameters; {run.B} lanes, "
             f"windows of {run.T}; {steps:,} steps, {steps / run.per_epoch:.1f} epochs; "
-            f"{told(run.threads)}"
+            f"{format_threads(run.threads)}"
         )
         for note in run.notes:
             self.say(note)
         if run.ladder:
-            self.say(f"validation loss, nats per character, of counts: {rungs(run.ladder)}")
+            self.say(f"validation loss, nats per character, of counts: {format_baselines(run.ladder)}")
         if run.step:
             self.say(f"resumed at step {run.step:,}")
 
@@ -338,22 +344,22 @@ class Display:
                 self.say(f"stopped at step {run.step:,} of {run.plan['steps']:,}; {path} holds step {saved:,}")
                 self.say(f"go on with: {command(corpus, path, '--resume')}")
             return
-        best = f"best validation loss {both(run.best_loss)} at step {run.best_step:,}"
+        best = f"best validation loss {format_loss(run.best_loss)} at step {run.best_step:,}"
         lines = [best] if run.ladder else []
         if run.test_loss is not None:
-            lines.append(f"test loss of the best weights {both(run.test_loss)}")
-        self.say("; ".join(lines) or f"training loss {both(run.history[-1]['train_loss'])}")
+            lines.append(f"test loss of the best weights {format_loss(run.test_loss)}")
+        self.say("; ".join(lines) or f"training loss {format_loss(run.history[-1]['train_loss'])}")
         if run.trouble:
             self.say(f"not finite {len(run.trouble)} times: the learning rate was halved each time; {LESS}")
         parts = (("validation", run.ladder, run.best_loss), ("test", run.ladder_test, run.test_loss))
         for part, ladder, loss in parts:
             if ladder and loss is not None:
-                self.say(f"{part} loss, nats per character: {rungs(ladder)}, this model {loss:.3f}")
+                self.say(f"{part} loss, nats per character: {format_baselines(ladder)}, this model {loss:.3f}")
         if (loss := risen(run)) is not None:
             self.say(
-                f"validation loss has risen from {both(run.best_loss)} at step {run.best_step:,} to {both(loss)} while "
-                f"the training loss fell: the model begins to learn the text by heart; --dropout, a smaller model or "
-                f"fewer steps help"
+                f"the model is overfitting: validation loss rose from {format_loss(run.best_loss)} "
+                f"(step {run.best_step:,}) to {format_loss(loss)} while training loss fell; "
+                f"use --dropout, a smaller model or fewer steps"
             )
         if not self.quiet and (n := longest_copy(run)) >= COPY:
             self.say(
@@ -363,26 +369,15 @@ class Display:
         self.say(f"{path} written; sample from it with: {shlex.join(['charrnn', 'sample', str(path)])}")
 
 
-def both(nats: float | None) -> str:
-    if nats is None:
-        return "not finite"
-    return f"{nats:.4f} nats ({nats / math.log(2):.3f} bits)"
-
-
-def rungs(ladder: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {loss:.3f}" for name, loss in ladder.items())
-
-
 def evaluation(row: dict[str, Any]) -> str:
-    val = "" if row["val_loss"] is None else f"  validation {both(row['val_loss'])}"
+    val = "" if row["val_loss"] is None else f"  validation {format_loss(row['val_loss'])}"
     norm = "not finite" if row["grad_norm"] is None else f"{row['grad_norm']:.2f}"
     return (
-        f"step {row['step']:6,}  epoch {row['epoch']:5.2f}  training {both(row['train_loss'])}{val}  "
+        f"step {row['step']:6,}  epoch {row['epoch']:5.2f}  training {format_loss(row['train_loss'])}{val}  "
         f"norm {norm}  lr {row['learning_rate']:.2g}"
     )
 
 
 def escaped(text: str) -> str:
     """Indent the lines of a sample; what would move a terminal's cursor is shown, not sent."""
-    lines = ("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in text.split("\n"))
-    return "\n".join(f"  | {line}" for line in lines)
+    return "\n".join(f"  | {escape_control(line)}" for line in text.split("\n"))

@@ -1,0 +1,185 @@
+"""What the commands share: the model they read, their arguments, standard output, threads."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+import click
+
+import charrnn
+from charrnn.checkpoint import read_header
+from charrnn.errors import CheckpointError, SaveError, UsageError
+from charrnn.formatting import escape_control
+
+if TYPE_CHECKING:
+    from charrnn.model import Model
+
+CHECKPOINT_DIR = Path("checkpoints")
+EXAMPLE = "example.npz"
+# Of training: the same on every machine, so that the same seed gives the same result everywhere.
+DEFAULT_THREADS = 2
+BLAS_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "OMP_NUM_THREADS",
+)
+
+
+class Count(click.IntRange):
+    """A whole number, called N in help."""
+
+    name = "n"
+
+
+force_option = click.option("--force", is_flag=True, help="Overwrite an existing file.")
+json_option = functools.partial(click.option, "--json", "as_json", is_flag=True)
+last_option = click.option(
+    "--last",
+    is_flag=True,
+    help="Use the latest weights instead of those with the lowest validation loss.",
+)
+
+
+def set_threads(threads: int) -> None:
+    """Set the number of threads per matrix product. NumPy reads it once, when it is imported.
+
+    More than one gain little on products of this size, and slow each other down when other programs
+    use the same cores. Training splits its batch between threads instead.
+    """
+    for variable in BLAS_VARIABLES:
+        os.environ[variable] = str(threads)
+
+
+def stdout() -> TextIO:
+    """Return standard output. Raises SaveError if it is closed."""
+    if sys.stdout is None:  # after the shell's >&-
+        raise SaveError("standard output is closed")
+    return sys.stdout
+
+
+def supports_color() -> bool:
+    """Return whether standard output is a terminal with colors, and the user wants them."""
+    wanted = not os.environ.get("NO_COLOR")
+    return wanted and os.environ.get("TERM", "dumb") != "dumb" and stdout().isatty()
+
+
+def format_json(row: Mapping[str, Any]) -> str:
+    """Return a row as one line of JSON, which has no infinity and no NaN: they become null."""
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(finite)
+
+
+class ModelFile(NamedTuple):
+    """The checkpoint that a command reads, and which of its weights."""
+
+    path: Path
+    last: bool = False
+
+    def load(self, *notes: str) -> Model:
+        """Load the model, and print on stderr which file it is from. Raises CheckpointError."""
+        from charrnn.model import load
+
+        model = load(self.path, last=self.last)
+        click.echo(escape_control(f"charrnn: {', '.join([str(self.path), *notes])}"), err=True)
+        return model
+
+
+def model_argument(
+    files: str = "", last: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the argument ``[CHECKPOINT]``, and with ``last`` the option ``--last``.
+
+    The command gets a ModelFile as its first argument. With ``files``, the metavar of the texts
+    after the checkpoint, it gets their names as its second; ``[FILE]`` may be missing.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(paths: tuple[str, ...] | str | None, last: bool = False, **options: Any) -> None:
+            if files:
+                required = not files.startswith("[")
+                checkpoint, texts = split_arguments(paths or (), required)
+                command(ModelFile(checkpoint or default_checkpoint(), last), texts, **options)
+            else:
+                path = Path(str(paths)) if paths else default_checkpoint()
+                command(ModelFile(path, last), **options)
+
+        metavar = f"[CHECKPOINT] {files}".rstrip()
+        nargs = -1 if files else 1
+        run = click.argument("paths", metavar=metavar, nargs=nargs, required=False)(run)
+        if last:
+            run = last_option(run)
+        return run
+
+    return decorate
+
+
+def default_checkpoint() -> Path:
+    """Return the newest checkpoint of a trained model in ./checkpoints, or the bundled example.
+
+    Raises CheckpointError if there is none.
+    """
+    files = [path for path in CHECKPOINT_DIR.glob("*.npz") if path.is_file()]
+    package = Path(charrnn.__file__).parent
+    candidates = [
+        *sorted(files, key=lambda p: (p.name != EXAMPLE, p.stat().st_mtime, p.name), reverse=True),
+        package / EXAMPLE,  # in the wheel
+        package.parent / CHECKPOINT_DIR / EXAMPLE,  # in a clone
+    ]
+    for path in candidates:
+        if path.is_file() and _has_trained_step(path):
+            return path
+    raise CheckpointError(
+        "no checkpoint found in ./checkpoints; create one with: charrnn train CORPUS"
+    )
+
+
+def _has_trained_step(path: Path) -> bool:
+    try:
+        return bool(read_header(path)["step"] > 0)
+    except CheckpointError:
+        return True  # the command reports the damage
+
+
+def split_arguments(
+    arguments: Sequence[str], required: bool = True
+) -> tuple[Path | None, list[str]]:
+    """Split ``[CHECKPOINT] FILE...``: a first argument that ends in .npz is the checkpoint.
+
+    Raises UsageError if standard input is named twice, or if a required file is missing.
+    """
+    has_checkpoint = bool(arguments) and arguments[0].endswith(".npz")
+    files = list(arguments[has_checkpoint:])
+    if required and not files:
+        after = f" after {arguments[0]}" if has_checkpoint else ""
+        raise UsageError(f"missing text file{after} (use - for standard input)")
+    check_stdin_once(files)
+    return (Path(arguments[0]) if has_checkpoint else None), files
+
+
+def check_stdin_once(paths: Sequence[str | None]) -> None:
+    """Raise UsageError if ``-``, standard input, is among the paths more than once."""
+    if paths.count("-") > 1:
+        raise UsageError("- (standard input) can be given only once")
+
+
+def default_run_name(corpus: Sequence[str]) -> str:
+    """Return the first file's stem, the folder's name, or ``stdin``."""
+    if corpus[0] == "-":
+        return "stdin"
+    path = Path(corpus[0])
+    try:
+        return (path.resolve().name if path.is_dir() else path.stem) or "root"
+    except OSError:  # a name that no file can have
+        return path.stem
