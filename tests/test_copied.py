@@ -307,7 +307,7 @@ def test_train_warns_about_overfitting_and_copying(cli: Cli, tmp_path: Path) -> 
         (tmp_path / name).write_text("".join(letters))
     options = ["--val", "val", "--hidden-size", "48", "--test-fraction", "0"]
     options += ["--schedule", "constant", "--max-steps", "150"]
-    warned = "while the training loss fell"
+    warned = "while training loss fell"
     shown = cli("train", "text", *options).stderr.decode()
     assert warned in shown
     (tmp_path / "abc").write_text("abcdefghi\n" * 100)

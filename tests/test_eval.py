@@ -68,12 +68,11 @@ def test_files_have_a_line_each(cli: Cli, run: Path, text: str, tmp_path: Path) 
 
 def test_the_baseline_stands_beside_the_loss(cli: Cli, run: Path) -> None:
     header = checkpoint.read_header(run)
-    name = min(header["ladder"], key=header["ladder"].get)
-    out = cli("eval", "--split", "val").stdout.decode()
-    assert out.endswith(f"; best baseline {name} {header['ladder'][name]:.3f}, model {header['best']['val_loss']:.3f}\n")
-    name = min(header["ladder_test"], key=header["ladder_test"].get)
-    out = cli("eval", "--split", "test").stdout.decode()
-    assert out.endswith(f"; best baseline {name} {header['ladder_test'][name]:.3f}, model {header['test_loss']:.3f}\n")
+    losses = {"val": header["best"]["val_loss"], "test": header["test_loss"]}
+    for split, baselines in {"val": header["ladder"], "test": header["ladder_test"]}.items():
+        name = min(baselines, key=baselines.get)
+        out = cli("eval", "--split", split).stdout.decode()
+        assert out.endswith(f"; best baseline {name} {baselines[name]:.3f}, model {losses[split]:.3f}\n")
 
 
 @pytest.mark.parametrize(
