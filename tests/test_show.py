@@ -10,6 +10,7 @@ import pytest
 import charrnn
 from charrnn import shades, surprise
 from charrnn.cli.show import color_depth
+from charrnn.neurons import gate_saturation, rank_neurons
 from tests.conftest import Cli
 
 
@@ -79,7 +80,7 @@ def test_a_page(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
 
 def test_units(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
-    best = rank(model.stack, model.vocabulary, text, "line-position", model.by)
+    best = rank_neurons(model.stack, model.vocabulary, text, "line-position", model.by)
     out = cli("show", run, "t.txt", "--probe", "line-position", "-n", "40").stdout.decode()
     head, _, shown = out.partition("\n\n")
     assert head.split("\n")[0] == "neuron\tR², line-position"
@@ -93,7 +94,7 @@ def test_units(cli: Cli, run: Path, text: str) -> None:
 def test_gates(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
     ids = model.vocabulary.encode(text)
-    shares = saturation(model.stack, ids, model.vocabulary.start_id, documents(ids, model.vocabulary, None))
+    shares = gate_saturation(model.stack, ids, model.vocabulary.start_id, None)
     head, *rows = cli("show", run, "t.txt", "--gates").stdout.decode().splitlines()
     assert head == "layer\tgate\tunder 0.1\tover 0.9"
     assert [row.split("\t")[:2] for row in rows] == [["0", name] for name in shares]
@@ -110,7 +111,7 @@ def test_gates(cli: Cli, run: Path, text: str) -> None:
         (("empty.txt",), 3, "the text is empty"),
         (("empty.txt", "--html", "x.html"), 3, "the text is empty"),
         (("empty.txt", "--gates"), 3, "none of the text"),
-        (("empty.txt", "--probe", "quote"), 3, "quote is the same"),
+        (("empty.txt", "--probe", "quote"), 3, "is constant in one half"),
         (("latin.txt",), 3, "latin.txt"),
         (("t.txt", "--neuron", "0:8"), 2, "0:0 to 0:7"),
         (("t.txt", "--neuron", "7"), 2, "LAYER:INDEX"),
