@@ -50,3 +50,8 @@ def display_width(text: str) -> int:
         else 1 + (unicodedata.east_asian_width(c) in "WF")
         for c in text
     )
+
+
+def standalone_jamo(jamo: str) -> str:
+    """Return the letter that shows a conjoining jamo on its own: ``ㅏ`` for U+1161."""
+    return unicodedata.lookup(f"HANGUL LETTER {unicodedata.name(jamo).split()[-1]}")

@@ -1,438 +1,299 @@
-"""A run on one page: HTML that holds all it needs, to be put on a screen or on paper."""
+"""A report of a run: one self-contained HTML page, for the screen or for paper."""
 
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
-from collections.abc import Iterable, Sequence
-from html import escape
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from charrnn import units
-from charrnn.errors import CheckpointError, one_line
+from charrnn.drawing.chart import evenly_spaced, render_chart
+from charrnn.drawing.page import (
+    bullet_list,
+    definition_list,
+    escape_inline,
+    preformatted,
+    read_resource,
+    render_page,
+)
+from charrnn.errors import CheckpointError
+from charrnn.formatting import (
+    best_baseline,
+    escape_control,
+    format_count,
+    format_loss,
+    loss_unit,
+)
 from charrnn.header import Header
 from charrnn.model import Model
 from charrnn.neurons import ends_of_documents, gate_saturation
-from charrnn.surprise import fragment
+from charrnn.shades import render_html
 
-TEMPS, LENGTH, SEED = (0.4, 0.7, 1.0, 1.3), 300, 0  # of the samples that are drawn for the page
-LINES = 40  # of a model by line, at most
-MAP, GATES = 1500, 10_000  # characters of the validation text: for the surprise map, and for the gates
-POINTS, SAMPLES = 40, 24  # of a long run, spread evenly
-TICKS = 5
-# Hangul of letters that join, and those that stand where they join to nothing: these would be drawn over each other.
-LETTERS = re.compile("[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|([\u1100-\u1112\u1161-\u1175\u11a8-\u11c2])")
-
-# Measures of the chart are percents, so that its lines stretch with the page and its letters do not.
-STYLE = """
-:root { color-scheme: light dark; --text: #1b1b1b; --back: #fff; --soft: #595959; --rule: #d4d4d4; --pane: #f4f4f2;
-  --train: #0072b2; --val: #b34700; --base: #595959; }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --text: #e8e8e6; --back: #15171a; --soft: #abb0b6; --rule: #3c4148; --pane: #202327;
-    --train: #6bb8f0; --val: #f0a060; --base: #abb0b6; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 60rem; font: 1rem/1.5 system-ui, sans-serif;
-  color: var(--text); background: var(--back); overflow-wrap: anywhere; }
-h1, h2, h3 { line-height: 1.2; }
-h1, h2, h3, h2 + p { break-after: avoid; }
-h2 { margin-top: 2.5rem; padding-top: .8rem; border-top: 1px solid var(--rule); }
-h3 { margin: 1rem 0 .3rem; font-size: 1rem; }
-p, figcaption { max-width: 45rem; }
-.lead { font-size: 1.2rem; }
-pre { margin: 0; padding: .6rem .8rem; background: var(--pane); font: .9rem/1.45 ui-monospace, monospace;
-  white-space: pre-wrap; }
-code { font: .9em ui-monospace, monospace; }
-dl { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: .25rem 1rem; }
-dt, figcaption, th { color: var(--soft); }
-dd { margin: 0; }
-table { border-collapse: collapse; width: 100%; }
-th, td { padding: .25rem .6rem .25rem 0; text-align: left; font-weight: normal; border-bottom: 1px solid var(--rule); }
-thead th { vertical-align: bottom; }
-table .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.own :is(th, td) { color: var(--text); font-weight: bold; }
-tbody th { min-width: 6rem; }
-table .w { width: 45%; min-width: 5rem; padding-left: .6rem; }
-.bar { display: flex; height: .9rem; background: var(--pane); print-color-adjust: exact;
-  -webkit-print-color-adjust: exact; }
-.bar i { background: var(--base); } .own .bar i { background: var(--val); }
-.bar .under { background: var(--train); } .bar .over { background: var(--val); margin-left: auto; }
-figure { margin: 1rem 0; break-inside: avoid; }
-.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: 0; padding: 0; list-style: none; }
-.legend svg { overflow: visible; width: 1.8rem; height: .7rem; margin-right: .4rem; }
-.chart { margin: .8rem 1.8rem 1.6rem 3rem; height: 20rem; }
-.chart svg { display: block; width: 100%; height: 100%; overflow: visible; }
-svg text { font-size: .8rem; fill: var(--soft); font-variant-numeric: tabular-nums; }
-svg line, svg polyline { fill: none; stroke: var(--rule); vector-effect: non-scaling-stroke; }
-svg .train { stroke: var(--train); stroke-width: 2.5; fill: none; }
-svg .val { stroke: var(--val); stroke-width: 2.5; stroke-dasharray: 7 4; fill: none; }
-svg .base { stroke: var(--base); stroke-width: 1.5; stroke-dasharray: 2 4; }
-svg circle { stroke-dasharray: none !important; }
-svg circle.train, svg circle.val { fill: var(--back); stroke-width: 2; }
-svg circle.best { fill: none; stroke: var(--text); stroke-width: 2; }
-.point { outline: none; cursor: crosshair; }
-.point rect { fill: var(--text); opacity: 0; }
-.point:hover rect, .point:focus rect { opacity: .1; }
-output { display: block; min-height: 3em; margin-bottom: .5rem; font-variant-numeric: tabular-nums; }
-.samples { display: grid; gap: 0 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-.samples section { break-inside: avoid; min-width: 0; }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; } output, .screen { display: none; }
-  pre { border: 1px solid var(--rule); } .chart { height: 14rem; } }
-"""
-
-SCRIPT = """
-for (const name of ["mouseover", "focusin"])
-  document.addEventListener(name, e => {
-    const point = e.target.closest && e.target.closest(".point");
-    if (point) document.getElementById("values").textContent = point.getAttribute("aria-label");
-  });
-"""
+HIGHLIGHT_CHARACTERS = 1500  # of the validation text
+GATE_CHARACTERS = 10_000  # of the validation text
+REPORT_SAMPLES = 24  # of those generated during training, evenly spaced
+TEMPERATURES = (0.4, 0.7, 1.0, 1.3)
+REPORT_SAMPLE_LENGTH = 300
+REPORT_SAMPLE_LINES = 40  # of a model with one document per line
+SEED = 0
 
 
-def page(model: Model, text: str | bytes = "", missing: str = "") -> str:
-    """Return the report of a run as one HTML page, which fetches nothing.
+def render_report(model: Model, text: str | bytes = "", missing: str = "") -> str:
+    """Return the report of a run as an HTML page.
 
-    ``text`` is the run's validation text, of which the beginning is shown; where it is empty, ``missing`` says why. The
-    samples are drawn with a fixed seed: the same run gives the same page. All that a file or a text says is escaped.
+    ``text`` is the run's validation text, whose beginning is shown; if it is empty, ``missing``
+    says why. Samples are generated with a fixed seed, so the same run gives the same page.
+    Everything from a file or a text is escaped.
 
-    Raises CheckpointError for an exported model, which holds no run.
+    Raises CheckpointError for an exported model, which contains no run.
     """
-    h = model.header
-    if h["kind"] != "run":
-        raise CheckpointError("weights alone, without the run that a report tells of")
-    name = quoted(h["corpus"]["name"])
+    header = model.header
+    if header["kind"] != "run":
+        raise CheckpointError("an exported model; a report needs a training checkpoint")
     sections = {
-        "The text and the model": figures(model),
-        "How the loss fell": curve(h),
-        "What that is worth": ladder(h),
-        "From noise to words": training_samples(model),
-        "The same model at four temperatures": temperatures(model),
-        "What surprises the model": surprise(model, text, missing),
-        "The gates": gates(model, text, missing),
-        "What went wrong": trouble(h),
-        "To make it again": again(h),
+        "Corpus and model": run_facts(model),
+        "Loss curves": curves_section(header),
+        "Comparison with baselines": baselines_section(header),
+        "Samples during training": training_samples(header),
+        "Samples at four temperatures": temperature_samples(model),
+        "Surprisal per character": surprisal_section(model, text, missing),
+        "Gate saturation": gates_section(model, text, missing),
+        "Problems and notes": problems_section(header),
+        "Reproducing this run": reproduction_section(header),
     }
-    body = "\n".join(f"<section>\n<h2>{title}</h2>\n{section}\n</section>" for title, section in sections.items())
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
-        f"<title>{name}, a charrnn report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{name}</h1>\n{lead(h)}\n{body}\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+    body = [f'<p class="summary">{summary(header)}</p>']
+    for title, section in sections.items():
+        body.append(f"<section>\n<h2>{title}</h2>\n{section}\n</section>")
+    body.append(f"<script>\n{read_resource('report.js')}</script>")
+    return render_page(header["corpus"]["name"], "\n".join(body), read_resource("report.css"))
+
+
+def summary(header: Header) -> str:
+    """Return what the run is, and its result, in two sentences."""
+    config, val_loss = header["config"], header["best"]["val_loss"]
+    cell = {"lstm": "An LSTM", "vanilla": "A vanilla RNN"}.get(config["cell"])
+    sentence = (
+        f"{cell or 'A ' + config['cell'].upper()} with "
+        f"{format_count(config['num_layers'], 'layer')} of {config['hidden_size']} hidden units, "
+        f"trained on {escape_inline(header['corpus']['name'])} for {header['step']:,} steps."
     )
-
-
-def quoted(text: object) -> str:
-    """Return what stands in a line, with what would break the line, the page or its direction as an escape."""
-    return escape(one_line(str(text)))
-
-
-def verbatim(text: str, unit: str = "char") -> str:
-    """Return a text as it is, lines and all; what cannot be seen is an escape.
-
-    Of a model of bytes, whose text comes as a character for each byte, it is read as UTF-8 as far as it is that. A
-    letter of Hangul that joins to nothing is shown as one that stands alone.
-    """
-    if unit == "byte":
-        text = text.encode("latin-1").decode("utf-8", "backslashreplace")
-    text = LETTERS.sub(lambda m: alone(m[1]) if m[1] else m[0], text)
-    # joiners are part of how some scripts and emoji are written, and other blanks of how some texts are
-    shown = (
-        c if c in "\n\t\u200c\u200d" or c.isprintable() or unicodedata.category(c) == "Zs" else one_line(c)
-        for c in text.replace("\r\n", "\n")
-    )
-    # a line's end right after <pre> does not count, so that one of the text's own does
-    return f'<pre lang="" dir="auto">\n{escape("".join(shown))}</pre>'
-
-
-def alone(letter: str) -> str:
-    """Return the letter of Hangul that stands alone, for one that joins to others."""
-    return unicodedata.lookup(f"HANGUL LETTER {unicodedata.name(letter).split()[-1]}")
-
-
-def per(h: Header) -> str:
-    """Return what a loss is counted for."""
-    return {"byte": "byte", "jamo": "syllable"}.get(h["config"]["unit"], "character")
-
-
-def both(nats: float | None) -> str:
-    """Return a loss in nats and in bits."""
-    return "not measured" if nats is None else f"{nats:.3f} nats ({nats / math.log(2):.3f} bits)"
-
-
-def pairs(rows: Iterable[tuple[str, object]]) -> str:
-    """Return a list of terms, each with its value as HTML."""
-    return f"<dl>\n{''.join(f'<dt>{term}</dt><dd>{value}</dd>{chr(10)}' for term, value in rows)}</dl>"
-
-
-def spread(n: int, most: int) -> list[int]:
-    """Return up to ``most`` places of n, the first and the last among them."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist() if n else []
-
-
-def lead(h: Header) -> str:
-    """Say in a sentence what the run is."""
-    c, k, best = h["config"], h["corpus"], h["best"]["val_loss"]
-    what = {"gru": "GRU", "lstm": "LSTM"}.get(c["cell"], "vanilla recurrent")
-    told = f"A {what} network of {c['num_layers']} &times; {c['hidden_size']} units read {quoted(k['name'])}, "
-    told += f"one {'letter' if c['unit'] == 'jamo' else per(h)} at a time, for {h['step']:,} steps"
-    if best is not None:
-        told += f", and came to a loss of {best:.3f} nats per {per(h)} on text that it had not seen"
-        if h["ladder"]:
-            count = min(h["ladder"], key=h["ladder"].__getitem__)
-            told += f"; the best of the counts beside it, {quoted(count)}, has {h['ladder'][count]:.3f}"
-    return f'<p class="lead">{told}.</p>'
-
-
-def figures(model: Model) -> str:
-    """Tell of the text and the model in figures."""
-    h = model.header
-    c, k, w, plan, parts = h["config"], h["corpus"], h["windows"], h["plans"][-1], h["corpus"]["parts"]
-    V, unit = h["vocabulary"]["size"], "bytes" if c["unit"] == "byte" else "characters"
-    uniform = math.log(V) * k["symbols"] / max(k["characters"], 1)
-    rows = [
-        ("files", "<br>".join(quoted(name) for name, *_ in k["files"])),
-        ("length", f"{k['characters']:,} {unit}, {k['bytes']:,} bytes" if unit != "bytes" else f"{k['bytes']:,} bytes"),
-        ("parts", f"{parts['train']:,} to train on, {parts['val']:,} to validate, {parts['test']:,} to test"),
-        ("symbols", f"{V:,} distinct" + (", letters of Hangul one by one" if c["unit"] == "jamo" else "")),
-        ("read", f"{c['by']} by {c['by']}, each begun afresh" if c["by"] else "as one text"),
-        ("model", f"{c['cell']}, {c['num_layers']} &times; {c['hidden_size']} units, {h['parameters']:,} parameters"),
-        ("windows", f"{w['lanes']} lanes side by side, {w['length']} steps, {w['per_epoch']:,} to an epoch"),
-        ("optimizer", f"{c['optimizer']}, learning rate {c['learning_rate']:g}, {c['schedule']}"),
-        ("dropout", f"{c['dropout']:g}" if c["dropout"] else "none"),
-        ("steps", f"{h['step']:,} of {plan['steps']:,}, {h['epoch']:.2f} epochs, {h['seconds']:,.0f} seconds"),
-        ("first loss", f"{both(h['first_loss'])}; of a uniform guess it is {uniform:.3f}"),
-        ("best validation loss", both(h["best"]["val_loss"]) + f", step {h['best']['step']:,}"),
-        ("test loss", both(h["test_loss"])),
-    ]
-    return pairs(rows) + f"\n<p>Losses are for each {per(h)}.</p>"
-
-
-def curve(h: Header) -> str:
-    """Draw the losses over the steps."""
-    history = h["history"]
-    losses = [row[name] for row in history for name in ("train_loss", "val_loss") if row[name] is not None]
-    if not losses:
-        return "<p>No loss has been measured yet.</p>"
-    count = min(h["ladder"], key=h["ladder"].__getitem__, default=None)
-    base = [] if count is None else [h["ladder"][count]]
-    ys, xs = (
-        ticks(min(losses + base), max(losses + base)),
-        ticks(0, history[-1]["step"], whole=True),
-    )
-    low, high, end = ys[0], ys[-1], int(history[-1]["step"])
-
-    def x(step: int) -> float:
-        return 100.0 * step / end
-
-    def y(loss: float) -> float:
-        return 100.0 * (high - loss) / (high - low)
-
-    svg = [f'<line x2="100%" y1="{y(t):.2f}%" y2="{y(t):.2f}%"/>' for t in ys]
-    svg += [f'<text x="-8" y="{y(t):.2f}%" dy=".3em" text-anchor="end">{t:g}</text>' for t in ys]
-    svg += [
-        f'<text x="{100 * t / end:.2f}%" y="100%" dy="1.4em" text-anchor="middle">{t:,.0f}</text>'
-        for t in xs
-        if t <= end
-    ]
-    svg += [f'<line class="base" x2="100%" y1="{y(t):.2f}%" y2="{y(t):.2f}%"/>' for t in base]
-    svg.append('<svg viewBox="0 0 100 100" preserveAspectRatio="none">')
-    legend = []
-    for name, label in (("train", "training"), ("val", "validation")):
-        rows = [(row["step"], row[f"{name}_loss"]) for row in history]
-        drawn = [row for row in rows if row[1] is not None]
-        if drawn:
-            legend.append(f'<svg aria-hidden="true"><line class="{name}" x2="100%" y1="50%" y2="50%"/></svg>{label}')
-        points: list[str] = []
-        for step, loss in [*rows, (0, None)]:  # a loss that was not measured leaves a gap
-            if loss is not None:
-                points.append(f"{x(step):.3f},{y(loss):.3f}")
-            elif points:
-                svg.append(f'<polyline class="{name}" points="{" ".join(points)}"/>')
-                points = []
-    svg.append("</svg>")
-    chosen = spread(len(history), POINTS)
-    chosen = sorted({*chosen, *(i for i, row in enumerate(history) if row["step"] == h["best"]["step"])})
-    at = [x(history[i]["step"]) for i in chosen]
-    edges = [0.0, *((a + b) / 2 for a, b in pairwise(at)), 100.0]
-    told = ""
-    for i, (left, right) in zip(chosen, pairwise(edges), strict=True):
-        row = history[i]
-        best = row["step"] == h["best"]["step"] and row["val_loss"] is not None
-        values = f"Step {row['step']:,}: training {both(row['train_loss'])}, validation {both(row['val_loss'])}"
-        values += " (best)" if best else ""
-        told = values if best or not told else told
-        svg.append(
-            f'<g class="point" tabindex="0" role="img" aria-label="{values}">'
-            f'<rect x="{left:.2f}%" width="{right - left:.2f}%" height="100%"/>'
+    if val_loss is None:
+        return sentence
+    baseline = best_baseline(header["ladder"])
+    comparison = ""
+    if baseline:
+        comparison = (
+            f" (best baseline: {escape_inline(baseline)}, {header['ladder'][baseline]:.3f})"
         )
-        for name in ("train", "val"):
-            if row[f"{name}_loss"] is not None:
-                where = f'cx="{x(row["step"]):.2f}%" cy="{y(row[f"{name}_loss"]):.2f}%"'
-                svg.append(f'<circle class="{name}" {where} r="3"/>')
-                svg += [f'<circle class="best" {where} r="7"/>'] * (best and name == "val")
-        svg.append("</g>")
-    if h["best"]["val_loss"] is not None:
-        legend.append('<svg aria-hidden="true"><circle class="best" cx="50%" cy="50%" r="5" /></svg>best')
-    if count is not None:
-        line = '<svg aria-hidden="true"><line class="base" x2="100%" y1="50%" y2="50%"/></svg>'
-        legend.append(f"{line}{quoted(count)}, {base[0]:.3f}")
+    noun = loss_unit(config["unit"])
+    return f"{sentence} Validation loss: {val_loss:.3f} nats per {noun}{comparison}."
+
+
+def run_facts(model: Model) -> str:
+    """Return the sizes of the corpus and of the model, the options, and the losses."""
+    header = model.header
+    config, corpus, batches = header["config"], header["corpus"], header["windows"]
+    split, best, V = corpus["parts"], header["best"], header["vocabulary"]["size"]
+    noun, document = loss_unit(config["unit"]), config["by"]
+    layers = format_count(config["num_layers"], "layer")
+    uniform = math.log(V) * corpus["symbols"] / max(corpus["characters"], 1)
+    rows = [
+        ("files", "<br>".join(escape_inline(name) for name, *_ in corpus["files"])),
+        ("length", f"{corpus['characters']:,} {noun}s ({corpus['bytes']:,} bytes)"),
+        ("training split", f"{split['train']:,} {noun}s"),
+        ("validation split", f"{split['val']:,} {noun}s"),
+        ("test split", f"{split['test']:,} {noun}s"),
+        ("vocabulary", f"{V:,} symbols" + ", Hangul as jamo" * (config["unit"] == "jamo")),
+        ("documents", f"one document per {document}" if document else "one continuous text"),
+        ("model", f"{config['cell']}, {layers} of {config['hidden_size']} hidden units"),
+        ("parameters", f"{header['parameters']:,}"),
+        ("batch size", batches["lanes"]),
+        ("sequence length", batches["length"]),
+        ("optimizer", f"{config['optimizer']}, learning rate {config['learning_rate']:g}"),
+        ("learning-rate schedule", config["schedule"]),
+        ("dropout", f"{config['dropout']:g}"),
+        ("steps", f"{header['step']:,} of {header['plans'][-1]['steps']:,}"),
+        ("steps per epoch", f"{batches['per_epoch']:,}"),
+        ("epochs", f"{header['epoch']:.2f}"),
+        ("time", f"{header['seconds']:,.0f} seconds"),
+        ("initial loss", f"{format_loss(header['first_loss'])}, uniform: {uniform:.4f} nats"),
+    ]
+    if best["val_loss"] is not None:
+        loss = format_loss(best["val_loss"])
+        rows.append(("best validation loss", f"{loss}, step {best['step']:,}"))
+    if header["test_loss"] is not None:
+        rows.append(("test loss", format_loss(header["test_loss"])))
+    return f"{definition_list(rows)}\n<p>Losses are per {noun}.</p>"
+
+
+def curves_section(header: Header) -> str:
+    """Plot the training and validation loss."""
+    name = best_baseline(header["ladder"])
+    baseline = None if name is None else (name, header["ladder"][name])
     return (
-        f'<figure>\n<ul class="legend">{"".join(f"<li>{item}</li>" for item in legend)}</ul>\n'
-        f'<div class="chart"><svg role="group" aria-label="Loss over the steps">\n{chr(10).join(svg)}\n</svg></div>\n'
-        f'<output id="values">{told}</output>\n'
-        f'<figcaption>Nats per {per(h)} over the steps of training. <span class="screen">Point at a step, or go from '
-        "one to the next with Tab, for its values. </span>Where training goes on falling and validation does not, the "
-        "model learns its text by heart.</figcaption>\n</figure>"
+        f"<figure>\n{render_chart(header['history'], header['best'], baseline)}\n"
+        f"<figcaption>Nats per {loss_unit(header['config']['unit'])} at each training step. "
+        '<span class="screen">Hover over a step, or use Tab, to see its values. </span>'
+        "Where the training loss keeps falling but the validation loss does not, the model is "
+        "overfitting.</figcaption>\n</figure>"
     )
 
 
-def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Return some round numbers from at most ``low`` to at least ``high``."""
-    about = max(high - low, abs(high) * 1e-3, 1e-9) / (TICKS - 1)
-    power = 10.0 ** math.floor(math.log10(about))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= about * 0.999)
-    step = max(step, 1.0) if whole else step
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
-
-
-def ladder(h: Header) -> str:
-    """Set the model's loss beside those of counts."""
-    if not h["ladder"]:
-        return "<p>The run has no validation part, so there is nothing to hold its loss against.</p>"
-    rows = [(quoted(name), loss, h["ladder_test"].get(name), "") for name, loss in h["ladder"].items()]
-    if h["best"]["val_loss"] is not None:
-        rows.append(("this model", h["best"]["val_loss"], h["test_loss"], ' class="own"'))
+def baselines_section(header: Header) -> str:
+    """Compare the losses of the model with those of the baselines."""
+    val, test = header["ladder"], header["ladder_test"]
+    if not val:
+        return "<p>This run has no validation split to compare with baselines.</p>"
+    rows = [(escape_inline(name), val[name], test.get(name), "") for name in val]
+    if header["best"]["val_loss"] is not None:
+        rows.append(("model", header["best"]["val_loss"], header["test_loss"], ' class="model"'))
     rows.sort(key=lambda row: -row[1])
-    most = max(rows[0][1], 1e-9)
+    highest = max(rows[0][1], 1e-9)
+    cell = '<td class="number">'
     table = "\n".join(
-        f'<tr{own}><th scope="row">{name}</th><td class="n">{loss:.3f}</td><td class="n">{loss / math.log(2):.3f}</td>'
-        f'<td class="n">{"" if test is None else f"{test:.3f}"}</td>'
-        f'<td class="w"><div class="bar"><i style="width:{100 * loss / most:.1f}%"></i></div></td></tr>'
-        for name, loss, test, own in rows
+        f'<tr{kind}><th scope="row">{name}</th>{cell}{loss:.3f}</td>{cell}{loss / math.log(2):.3f}'
+        f"</td>{cell}{'' if test_loss is None else f'{test_loss:.3f}'}</td>"
+        f'<td class="wide"><div class="bar"><i style="width:{100 * loss / highest:.1f}%"></i></div>'
+        "</td></tr>"
+        for name, loss, test_loss, kind in rows
     )
     return (
-        f"<p>The validation loss per {per(h)} in nats and bits, and the test loss in nats, beside those of a uniform "
-        "guess and of counts of so many characters in a row. A model that is worse than the best of them has learned "
-        'little.</p>\n<table>\n<thead><tr><th>foretold by</th><th class="n">nats</th><th class="n">bits</th>'
-        '<th class="n">test</th><th class="w">less is better</th></tr></thead>\n'
+        f"<p>The validation loss per {loss_unit(header['config']['unit'])} in nats and in bits, and "
+        "the test loss in nats, compared with a uniform guess and with n-gram models. A model that "
+        "does not beat the best n-gram has learned little.</p>\n"
+        '<table>\n<thead><tr><th>model</th><th class="number">nats</th><th class="number">bits</th>'
+        '<th class="number">test</th><th class="wide">lower is better</th></tr></thead>\n'
         f"<tbody>\n{table}\n</tbody>\n</table>"
     )
 
 
-def training_samples(model: Model) -> str:
-    """Show the samples that training drew, in order."""
-    h = model.header
-    if not h["samples"]:
-        return "<p>No sample was drawn in training.</p>"
-    losses = {row["step"]: row["val_loss"] for row in h["history"]}
-    chosen = [h["samples"][i] for i in spread(len(h["samples"]), SAMPLES)]
-    drawn = "\n".join(
-        f"<section>\n<h3>Step {s['step']:,}"
-        + (f", validation loss {losses[s['step']]:.3f}" if losses.get(s["step"]) is not None else "")
-        + f"</h3>\n{verbatim(s['text'].removesuffix(chr(10)), model.unit)}\n</section>"
-        for s in chosen
-    )
-    fewer = f", {len(chosen)} of {len(h['samples']):,}" if len(chosen) < len(h["samples"]) else ""
-    return f"<p>What it wrote while it learned, in order{fewer}.</p>\n{drawn}"
+def training_samples(header: Header) -> str:
+    """Show the samples generated during training, in order."""
+    samples = header["samples"]
+    if not samples:
+        return "<p>No samples were generated during training.</p>"
+    chosen = [samples[i] for i in evenly_spaced(len(samples), REPORT_SAMPLES)]
+    some = f" ({len(chosen)} of {len(samples):,})" if len(chosen) < len(samples) else ""
+    losses = {row["step"]: row["val_loss"] for row in header["history"]}
+    sections = [f"<p>Samples generated during training, in order{some}.</p>"]
+    for sample in chosen:
+        loss = losses.get(sample["step"])
+        title = f"Step {sample['step']:,}"
+        title += "" if loss is None else f", validation loss {loss:.3f}"
+        text = preformatted(sample["text"].removesuffix("\n"), header["config"]["unit"])
+        sections.append(f"<section>\n<h3>{title}</h3>\n{text}\n</section>")
+    return "\n".join(sections)
 
 
-def temperatures(model: Model) -> str:
+def temperature_samples(model: Model) -> str:
     """Show a sample at each of four temperatures."""
-    drawn = "\n".join(
-        f"<section>\n<h3>Temperature {temp}</h3>\n{verbatim(sampled(model, temp), model.unit)}\n</section>"
-        for temp in TEMPS
-    )
+    sections = [
+        f"<section>\n<h3>Temperature {temp}</h3>\n"
+        f"{preformatted(draw_sample(model, temp), model.unit)}\n</section>"
+        for temp in TEMPERATURES
+    ]
+    noun = loss_unit(model.unit)
     return (
-        f"<p>The lower the temperature, the safer the choice; at 1 the model draws as it has learned. Drawn with seed "
-        f'{SEED}, {LENGTH} {per(model.header)}s at most.</p>\n<div class="samples">\n{drawn}\n</div>'
+        "<p>Lower temperatures make safer choices; 1 samples from the learned distribution. "
+        f"Seed {SEED}, at most {REPORT_SAMPLE_LENGTH} {noun}s.</p>\n"
+        f'<div class="samples">\n{chr(10).join(sections)}\n</div>'
     )
 
 
-def sampled(model: Model, temp: float) -> str:
-    """Return a sample of 300 characters at most; of a model by line, as many lines as fit."""
-    n = LINES if model.by == "line" else 1
-    drawn = ["".join(pieces) for pieces in zip(*model.samples(n, LENGTH, seed=SEED, temp=temp), strict=True)]
-    lines = (line if line.endswith("\n") or n == 1 else line + "\n" for line in drawn)
-    return "".join(lines)[:LENGTH].removesuffix("\n")
+def draw_sample(model: Model, temp: float) -> str:
+    """Return a sample; of a model with one document per line, as many lines as fit."""
+    n = REPORT_SAMPLE_LINES if model.by == "line" else 1
+    pieces = model.samples(n, REPORT_SAMPLE_LENGTH, seed=SEED, temp=temp)
+    texts = ["".join(parts) for parts in zip(*pieces, strict=True)]
+    lines = (text if text.endswith("\n") or n == 1 else text + "\n" for text in texts)
+    return "".join(lines)[:REPORT_SAMPLE_LENGTH].removesuffix("\n")
 
 
-def surprise(model: Model, text: str | bytes, missing: str) -> str:
-    """Colour the beginning of the validation text by how much each character surprises the model."""
+def missing_notice(missing: str) -> str:
+    """Return why a section without the validation text is empty."""
+    reason = escape_inline(missing or "the run has no validation split")
+    return f"<p>Omitted because the validation text is unavailable: {reason}.</p>"
+
+
+def surprisal_section(model: Model, text: str | bytes, missing: str) -> str:
+    """Highlight the beginning of the validation text by its surprisal."""
     if not text:
-        return absent(missing)
-    what = "The beginning of the validation text, which the model has not learned from."
-    return f"<p>{what}</p>\n{fragment(model, text[:MAP])}"
+        return missing_notice(missing)
+    return (
+        "<p>The beginning of the validation text, which was not used for training.</p>\n"
+        f"{render_html(model, text[:HIGHLIGHT_CHARACTERS])}"
+    )
 
 
-def absent(missing: str) -> str:
-    """Say why there is no validation text to show."""
-    return f"<p>Left out, for want of the validation text: {quoted(missing or 'the run has none')}.</p>"
-
-
-def gates(model: Model, text: str | bytes, missing: str) -> str:
-    """Show how much of the time gates are almost shut or almost open."""
+def gates_section(model: Model, text: str | bytes, missing: str) -> str:
+    """Show how often the gates are almost closed or almost open."""
     if not text:
-        return absent(missing)
+        return missing_notice(missing)
     v = model.vocabulary
-    ids = v.table(units.encode(text[:GATES], v.unit))
+    ids = v.table(units.encode(text[:GATE_CHARACTERS], v.unit))
     ids = ids[ids >= 0]
-    shares = gate_saturation(model.stack, ids, v.start_id, ends_of_documents(ids, v, model.by))
-    if not shares:
-        return "<p>A vanilla network has no gates.</p>"
-    rows = [
-        f'<tr><th scope="row">{layer}</th><td>{name}</td><td class="n">{under:.1%}</td>'
-        f'<td class="n">{over:.1%}</td><td class="w"><div class="bar"><i class="under" style="width:{under:.1%}"></i>'
-        f'<i class="over" style="width:{over:.1%}"></i></div></td></tr>'
-        for name, share in shares.items()
-        for layer, (under, over) in enumerate(share.tolist())
-    ]
+    ends = ends_of_documents(ids, v, model.by)
+    saturated = gate_saturation(model.stack, ids, v.start_id, ends)
+    if not saturated:
+        return f"<p>This model's cell ({model.header['config']['cell']}) has no gates.</p>"
+    rows = "\n".join(
+        f'<tr><th scope="row">{layer}</th><td>{name}</td><td class="number">{closed:.1%}</td>'
+        f'<td class="number">{opened:.1%}</td><td class="wide"><div class="bar">'
+        f'<i class="closed" style="width:{closed:.1%}"></i>'
+        f'<i class="open" style="width:{opened:.1%}"></i></div></td></tr>'
+        for name, fractions in saturated.items()
+        for layer, (closed, opened) in enumerate(fractions.tolist())
+    )
     return (
-        f"<p>The share of the time that a gate is under 0.1, almost shut, and over 0.9, almost open: the mean of a "
-        f"layer's units, over {len(ids):,} symbols of the validation text (Karpathy, Johnson and Li, 2015).</p>\n"
-        '<table>\n<thead><tr><th>layer</th><th>gate</th><th class="n">&lt; 0.1</th><th class="n">&gt; 0.9</th>'
-        f'<th class="w">shut from the left, open from the right</th></tr></thead>\n<tbody>\n{chr(10).join(rows)}\n'
-        "</tbody>\n</table>"
+        "<p>Fraction of time steps at which a gate is below 0.1 (almost closed) or above 0.9 "
+        f"(almost open), averaged over the layer's hidden units, for {len(ids):,} symbols of the "
+        "validation text (Karpathy, Johnson and Li, 2015).</p>\n"
+        '<table>\n<thead><tr><th>layer</th><th>gate</th><th class="number">&lt; 0.1</th>'
+        '<th class="number">&gt; 0.9</th><th class="wide">closed from the left, open from the '
+        f"right</th></tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
     )
 
 
-def trouble(h: Header) -> str:
-    """Tell what was not finite, and what was said at the start."""
-    told = [] if h["finished"] else [f"stopped at step {h['step']:,} of {h['plans'][-1]['steps']:,}"]
-    for t in h["trouble"]:
-        back = "the best weights came back" if t["restored"] else "this window was left out"
-        told.append(f"step {t['step']:,}: {quoted(t['what'])}; {back}, and the learning rate was halved")
-    wrong = listed(told) or "<p>Nothing: the run is finished, and every loss and gradient was finite.</p>"
-    return wrong + (f"\n<h3>Notes</h3>\n{listed([quoted(note) for note in h['notes']])}" if h["notes"] else "")
+def problems_section(header: Header) -> str:
+    """List what interrupted the run, and the notes on how it began."""
+    problems = []
+    if not header["finished"]:
+        problems.append(f"stopped at step {header['step']:,} of {header['plans'][-1]['steps']:,}")
+    for event in header["trouble"]:
+        action = "the best weights were restored" if event["restored"] else "the batch was skipped"
+        problems.append(
+            f"step {event['step']:,}: {escape_inline(event['what'])}; {action}, and the learning "
+            "rate was halved"
+        )
+    section = bullet_list(problems) or (
+        "<p>None: the run is complete, and all losses and gradients were finite.</p>"
+    )
+    if header["notes"]:
+        section += f"\n<h3>Notes</h3>\n{bullet_list([*map(escape_inline, header['notes'])])}"
+    return section
 
 
-def listed(items: Sequence[str]) -> str:
-    """Return a list, or nothing where there are no items."""
-    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>" if items else ""
-
-
-def again(h: Header) -> str:
-    """Tell what the run depends on."""
-    k = h["corpus"]
+def reproduction_section(header: Header) -> str:
+    """Return the command, and everything else that the weights depend on."""
+    corpus = header["corpus"]
+    versions = f"charrnn {header['charrnn']}, NumPy {header['numpy']}, Python {header['python']}"
     rows: list[tuple[str, Any]] = [
-        ("seed", h["config"]["seed"]),
-        ("threads", h["threads"]),
-        ("versions", quoted(f"charrnn {h['charrnn']}, NumPy {h['numpy']}, Python {h['python']}")),
-        ("text, SHA-256", f"<code>{quoted(k['sha256'])}</code>"),
+        ("seed", header["config"]["seed"]),
+        ("threads", header["threads"]),
+        ("versions", escape_inline(versions)),
+        ("SHA-256 of the corpus", f"<code>{escape_inline(corpus['sha256'])}</code>"),
     ]
-    if k["val_files"]:
-        rows.append(("validation text", quoted(", ".join(k["val_files"]))))
-        rows.append(("its SHA-256", f"<code>{quoted(k['val_sha256'])}</code>"))
-    if h["init_from"]:
-        rows.append(("began with", quoted(h["init_from"]["file"])))
-    rows += [("a longer plan", f"from step {p['from_step']:,}, to {p['steps']:,}") for p in h["plans"][1:]]
-    command = verbatim(one_line(h["command"])) if h["command"] else "<p>It was trained from Python, by no command.</p>"
+    if corpus["val_files"]:
+        sha256 = f"<code>{escape_inline(corpus['val_sha256'])}</code>"
+        rows.append(("validation files", escape_inline(", ".join(corpus["val_files"]))))
+        rows.append(("SHA-256 of the validation files", sha256))
+    if header["init_from"]:
+        rows.append(("initialized from", escape_inline(header["init_from"]["file"])))
+    for plan in header["plans"][1:]:
+        rows.append(("extended", f"at step {plan['from_step']:,}, to {plan['steps']:,} steps"))
+    command = "<p>Trained through the Python API.</p>"
+    if header["command"]:
+        command = preformatted(escape_control(header["command"]))
     return (
-        f"{command}\n{pairs(rows)}\n<p>The same command, text, number of threads and NumPy give the same weights on "
-        "the same machine, bit for bit.</p>"
+        f"{command}\n{definition_list(rows)}\n<p>The same command, corpus, number of threads and "
+        "NumPy version give the same weights, bit for bit, on the same machine.</p>"
     )

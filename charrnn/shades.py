@@ -1,30 +1,35 @@
-"""Numbers as shades behind the characters of a text: in a terminal, in plain text, as HTML."""
+"""Text highlighted by a value per character: in a terminal, in plain text, as HTML."""
 
 from __future__ import annotations
 
-import html
 import json
 import math
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from html import escape
+from typing import NamedTuple
 
-from charrnn.errors import one_line
+from charrnn.arrays import Array
+from charrnn.drawing.page import read_resource
+from charrnn.formatting import display_width, escape_control, format_count, standalone_jamo
+from charrnn.surprise import Model, Reading, activation, as_read, reading
+from charrnn.units import ALONE, END, OWN, UNKNOWN
 
-Colour = tuple[int, int, int]  # sRGB, 0 to 255 each
+Color = tuple[int, int, int]  # sRGB, 0 to 255 each
 
-DARK = (41, 44, 45, 104)  # of the backgrounds of 16 colours
-TAB = 8
-SIGNS = {"\n": "↵", "\t": "→"}
-NAMES = {" ": "space", "\n": "newline", "\t": "tab"}
+DEFAULT_SHOWN = 5000  # characters
+TAB_COLUMNS = 8
+DARK_BACKGROUNDS = (41, 44, 45, 104)  # of the 16 colors; white text is readable on them
+VISIBLE = {"\n": "↵", "\t": "→"}
+BLANK_NAMES = {" ": "space", "\n": "newline", "\t": "tab"}
 
 
 class Scale(NamedTuple):
-    """A scale of equal steps, each with a mark, a colour for light and one for dark surroundings.
+    """A scale of equal bins, each with a mark, and with a color on light and on dark backgrounds.
 
-    ``light`` and ``dark`` are colours some way along the scale, even in lightness (CIE L*), between which the others
-    are interpolated; ``cube`` are those of a terminal of 256 colours, ``basic`` the backgrounds of one of 16. Steps
-    from ``underlined`` on are underlined, where two ends of the scale are equally dark.
+    ``light`` and ``dark`` are hexadecimal colors at equal distances along the scale, evenly spaced
+    in lightness (CIE L*); the colors between them are interpolated. ``xterm`` are colors of a
+    terminal with 256 of them, ``basic`` the backgrounds of one with 16. Bins from ``underlined`` on
+    are underlined, because both ends of a diverging scale are equally dark.
     """
 
     name: str
@@ -34,279 +39,257 @@ class Scale(NamedTuple):
     ticks: tuple[str, ...]
     light: tuple[str, ...]
     dark: tuple[str, ...]
-    cube: tuple[int, ...]
+    xterm: tuple[int, ...]
     basic: tuple[int, ...]
     underlined: int = 99
 
-    def level(self, value: float) -> int:
-        """Return the step that a value lies in, the first or the last if it is beyond."""
+    def bin(self, value: float) -> int:
+        """Return the bin of a value; the first or the last if the value is out of range."""
         return max(0, min(len(self.marks) - 1, math.floor((value - self.low) / self.step)))
 
-    def colours(self, dark: bool = False) -> list[Colour]:
-        """Return the colour of each step."""
-        anchors = [bytes.fromhex(colour) for colour in (self.dark if dark else self.light)]
-        colours = []
+    def colors(self, dark: bool = False) -> list[Color]:
+        """Return the color of each bin."""
+        anchors = [bytes.fromhex(color) for color in (self.dark if dark else self.light)]
+        colors = []
         for k in range(len(self.marks)):
-            place = k * (len(anchors) - 1) / (len(self.marks) - 1)
-            i = min(int(place), len(anchors) - 2)
-            r, g, b = (round(x + (y - x) * (place - i)) for x, y in zip(anchors[i], anchors[i + 1], strict=True))
-            colours.append((r, g, b))
-        return colours
+            position = k * (len(anchors) - 1) / (len(self.marks) - 1)
+            i = min(int(position), len(anchors) - 2)
+            pairs = zip(anchors[i], anchors[i + 1], strict=True)
+            r, g, b = (round(x + (y - x) * (position - i)) for x, y in pairs)
+            colors.append((r, g, b))
+        return colors
 
 
-SURPRISE = Scale(
-    "bits",
-    0,
-    1,
-    " .:-=+*#%@",
-    ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9+"),
-    ("fef6df", "e6d17c", "71b66c", "00889f", "0b4b8d", "261a50"),
-    ("1f283b", "164781", "0077af", "00a9a1", "bdc95d", "ffeb94"),
-    (230, 223, 186, 143, 72, 31, 25, 19, 18, 17),
-    (107, 107, 103, 103, 43, 43, 42, 45, 44, 44),
+SURPRISAL_SCALE = Scale(
+    name="bits",
+    low=0,
+    step=1,
+    marks=" .:-=+*#%@",
+    ticks=("0", "1", "2", "3", "4", "5", "6", "7", "8", "9+"),
+    light=("fef6df", "e6d17c", "71b66c", "00889f", "0b4b8d", "261a50"),
+    dark=("1f283b", "164781", "0077af", "00a9a1", "bdc95d", "ffeb94"),
+    xterm=(230, 223, 186, 143, 72, 31, 25, 19, 18, 17),
+    basic=(107, 107, 103, 103, 43, 43, 42, 45, 44, 44),
 )
-UNIT = Scale(
-    "activation",
-    -1,
-    2 / 7,
-    "Nn- +pP",
-    ("-0.86", "-0.57", "-0.29", "0", "0.29", "0.57", "0.86"),
-    ("0059a2", "4da9e2", "f5f3f0", "e28b4b", "923214"),
-    ("86d0f3", "007ec8", "282a2f", "c05928", "f4bd75"),
-    (25, 68, 153, 231, 223, 173, 130),
-    (44, 104, 106, 107, 103, 43, 41),
+ACTIVATION_SCALE = Scale(
+    name="activation",
+    low=-1,
+    step=2 / 7,
+    marks="Nn- +pP",
+    ticks=("-0.86", "-0.57", "-0.29", "0", "0.29", "0.57", "0.86"),
+    light=("0059a2", "4da9e2", "f5f3f0", "e28b4b", "923214"),
+    dark=("86d0f3", "007ec8", "282a2f", "c05928", "f4bd75"),
+    xterm=(25, 68, 153, 231, 223, 173, 130),
+    basic=(44, 104, 106, 107, 103, 43, 41),
     underlined=4,
 )
 
 
-def luminance(colour: Colour) -> float:
-    """Return the relative luminance of a colour, 0 to 1 (WCAG 2.2)."""
-    r, g, b = (x / 255 / 12.92 if x <= 10 else ((x / 255 + 0.055) / 1.055) ** 2.4 for x in colour)
+def luminance(color: Color) -> float:
+    """Return the relative luminance of a color, 0 to 1 (WCAG 2.2)."""
+    r, g, b = (x / 255 / 12.92 if x <= 10 else ((x / 255 + 0.055) / 1.055) ** 2.4 for x in color)
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
-def white_ink(colour: Colour) -> bool:
-    """Tell whether white contrasts more with a colour than black does."""
-    return (luminance(colour) + 0.05) ** 2 < 1.05 * 0.05
+def use_white_text(background: Color) -> bool:
+    """Return whether white has more contrast with a color than black has."""
+    return (luminance(background) + 0.05) ** 2 < 1.05 * 0.05
 
 
-def of_cube(number: int) -> Colour:
-    """Return one of the 6 x 6 x 6 colours of a terminal of 256, whose numbers begin at 16."""
+def xterm_rgb(number: int) -> Color:
+    """Return one of the 6 x 6 x 6 colors of a 256-color terminal, numbered from 16."""
     r, g, b = ((0, 95, 135, 175, 215, 255)[(number - 16) // n % 6] for n in (36, 6, 1))
     return r, g, b
 
 
-def cells(text: str) -> int:
-    """Return how wide a text is in a terminal."""
-    return sum(
-        0
-        if unicodedata.category(c) in ("Mn", "Me") or "\u1160" <= c <= "\u11ff"  # vowels and tails join a lead
-        else 1 + (unicodedata.east_asian_width(c) in "WF")
-        for c in text
-    )
+def visible(c: str) -> str:
+    """Return how a single character is displayed on its own."""
+    return BLANK_NAMES.get(c) or ("\u25cc" + c if not display_width(c) else escape_control(c))
 
 
-def written(c: str) -> str:
-    """Return how a character is written where it stands alone."""
-    return NAMES.get(c) or ("\u25cc" + c if not cells(c) else one_line(c))
+def symbol_label(code: int, unit: str) -> str:
+    """Return how a symbol is displayed: a special one by its name, a byte beyond ASCII escaped."""
+    if code >= OWN:
+        names = {END: "end", UNKNOWN: "unknown"}
+        return names.get(code) or standalone_jamo(chr(ALONE[code - OWN]))
+    return f"\\x{code:02x}" if unit == "byte" and code > 0x7F else visible(chr(code))
 
 
-def legend(scale: Scale, bits: int) -> str:
-    """Return what the colours or marks of ``terminal`` mean, in a line."""
-    if not bits:
-        return f"{scale.name}: " + "  ".join(f"'{m}' {t}" for m, t in zip(scale.marks, scale.ticks, strict=True))
-    codes = _codes(scale, bits)
-    return f"{scale.name} " + "".join(f"{code} {t} " for code, t in zip(codes, scale.ticks, strict=True)) + "\x1b[0m"
+def caption(text: str | bytes, length: int, bits: Array) -> str:
+    """Return how much of a text is shown, and the mean of its surprisals ``bits``."""
+    noun = "byte" if isinstance(text, bytes) else "character"
+    shown = format_count(len(text), noun)
+    if len(text) > length:
+        shown = f"the first {length:,} of {shown}"
+    return f"{shown}, {bits.mean():.3f} bits per {noun}"
 
 
-def terminal(characters: Iterable[str], values: Iterable[float], scale: Scale, bits: int, width: int) -> Iterator[str]:
-    """Yield a text line by line, with colours of 24, 8 or 4 bits, or, with none, with a line of marks under each.
+# --- in a terminal ---
 
-    Only with marks are lines broken, at ``width``. A newline shows as ↵, a tab as →, other control characters as
-    their escapes. A character that stands in no cell of its own, such as a combining accent, is shaded with the one
-    before it, as the larger of both.
+
+class Cell(NamedTuple):
+    """A character with those that combine with it."""
+
+    text: str
+    columns: int
+    bin: int
+
+
+def render_legend(scale: Scale, color_depth: int) -> str:
+    """Return, in one line, what the colors or marks of ``render_lines`` mean."""
+    if not color_depth:
+        pairs = zip(scale.marks, scale.ticks, strict=True)
+        return f"{scale.name}: " + "  ".join(f"'{mark}' {tick}" for mark, tick in pairs)
+    colored = zip(_color_codes(scale, color_depth), scale.ticks, strict=True)
+    return f"{scale.name} " + "".join(f"{code} {tick} " for code, tick in colored) + "\x1b[0m"
+
+
+def render_lines(
+    characters: Iterable[str], values: Iterable[float], scale: Scale, color_depth: int, width: int
+) -> Iterator[str]:
+    """Yield a text line by line, with colors of ``color_depth`` 24, 8 or 4 bits.
+
+    With a depth of 0 there are no colors: each line is followed by a line of marks, and lines are
+    broken at ``width`` columns. A newline is shown as ↵, a tab as →, another control character as
+    its escape. A character without a column of its own, such as a combining accent, is highlighted
+    together with the one before it, by the larger value.
     """
-    codes = _codes(scale, bits) if bits else []
-    line: list[tuple[str, int, int]] = []  # what stands in some cells, how many, its step
+    codes = _color_codes(scale, color_depth) if color_depth else []
+    line: list[Cell] = []
     column = 0
-
-    def ended() -> str:
-        if not bits:
-            marks = "".join(scale.marks[level] * n for _, n, level in line).rstrip()
-            return "".join(text for text, _, _ in line) + "\n" + marks + "\n"
-        out, now = "", -1
-        for text, _, level in line:
-            out += text if level == now else codes[level] + text
-            now = level
-        return out + "\x1b[0m\n"
-
     for c, value in zip(characters, values, strict=True):
-        level = scale.level(value)
-        text = SIGNS.get(c) or one_line(c)
-        n = cells(text)
-        if not n and line:
-            before, m, under = line[-1]
-            line[-1] = before + text, m, max(level, under)
+        text = VISIBLE.get(c) or escape_control(c)
+        cell = Cell(text, display_width(text), scale.bin(value))
+
+        if not cell.columns and line:
+            base = line[-1]
+            line[-1] = Cell(base.text + text, base.columns, max(base.bin, cell.bin))
             continue
-        if c == "\t":
-            n = TAB - column % TAB
-        if not bits and line and column + n > width:
-            yield ended()
+        if not cell.columns:
+            cell = cell._replace(text=" " + text, columns=1)
+        elif c == "\t":
+            columns = TAB_COLUMNS - column % TAB_COLUMNS
+            cell = cell._replace(text=text.ljust(columns), columns=columns)
+
+        if not codes and line and column + cell.columns > width:
+            yield _format_line(line, scale, codes)
             line, column = [], 0
-        line.append((" " + text if not n else text.ljust(n) if c == "\t" else text, n or 1, level))
-        column += n or 1
+        line.append(cell)
+        column += cell.columns
         if c == "\n":
-            yield ended()
+            yield _format_line(line, scale, codes)
             line, column = [], 0
     if line:
-        yield ended()
+        yield _format_line(line, scale, codes)
 
 
-def _codes(scale: Scale, bits: int) -> list[str]:
-    """Return what selects the colours of each step in a terminal of so many bits."""
+def _format_line(line: Sequence[Cell], scale: Scale, codes: Sequence[str]) -> str:
+    if not codes:
+        marks = "".join(scale.marks[cell.bin] * cell.columns for cell in line)
+        return "".join(cell.text for cell in line) + f"\n{marks.rstrip()}\n"
+    out, active = "", -1
+    for text, _, bin in line:
+        out += text if bin == active else codes[bin] + text
+        active = bin
+    return out + "\x1b[0m\n"
+
+
+def _color_codes(scale: Scale, color_depth: int) -> list[str]:
+    """Return the escape sequences that select the colors of each bin."""
     codes = []
-    for k, colour in enumerate(scale.colours()):
-        line = ";4" if k >= scale.underlined else ""
-        if bits == 4:
+    for k, (r, g, b) in enumerate(scale.colors()):
+        if color_depth == 4:
             basic = scale.basic[k]
-            codes.append(f"\x1b[0;{basic};{97 if basic in DARK else 30}{line}m")
-        elif bits == 8:
-            number = scale.cube[k]
-            codes.append(f"\x1b[0;48;5;{number};38;5;{231 if white_ink(of_cube(number)) else 16}{line}m")
+            color = f"{basic};{97 if basic in DARK_BACKGROUNDS else 30}"
+        elif color_depth == 8:
+            number = scale.xterm[k]
+            color = f"48;5;{number};38;5;{231 if use_white_text(xterm_rgb(number)) else 16}"
         else:
-            r, g, b = colour
-            ink = 255 if white_ink(colour) else 0
-            codes.append(f"\x1b[0;48;2;{r};{g};{b};38;2;{ink};{ink};{ink}{line}m")
+            gray = 255 if use_white_text((r, g, b)) else 0
+            color = f"48;2;{r};{g};{b};38;2;{gray};{gray};{gray}"
+        codes.append(f"\x1b[0;{color}{';4' if k >= scale.underlined else ''}m")
     return codes
 
 
-CSS = """\
-.shades{--panel:#fff;--rule:#bbb;--soft:#555;--bar:#9ab;font:16px/1.5 system-ui,sans-serif}
-.shades pre{margin:1em 0;white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext;
- font:15px/1.7 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Noto Sans Mono CJK KR",monospace}
-.shades pre:focus-visible{outline:2px solid;outline-offset:4px}
-.shades i{font-style:normal;padding:.15em 0;-webkit-print-color-adjust:exact;print-color-adjust:exact;
- -webkit-box-decoration-break:clone;box-decoration-break:clone;scroll-margin:3em 0 12em}
-.shades pre .n::before{content:"↵";opacity:.6}
-.shades pre .e{font-size:75%;font-weight:bold}
-.shades pre .at{outline:2px solid;outline-offset:1px;position:relative;z-index:1}
-.shades p{margin:.5em 0}
-.shades p i{display:inline-block;min-width:1.2em;padding:.1em .3em;text-align:center}
-.shades output{display:block;position:sticky;bottom:0;z-index:2;min-height:4.4em;padding:.4em .7em;
- background:var(--panel);border:1px solid var(--rule);border-radius:6px;font-variant-numeric:tabular-nums}
-.shades output b{font:bold 1.1em ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace}
-.shades ol{display:grid;grid-template-columns:repeat(5,1fr);gap:.2em .7em;margin:.3em 0 0;padding:0;list-style:none;
- max-width:40em}
-.shades li{font-size:.9em;white-space:nowrap}
-.shades li.it{text-decoration:underline}
-.shades meter{display:block;width:100%;height:.5em;background:none;border:1px solid var(--rule);border-radius:2px}
-.shades meter::-webkit-meter-bar{background:none;border:0;height:.5em}
-.shades meter::-webkit-meter-optimum-value{background:var(--bar)}
-.shades meter::-moz-meter-bar{background:var(--bar)}
-@media (max-width:30em){.shades ol{gap:.2em .4em}.shades li{font-size:.75em}}
-@media screen and (prefers-color-scheme:dark){.shades{--panel:#181a1f;--rule:#555;--soft:#aaa;--bar:#678}}
-@media print{.shades output{display:none}}
-"""
-
-# The panel is filled with textContent alone: nothing of the text is ever read as HTML.
-JS = """\
-(() => {
-  const root = document.currentScript.parentElement, text = root.querySelector("pre");
-  const panel = root.querySelector("output"), d = JSON.parse(root.querySelector("script").textContent);
-  const all = Array.from(text.children), make = (tag, inside, to) => {
-    const e = document.createElement(tag); e.textContent = inside; to.append(e); return e;
-  };
-  const percent = p => p >= .1 ? (100 * p).toFixed(0) + "%" : p >= .0001 ? (100 * p).toPrecision(2) + "%" : "<0.01%";
-  let at = -1;
-  const show = (i, scroll) => {
-    if (i < 0 || i >= all.length) return;
-    if (at >= 0) all[at].classList.remove("at");
-    at = i;
-    all[i].classList.add("at");
-    if (scroll) all[i].scrollIntoView({block: "nearest"});
-    panel.replaceChildren();
-    make("b", d.shown[all[i].textContent] || all[i].textContent, panel);
-    let told = `  ${d.bits[i].toFixed(2)} bits, probability ${percent(2 ** -d.bits[i])}`;
-    if (d.unit) told += `, activation ${d.unit[i].toFixed(2)}`;
-    panel.append(told);
-    const end = i + 1 < all.length ? d.first[i + 1] : d.p.length / d.top;
-    for (let s = d.first[i]; s < end; s++) {
-      const list = make("ol", "", panel);
-      for (let k = s * d.top; k < (s + 1) * d.top; k++) {
-        const one = make("li", `${d.labels[d.likeliest[k]]} ${percent(d.p[k])}`, list);
-        one.className = d.likeliest[k] === d.ids[s] ? "it" : "";
-        make("meter", "", one).value = d.p[k];
-      }
-    }
-  };
-  const under = e => show(all.indexOf(e.target));
-  text.addEventListener("mouseover", under);
-  text.addEventListener("click", under);
-  text.addEventListener("focus", () => at < 0 && text.matches(":focus-visible") && show(0, true));
-  text.addEventListener("keydown", e => {
-    const beside = {ArrowLeft: -1, ArrowRight: 1}[e.key], line = {ArrowUp: -1, ArrowDown: 1}[e.key];
-    if (!beside && !line || e.ctrlKey || e.altKey || e.metaKey) return;
-    e.preventDefault();
-    if (beside || at < 0) return show(at + (beside || 1), true);
-    const from = all[at].getBoundingClientRect();  // the nearest that begins on the next line
-    for (let i = at, best = -1, far = Infinity, y = null; ; i += line) {
-      const r = all[i] && all[i].getBoundingClientRect();
-      const off = r && (r.top - from.top) * line > 4;
-      if (!r || off && y !== null && Math.abs(r.top - y) > 4) return show(best, true);
-      if (off && Math.abs(r.left - from.left) < far) [best, far, y] = [i, Math.abs(r.left - from.left), r.top];
-    }
-  });
-})();
-"""
+# --- as HTML ---
 
 
-def fragment(characters: Sequence[str], values: Sequence[float], scale: Scale, data: dict[str, Any], note: str) -> str:
-    """Return a text with its shades as HTML, for a page of any kind: a <div> with its own style and script.
+def render_html(
+    model: Model,
+    text: str | bytes,
+    length: int = DEFAULT_SHOWN,
+    neuron: tuple[int, int] | None = None,
+) -> str:
+    """Return the first ``length`` characters of a text, highlighted by their surprisal, as HTML.
 
-    ``data`` is what a panel tells of the character under the pointer, the finger, or the arrow keys: ``bits`` (n,);
-    ``unit`` (n,) or None; ``first`` (n,), where its symbols begin among ``ids`` (m,); for each symbol ``likeliest``
-    and ``p`` (m * top) at its place; ``labels``, how symbols are written. ``note`` stands above the text.
-    The content of the <pre> is the text itself, but for control characters, which show as their escapes.
+    The result is a ``<div>`` for any page, with its own style and script. With ``neuron``, the layer
+    and the index of a hidden unit, the text is highlighted by the activation of that unit. A panel
+    shows the surprisal of the character under the pointer, and the five most likely symbols at its
+    position. The content of the ``<pre>`` is the text, with control characters escaped.
+
+    Raises TextError if the text is empty, UsageError if the model has no such hidden unit.
     """
-    prefix = scale.name[0]
-    rules = [CSS, _rules(scale, prefix, dark=False)]
-    rules += ["@media screen and (prefers-color-scheme:dark){\n", _rules(scale, prefix, dark=True), "}\n"]
+    text = as_read(model, text)
+    scored = reading(model, text[:length])
+    values, scale = scored.bits, SURPRISAL_SCALE
+    if neuron:
+        values, scale = activation(model, text[:length], *neuron), ACTIVATION_SCALE
+    data = _panel_data(model, scored, values if neuron else None)
+    ticks = "".join(f"<i class={scale.name[0]}{k}>{tick}</i>" for k, tick in enumerate(scale.ticks))
+    return (
+        f"<div class=highlight>\n<style>\n{read_resource('highlight.css')}{_color_rules(scale)}"
+        f"</style>\n<p>{caption(text, length, scored.bits)}</p>\n<p>{scale.name} {ticks}</p>\n"
+        '<pre tabindex=0 lang="" aria-label="the text; arrow keys move between characters">\n'
+        f"{_spans(scored.characters, values.tolist(), scale)}</pre>\n"
+        "<output>Hover over or tap a character, or use the arrow keys.</output>\n"
+        f"<script type=application/json>{data}</script>\n"
+        f"<script>\n{read_resource('highlight.js')}</script>\n</div>\n"
+    )
+
+
+def _spans(characters: Sequence[str], values: Sequence[float], scale: Scale) -> str:
+    """Return an element for each character; its class is the bin of its value."""
     spans = []
     for c, value in zip(characters, values, strict=True):
-        shown = c if c in SIGNS else one_line(c)
-        kind = f"{prefix}{scale.level(value)}"
-        kind = f"{kind} n" if c == "\n" else f"{kind} e" if shown != c or len(c) > 1 else kind
-        quote = '"' * (" " in kind)
-        spans.append(f"<i class={quote}{kind}{quote}>{html.escape(shown)}</i>")
-    names = {c: written(c) for c in sorted({*characters}) if c in NAMES or not cells(c)}
-    inside = json.dumps({**data, "shown": names}, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    steps = "".join(f"<i class={prefix}{k}>{tick}</i>" for k, tick in enumerate(scale.ticks))
-    return (
-        f"<div class=shades>\n<style>\n{''.join(rules)}</style>\n"
-        f"<p>{html.escape(note)}</p>\n<p>{scale.name} {steps}</p>\n"
-        # a newline right after <pre> would be dropped, so one stands there to be
-        f'<pre tabindex=0 aria-label="the text: arrow keys go from character to character">\n{"".join(spans)}</pre>\n'
-        f"<output>Point at a character, tap it, or move with the arrow keys.</output>\n"
-        f"<script type=application/json>{inside}</script>\n<script>\n{JS}</script>\n</div>\n"
-    )
+        shown = c if c in VISIBLE else escape_control(c)
+        name = f"{scale.name[0]}{scale.bin(value)}"
+        if c == "\n":
+            name = f'"{name} newline"'
+        elif shown != c or len(c) > 1:  # of several characters: a byte beyond ASCII
+            name = f'"{name} escaped"'
+        spans.append(f"<i class={name}>{escape(shown)}</i>")
+    return "".join(spans)
 
 
-def page(body: str, title: str) -> str:
-    """Return a whole page, which needs nothing else."""
-    return (
-        '<!DOCTYPE html>\n<html>\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{html.escape(one_line(title))}</title>\n"
-        "<style>body{max-width:60em;margin:0 auto;padding:1em}h1{font:bold 1.3em system-ui,sans-serif}</style>\n"
-        f"</head>\n<body>\n<h1>{html.escape(one_line(title))}</h1>\n{body}</body>\n</html>\n"
-    )
+def _panel_data(model: Model, scored: Reading, activations: Array | None) -> str:
+    """Return the data of the panel as JSON, in which no markup can begin."""
+    v = model.vocabulary
+    characters = sorted(set(scored.characters))
+    data = {
+        "bits": scored.bits.round(2).tolist(),  # (n,)
+        "activation": None if activations is None else activations.round(2).tolist(),  # (n,)
+        "first": scored.first.tolist(),  # (n,) index of each character's first symbol
+        "ids": scored.ids.tolist(),  # (m,)
+        "top": scored.p.shape[1],
+        "top_ids": scored.likeliest.ravel().tolist(),  # (m * top,)
+        "p": scored.p.ravel().round(4).tolist(),  # (m * top,)
+        "labels": [symbol_label(code, v.unit) for code in v.codes.tolist()],
+        "shown": {c: visible(c) for c in characters if c in BLANK_NAMES or not display_width(c)},
+    }
+    compact = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return compact.replace("<", "\\u003c")
 
 
-def _rules(scale: Scale, prefix: str, dark: bool) -> str:
-    rules = ""
-    for k, colour in enumerate(scale.colours(dark)):
-        line = ";text-decoration:underline" if k >= scale.underlined else ""
-        ink = "#fff" if white_ink(colour) else "#000"
-        rules += f".shades .{prefix}{k}{{background:#{bytes(colour).hex()};color:{ink}{line}}}\n"
-    return rules
+def _color_rules(scale: Scale) -> str:
+    """Return the CSS of the bins' colors, on light and on dark backgrounds."""
+
+    def rules(dark: bool) -> str:
+        lines = []
+        for k, color in enumerate(scale.colors(dark)):
+            style = f"background:#{bytes(color).hex()};color:"
+            style += "#fff" if use_white_text(color) else "#000"
+            style += ";text-decoration:underline" if k >= scale.underlined else ""
+            lines.append(f".highlight .{scale.name[0]}{k}{{{style}}}\n")
+        return "".join(lines)
+
+    return f"{rules(False)}@media screen and (prefers-color-scheme:dark){{\n{rules(True)}}}\n"

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from charrnn import shades, units
+from charrnn import units
 from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, UsageError
 from charrnn.neurons import activations
 from charrnn.sampling import border
 from charrnn.scoring import UNKNOWN_COST
 from charrnn.stack import Stack
-from charrnn.units import END, OWN, UNKNOWN
 from charrnn.vocabulary import Vocabulary
 from charrnn.windows import document_ends, single_lane_batches
 
 CHUNK_STEPS = 64  # read at a time
-LENGTH = 5000  # characters that are shown
 TOP = 5
 MAX_NATS = 1000  # of a model whose weights have diverged, the loss need not be a number
 
@@ -107,7 +104,10 @@ def reading(model: Model, text: str | bytes) -> Reading:
     nats, likeliest, p = top_predictions(model, text)
     first = np.flatnonzero(units.begins(codes))
     bits = np.add.reduceat(nats, first) / math.log(2)
-    characters = [label(code, "byte") for code in codes.tolist()] if isinstance(text, bytes) else list(text)
+    if isinstance(text, str):
+        characters = list(text)
+    else:
+        characters = [f"\\x{byte:02x}" if byte > 0x7F else chr(byte) for byte in text]
     return Reading(characters, bits, first, known(codes, v), likeliest, p)
 
 
@@ -141,45 +141,3 @@ def activation(model: Model, text: str | bytes, layer: int, index: int) -> Array
     last_symbol = np.append(np.flatnonzero(units.begins(codes))[1:], len(codes)) - 1
     activation: Array = values[np.cumsum(ids >= 0)[last_symbol]]
     return activation
-
-
-def told(text: str | bytes, length: int, bits: Array) -> str:
-    """Tell what of a text is shown, and the mean of its bits."""
-    of, each = (f"{len(text):,}", "byte" if isinstance(text, bytes) else "character")
-    part = f"{of} {each}s" if len(text) <= length else f"the first {length:,} of {of} {each}s"
-    return f"{part}, {bits.mean():.3f} bits per {each}"
-
-
-def fragment(model: Model, text: str | bytes, length: int = LENGTH, unit: tuple[int, int] | None = None) -> str:
-    """Return the first ``length`` characters of a text as HTML, shaded by their bits, to stand in any page.
-
-    With ``unit``, the layer and the index of a hidden unit, they are shaded by its activation. A panel tells of each
-    character its bits and the five likeliest in its place. Raises TextError if the text is empty, UsageError for a
-    unit that the model does not have.
-    """
-    text = as_read(model, text)
-    r = reading(model, text[:length])
-    values, scale = r.bits, shades.SURPRISE
-    if unit:
-        values, scale = activation(model, text[:length], *unit), shades.UNIT
-    data = {
-        "bits": r.bits.round(2).tolist(),
-        "unit": values.round(2).tolist() if unit else None,
-        "first": r.first.tolist(),
-        "ids": r.ids.tolist(),
-        "top": r.p.shape[1],
-        "likeliest": r.likeliest.ravel().tolist(),
-        "p": r.p.ravel().round(4).tolist(),
-        "labels": [shades.written(label(code, model.vocabulary.unit)) for code in model.vocabulary.codes.tolist()],
-    }
-    return shades.fragment(r.characters, values.tolist(), scale, data, told(text, length, r.bits))
-
-
-def label(code: int, unit: str) -> str:
-    """Return how a symbol is written: a byte beyond ASCII as its escape, a letter of Hangul as it stands alone."""
-    if code >= OWN:
-        if code in (END, UNKNOWN):
-            return "end" if code == END else "unknown"
-        name = unicodedata.name(chr(units.ALONE[code - OWN]))
-        return unicodedata.lookup(f"HANGUL LETTER {name.split()[-1]}")
-    return f"\\x{code:02x}" if unit == "byte" and code > 0x7F else chr(code)

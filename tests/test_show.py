@@ -25,7 +25,7 @@ def test_marks_in_a_pipe(cli: Cli, run: Path) -> None:
     shown = "the k\tng\n한국 ☃\n"
     done = cli("show", run, "-", stdin=shown.encode(), env={"TERM": "xterm-256color", "COLORTERM": "truecolor"})
     bits = surprise.reading(charrnn.load(run), shown).bits
-    want = "".join(shades.terminal(shown, bits.tolist(), shades.SURPRISE, 0, 80))
+    want = "".join(shades.render_lines(shown, bits.tolist(), shades.SURPRISAL_SCALE, 0, 80))
     assert done.stdout.decode() == want
     assert len(want.splitlines()) == 4
     told = done.stderr.decode()
@@ -71,11 +71,11 @@ def test_a_page(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
     done = cli("show", run, "t.txt", "--html", "page.html", "-n", "50")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert done.stdout == b""
-    assert surprise.fragment(charrnn.load(run), text, 50) in page
+    assert shades.render_html(charrnn.load(run), text, 50) in page
     assert 'charset="utf-8"' in page
     cli("show", run, "t.txt", "--html", "page.html", "--neuron", "0:7")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert surprise.fragment(charrnn.load(run), text, unit=(0, 7)) in page
+    assert shades.render_html(charrnn.load(run), text, neuron=(0, 7)) in page
 
 
 def test_units(cli: Cli, run: Path, text: str) -> None:
@@ -86,7 +86,7 @@ def test_units(cli: Cli, run: Path, text: str) -> None:
     assert head.split("\n")[0] == "neuron\tR², line-position"
     assert head.split("\n")[1:] == [f"{l}:{i}\t{score:.3f}" for l, i, score in best]
     values = surprise.activation(model, text[:40], *best[0][:2])
-    assert shown == "".join(shades.terminal(text[:40], values.tolist(), shades.UNIT, 0, 80))
+    assert shown == "".join(shades.render_lines(text[:40], values.tolist(), shades.ACTIVATION_SCALE, 0, 80))
     named = cli("show", run, "t.txt", "--neuron", "{}:{}".format(*best[0]), "-n", "40")
     assert named.stdout.decode() == shown
 

@@ -14,10 +14,10 @@ LAYERS = """
     affine loss optim units vocabulary corpus windows cells
     stack
     sampling scoring header checkpoint lock
-    ngram copied gradients neurons
+    ngram copied gradients neurons surprise
     team training
     model
-    plots figures terminal shades surprise report drawing
+    plots figures terminal shades report drawing
     cli
     __main__
 """

@@ -1,15 +1,13 @@
-"""Surprise: against one step at a time, with full distributions; and the page that shows it."""
+"""Surprisal: compared with one step at a time, with full distributions."""
 
-import json
 import math
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
 
 import charrnn
-from charrnn import shades, surprise, units
+from charrnn import surprise, units
 from charrnn.arrays import Array
 from charrnn.errors import TextError, UsageError
 from charrnn.model import Model
@@ -139,102 +137,6 @@ def test_activation_of_a_syllable_is_that_after_its_last_letter() -> None:
     np.testing.assert_allclose([one[0], two[0]], state[0, 0, 0, 0])
 
 
-def test_labels() -> None:
-    letters = [surprise.label(units.OWN + k, "jamo") for k in range(67)]
-    assert "".join(letters[:19]) == "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
-    assert "".join(letters[19:40]) == "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
-    assert "".join(letters[40:]) == "ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"
-    assert [surprise.label(code, "char") for code in (units.END, units.UNKNOWN, 0xE9)] == ["end", "unknown", "é"]
-    assert [surprise.label(code, "byte") for code in (0x41, 0xE9)] == ["A", r"\xe9"]
-
-
 def test_nothing_to_show(text: str) -> None:
     with pytest.raises(TextError, match="empty"):
         surprise.reading(trained(text), "")
-
-
-class Page(HTMLParser):
-    """What a browser finds: tags in order, the characters of the <pre> with their classes, the data."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.open: list[str] = []
-        self.text: list[tuple[str, str]] = []
-        self.data: Any = None
-        self.kind = ""
-        self.loose = ""
-        self.feed(page)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert not {name for name, _ in attrs} & {"src", "href", "onclick"}
-        self.tags.append(tag)
-        self.kind = dict(attrs).get("class") or ""
-        if tag not in ("meta", "!doctype"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-2:] == ["pre", "i"]:
-            assert self.open[-1] == "i"
-            self.text.append((data, self.kind))
-        elif "pre" in self.open:
-            self.loose += data
-        elif self.open[-1:] == ["script"] and data.startswith("{"):
-            assert "<" not in data
-            self.data = json.loads(data)
-
-
-HOSTILE = "<script>alert('x')</script> & &lt; \"q\"\t\0\x1b[31m"
-HOSTILE += "\u202e\u2066\u200d\r\n\n</pre><!-- \ufeff\u0085한 é👩\U000e0001 e\u0301\n"
-
-
-def test_the_page_holds_every_character_in_order(text: str) -> None:
-    model = trained(text + HOSTILE)
-    page = Page(shades.page(surprise.fragment(model, HOSTILE), "<title> & \u202e"))
-    assert page.tags.count("script") == 2
-    assert page.tags.count("pre") == page.tags.count("title") == 1
-    assert page.loose == "\n"  # which a browser drops
-    assert len(page.text) == len(HOSTILE)
-    r = surprise.reading(model, HOSTILE)
-    for c, bits, (found, kind) in zip(HOSTILE, r.bits, page.text, strict=True):
-        assert kind.split()[0] == f"b{min(int(bits), 9)}"
-        if c.isprintable() or c in "\n\t":
-            assert found == c
-            assert "e" not in kind.split()
-        else:
-            assert found == c.encode("unicode_escape").decode()
-            assert "e" in kind.split()
-        assert ("n" in kind.split()) == (c == "\n")
-    d = page.data
-    np.testing.assert_allclose(d["bits"], r.bits, atol=0.006)
-    np.testing.assert_allclose(d["p"], r.p.ravel(), atol=6e-5)
-    assert (d["likeliest"], d["first"], d["ids"]) == (r.likeliest.ravel().tolist(), r.first.tolist(), r.ids.tolist())
-    assert len(d["labels"]) == len(model.vocabulary)
-    assert d["unit"] is None
-    assert all(label.isprintable() for label in d["labels"])
-    pre = surprise.fragment(model, HOSTILE).partition("<pre")[2].partition("</pre>")[0]
-    assert [pre.count(c) for c in ("&lt;", "&amp;", "&gt;")] == [HOSTILE.count(c) for c in "<&>"]
-    assert not any(c in surprise.fragment(model, HOSTILE) for c in "\0\x1b\u202e\u2066\u200d\r\u0085\ufeff")
-
-
-def test_a_fragment_shaded_by_a_unit_and_cut(text: str) -> None:
-    model = trained(text)
-    page = Page(surprise.fragment(model, text, 100, (0, 2)))
-    values = surprise.activation(model, text[:100], 0, 2)
-    assert [kind.split()[0] for _, kind in page.text] == [f"a{math.floor((x + 1) * 3.5)}" for x in values]
-    np.testing.assert_allclose(page.data["unit"], values, atol=0.006)
-    assert f"the first 100 of {len(text):,} characters" in surprise.fragment(model, text, 100)
-    assert f"<p>{len(text):,} characters" in surprise.fragment(model, text, len(text))
-
-
-def test_bytes_are_told_apart() -> None:
-    model = trained("é한\n".encode() * 30, unit="byte")
-    page = Page(surprise.fragment(model, "é\\\n"))  # of a str its bytes
-    assert [found for found, _ in page.text] == [r"\xc3", r"\xa9", "\\", "\n"]
-    assert ["e" in kind.split() for _, kind in page.text] == [True, True, False, False]
-    assert "4 bytes" in surprise.fragment(model, "é\\\n")

@@ -2,52 +2,59 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from charrnn.cli.common import force_option, stdout
 from charrnn.cli.eval import own, trained
-from charrnn.errors import CharrnnError, CheckpointError, SaveError, UsageError, one_line, unsaved
+from charrnn.errors import CharrnnError, CheckpointError, UsageError, unsaved
+from charrnn.formatting import escape_control, format_count
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--output", metavar="FILE", help="The page to write; - is standard output [RUN.html].")
-@click.option("--force", is_flag=True, help="Overwrite a file that exists.")
-def report(run: Path, output: str | None, force: bool) -> None:
-    """Tell of RUN on one HTML page.
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="HTML file to write; - is standard output [CHECKPOINT.html in the current folder].",
+)
+@force_option
+def report(checkpoint: Path, output: str | None, force: bool) -> None:
+    """Write a self-contained HTML report about the run in CHECKPOINT.
 
-    The page holds all it needs: the curve, the baseline, samples from noise to words and at four temperatures, what
-    surprises the model, its gates, and how to make the run again.
+    It contains the loss curves, the baselines, samples from training and at four temperatures,
+    per-character surprisal, gate saturation, and what is needed to reproduce the run.
 
     \b
       charrnn report checkpoints/play.npz -o play.html --force
     """  # noqa: D301
-    path = Path(output or f"{run.stem}.html")
-    if output == "-":
-        if sys.stdout is None:  # the shell's >&-
-            raise SaveError("standard output is closed")
-    elif path.exists() and not force:
-        raise UsageError(f"{path} exists already; --force overwrites it")
+    out = stdout().buffer if output == "-" else None
+    path = Path(output or f"{checkpoint.stem}.html")
+    if out is None and path.exists() and not force:
+        raise UsageError(f"{path} already exists; use --force to overwrite it")
     from charrnn.model import load
-    from charrnn.report import page
+    from charrnn.report import render_report
 
-    model = load(run)
+    model = load(checkpoint)
+    if model.header["kind"] != "run":
+        raise CheckpointError(
+            f"{checkpoint}: an exported model; a report needs a training checkpoint"
+        )
     text: str | bytes = ""
     missing = ""
-    if model.header["kind"] != "run":
-        raise CheckpointError(f"{run}: weights alone, without the run that a report tells of")
     try:
-        text = own(trained(run, model), model, "val")
+        text = own(trained(checkpoint, model), model, "val")
     except CharrnnError as e:
         missing = str(e)
-    data = page(model, text, missing).encode("utf-8", "backslashreplace")
-    if output == "-":
-        sys.stdout.buffer.write(data)
-    else:
-        try:
-            path.write_bytes(data)
-        except OSError as e:
-            raise unsaved(path, e) from None
-    click.echo(one_line(f"{'standard output' if output == '-' else path}: written, {len(data):,} bytes"), err=True)
+
+    data = render_report(model, text, missing).encode("utf-8", "backslashreplace")
+    if out is not None:
+        out.write(data)
+        return
+    try:
+        path.write_bytes(data)
+    except OSError as e:
+        raise unsaved(path, e) from None
+    click.echo(escape_control(f"saved {path}, {format_count(len(data), 'byte')}"), err=True)

@@ -157,9 +157,10 @@ def write_page(
     title: str,
 ) -> None:
     """Write the HTML page. Raises SaveError."""
-    from charrnn import shades, surprise
+    from charrnn.drawing.page import render_page
+    from charrnn.shades import render_html
 
-    page = shades.page(surprise.fragment(model, text, length, neuron), title)
+    page = render_page(title, render_html(model, text, length, neuron))
     try:
         path.write_text(page, encoding="utf-8", newline="\n")
     except OSError as e:
@@ -179,14 +180,14 @@ def write_text(
     from charrnn import shades, surprise
 
     scored = surprise.reading(model, text[:length])
-    values, scale, depth = scored.bits, shades.SURPRISE, color_depth(color)
+    values, scale, depth = scored.bits, shades.SURPRISAL_SCALE, color_depth(color)
     if neuron is not None:
-        values, scale = surprise.activation(model, text[:length], *neuron), shades.UNIT
-    caption = surprise.told(text, length, scored.bits)
+        values, scale = surprise.activation(model, text[:length], *neuron), shades.ACTIVATION_SCALE
+    caption = shades.caption(text, length, scored.bits)
     click.echo(f"charrnn: {escape_control(title)}: {caption}", err=True)
-    click.echo(shades.legend(scale, depth), err=True, color=True)
+    click.echo(shades.render_legend(scale, depth), err=True, color=True)
     width = shutil.get_terminal_size().columns
-    for line in shades.terminal(scored.characters, values.tolist(), scale, depth, width):
+    for line in shades.render_lines(scored.characters, values.tolist(), scale, depth, width):
         stdout().buffer.write(line.encode())
 
 

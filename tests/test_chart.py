@@ -1,0 +1,110 @@
+"""The chart of losses: to scale, complete, and with the values of every step."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charrnn.drawing.chart import evenly_spaced, render_chart, ticks
+from tests.pages import HOSTILE, Page
+
+LOSSES = [(3.1, 3.0), (2.5, 2.6), (2.0, 2.4), (1.7, 2.5)]
+HISTORY = [
+    {"step": 4 * (i + 1), "train_loss": train, "val_loss": val}
+    for i, (train, val) in enumerate(LOSSES)
+]
+BEST = {"step": 12, "val_loss": 2.4}
+NO_BEST = {"step": 0, "val_loss": None}
+
+
+def labels(chart: Page) -> list[str]:
+    return [str(point["aria-label"]) for point in chart.of_class("g", "point")]
+
+
+def corners(line: dict[str, str | None]) -> list[tuple[float, ...]]:
+    return [tuple(map(float, pair.split(","))) for pair in str(line["points"]).split()]
+
+
+def test_every_step_shows_its_losses_and_the_best_is_marked() -> None:
+    chart = Page(render_chart(HISTORY, BEST, None))
+    assert labels(chart)[2] == (
+        "Step 12: training 2.0000 nats (2.885 bits), validation 2.4000 nats (3.462 bits) (best)"
+    )
+    assert ["(best)" in label for label in labels(chart)] == [False, False, True, False]
+    assert chart.texts["output"] == [labels(chart)[2]]
+    assert chart.texts["li"] == ["training", "validation", "best"]
+
+
+def test_curves_are_to_the_scale_of_the_labels() -> None:
+    html = render_chart(HISTORY, BEST, ("3-gram", 2.2))
+    chart = Page(html)
+    grid = re.findall(r'<text x="-8" y="([\d.]+)%".*?>([\d.]+)</text>', html)
+    (y0, loss0), (y1, loss1) = ([float(v) for v in grid[i]] for i in (0, -1))
+    assert (y0, y1) == (100, 0)
+    for k, name in enumerate(("train", "val")):
+        dots = [
+            (float(str(dot["cx"]).rstrip("%")), float(str(dot["cy"]).rstrip("%")))
+            for dot in chart.of_class("circle", name)
+        ]
+        assert [x for x, _ in dots] == pytest.approx([25, 50, 75, 100])
+        heights = [loss0 + (y - y0) * (loss1 - loss0) / (y1 - y0) for _, y in dots]
+        assert heights == pytest.approx([row[k] for row in LOSSES], abs=2e-3)
+        (line,) = chart.of_class("polyline", name)
+        assert np.array(corners(line)) == pytest.approx(np.array(dots), abs=0.01)
+    baseline = chart.of_class("line", "baseline")[-1]
+    height = loss0 + (float(str(baseline["y1"]).rstrip("%")) - y0) * (loss1 - loss0) / (y1 - y0)
+    assert height == pytest.approx(2.2, abs=2e-3)
+
+
+def test_non_finite_losses_leave_a_gap() -> None:
+    history: list[dict[str, Any]] = [dict(row) for row in HISTORY]
+    history[1] |= {"train_loss": None, "val_loss": None}
+    chart = Page(render_chart(history, BEST, None))
+    assert [len(corners(line)) for line in chart.of_class("polyline", "val")] == [1, 2]
+    assert "Step 8: training non-finite, validation non-finite" in labels(chart)
+    none = [{"step": 1, "train_loss": None, "val_loss": None}]
+    for rows in (none, []):
+        assert "No loss has been measured yet." in render_chart(rows, NO_BEST, None)
+
+
+def test_run_without_validation_has_one_curve() -> None:
+    chart = Page(render_chart([row | {"val_loss": None} for row in HISTORY], NO_BEST, None))
+    assert chart.texts["li"] == ["training"]
+    assert labels(chart)[0] == "Step 4: training 3.1000 nats (4.472 bits)"
+
+
+def test_long_history_is_thinned_except_for_its_lines_and_the_best_step() -> None:
+    history = [{"step": i + 1, "train_loss": 2.0, "val_loss": 3 + 1 / (i + 1)} for i in range(3000)]
+    chart = Page(render_chart(history, {"step": 1234, "val_loss": 3.0}, None))
+    points = labels(chart)
+    assert len(points) == 41
+    assert points[0].startswith("Step 1:")
+    assert points[-1].startswith("Step 3,000:")
+    assert sum("Step 1,234:" in point and "(best)" in point for point in points) == 1
+    (line,) = chart.of_class("polyline", "val")
+    assert len(corners(line)) == 3000
+
+
+def test_name_of_the_baseline_is_escaped() -> None:
+    assert render_chart(HISTORY, BEST, (HOSTILE, 2.0)).count("<script>") == 0
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.booleans())
+def test_ticks_are_round_and_enclose_the_values(low: float, length: float, whole: bool) -> None:
+    t = ticks(low, low + length, whole=whole)
+    assert 2 <= len(t) <= 7
+    assert t[0] <= low + 1e-6
+    assert t[-1] >= low + length - 1e-6
+    assert np.diff(t) == pytest.approx(t[1] - t[0])
+    assert not whole or all(v == int(v) for v in t)
+
+
+@given(st.integers(0, 500), st.integers(2, 50))
+def test_spaced_indices_include_both_ends(n: int, most: int) -> None:
+    indices = evenly_spaced(n, most)
+    assert len(indices) == min(n, most)
+    assert indices == sorted(set(indices))
+    assert not n or (indices[0], indices[-1]) == (0, n - 1)
