@@ -1,11 +1,20 @@
-"""What the tests share: a numeric gradient, a small text, and the command line in a process of its own."""
+"""What the tests share: a small text, a trained run, the command line, a numeric gradient."""
 
+# ruff: noqa: E402 (the number of threads must be set before NumPy is imported)
 from __future__ import annotations
 
+from charrnn.cli.common import set_threads
+
+set_threads(1)
+
+import contextlib
+import io
 import os
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +22,13 @@ import pytest
 from hypothesis import settings
 
 from charrnn.arrays import Array
+from charrnn.cli import main
 
 ROOT = Path(__file__).parent.parent
 CHARRNN = [sys.executable, "-m", "charrnn"]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+SIZE = ("--hidden-size", "12", "--seq-length", "16", "--batch-size", "8")
+QUICK = (*SIZE, "--max-steps", "30")
 
 # a machine may be busy, and a test of correctness must not fail for that
 settings.register_profile("charrnn", deadline=None)
@@ -43,7 +55,7 @@ def assert_close(got: Array, wanted: Array, tolerance: float = 1e-7) -> None:
     assert np.linalg.norm(got - wanted) / np.linalg.norm(wanted) < tolerance
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def text() -> str:
     """Some 6,000 characters with words, lines and repetition."""
     rng = np.random.default_rng(0)
@@ -52,7 +64,9 @@ def text() -> str:
     return "\n".join(lines) + "\n"
 
 
-def on_a_terminal(command: list[str], cwd: Path, env: dict[str, str], rows: int, columns: int) -> tuple[bytes, bytes]:
+def on_a_terminal(
+    command: list[str], cwd: Path, env: dict[str, str], rows: int, columns: int
+) -> tuple[bytes, bytes]:
     """Run a command whose stderr is a terminal; return what it showed there, and its stdout."""
     import fcntl
     import pty
@@ -61,7 +75,9 @@ def on_a_terminal(command: list[str], cwd: Path, env: dict[str, str], rows: int,
 
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=follower, env=env) as process:
+    with subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=follower, env=env
+    ) as process:
         os.close(follower)
         shown = b""
         while True:
@@ -79,28 +95,85 @@ def on_a_terminal(command: list[str], cwd: Path, env: dict[str, str], rows: int,
     return shown, out
 
 
-Cli = Callable[..., "subprocess.CompletedProcess[bytes]"]
+Done = subprocess.CompletedProcess[bytes]
+Cli = Callable[..., Done]
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    """Run ``charrnn`` with arguments, in an empty folder; ``rc`` is what it must exit with."""
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run ``charrnn`` in an empty folder; ``rc`` is the expected exit code.
+
+    With ``env``, additions to the environment, it runs in a process of its own.
+    """
+    monkeypatch.chdir(tmp_path)
 
     def run(
         *args: str | Path, stdin: bytes = b"", rc: int = 0, env: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(
-            [*CHARRNN, *map(str, args)],
-            input=stdin,
-            capture_output=True,
-            cwd=tmp_path,
-            env={**ENV, **(env or {})},
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == rc, done.stderr.decode()
-        assert b"Traceback" not in done.stderr
-        assert b"Warning" not in done.stderr
-        return done
+    ) -> Done:
+        command = [str(arg) for arg in args]
+        return invoke(command, stdin, rc) if env is None else start(command, stdin, rc, env)
 
     return run
+
+
+def start(args: list[str], stdin: bytes, rc: int, env: dict[str, str]) -> Done:
+    """Run ``charrnn`` in a process of its own."""
+    done = subprocess.run(
+        [*CHARRNN, *args],
+        input=stdin,
+        capture_output=True,
+        env={**ENV, **env},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == rc, done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert b"Warning" not in done.stderr
+    return done
+
+
+def invoke(args: list[str], stdin: bytes = b"", rc: int = 0) -> Done:
+    """Run ``charrnn`` in this process, with streams and signal handlers of its own."""
+    out, err = io.BytesIO(), io.BytesIO()
+    streams = [
+        io.TextIOWrapper(stream, encoding="utf-8", write_through=True)
+        for stream in (io.BytesIO(stdin), out, err)
+    ]
+    names = ["stdin", "stdout", "stderr"]
+    with pytest.MonkeyPatch.context() as patch, kept_signal_handlers():
+        for name, stream in zip(names, streams, strict=True):
+            patch.setattr(sys, name, stream)
+        patch.setattr(sys, "argv", ["charrnn", *args])
+        with pytest.raises(SystemExit) as exited:
+            main(args, prog_name="charrnn")
+    code = exited.value.code or 0
+    assert code == rc, err.getvalue().decode()
+    return subprocess.CompletedProcess(args, rc, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def kept_signal_handlers() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
+    """A folder with a text and the run trained on it: corpus.txt, checkpoints/corpus.npz."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "corpus.txt").write_text(text, encoding="utf-8", newline="\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        invoke(["train", "corpus.txt", *QUICK])
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """The checkpoint of a trained run, beside a copy of its text, in an empty folder."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "checkpoints" / "corpus.npz"

@@ -439,7 +439,7 @@ def test_a_fifo_and_standard_input_by_its_name(cli: Cli, corpus: Path, tmp_path:
     assert (
         charrnn.load(folder / "fifo.npz").stack.p.vector == charrnn.load(folder / "corpus.npz").stack.p.vector
     ).all()
-    cli("train", "/dev/stdin", *QUICK, "-q", "-o", "stdin.npz", stdin=corpus.read_bytes())
+    cli("train", "/dev/stdin", *QUICK, "-q", "-o", "stdin.npz", stdin=corpus.read_bytes(), env={})
     command = ["sh", "-c", f"{sys.executable} -m charrnn train /dev/stdin <&-"]
     done = subprocess.run(command, cwd=tmp_path, env=ENV, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 3
