@@ -70,6 +70,12 @@ def test_non_finite_losses_leave_a_gap() -> None:
         assert "No loss has been measured yet." in render_chart(rows, NO_BEST, None)
 
 
+@pytest.mark.parametrize(("step", "loss"), [(4, -1e308), (4, 1e308), (0, 2.0)])
+def test_damaged_history_is_not_plotted(step: int, loss: float) -> None:
+    history = [*HISTORY, {"step": step, "train_loss": loss, "val_loss": 1.0}]
+    assert "The losses are out of range." in render_chart(history, BEST, None)
+
+
 def test_run_without_validation_has_one_curve() -> None:
     chart = Page(render_chart([row | {"val_loss": None} for row in HISTORY], NO_BEST, None))
     assert chart.texts["li"] == ["training"]

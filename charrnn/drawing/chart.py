@@ -13,6 +13,7 @@ from charrnn.drawing.page import escape_inline
 from charrnn.formatting import format_loss
 
 MAX_POINTS = 40
+MAX_LOSS = 1e18  # nats; with larger numbers the positions could overflow
 TICKS = 5
 CURVES = {"train": "training", "val": "validation"}
 Row = Mapping[str, Any]  # an evaluation in the history of a run
@@ -45,6 +46,8 @@ def render_chart(history: Sequence[Row], best: Row, baseline: tuple[str, float] 
     if not losses:
         return "<p>No loss has been measured yet.</p>"
     losses += [baseline[1]] if baseline else []
+    if not all(0 <= loss <= MAX_LOSS for loss in losses) or history[-1]["step"] < 1:
+        return "<p>The losses are out of range.</p>"
     y_ticks = ticks(min(losses), max(losses))
     axes = Axes(history[-1]["step"], y_ticks[0], y_ticks[-1])
     curves = [name for name in CURVES if any(row[f"{name}_loss"] is not None for row in history)]
