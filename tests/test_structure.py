@@ -17,7 +17,7 @@ LAYERS = """
     ngram copied gradients neurons surprise
     team training
     model
-    plots figures terminal shades report drawing
+    figures terminal shades report drawing
     cli
     __main__
 """

@@ -80,12 +80,10 @@ def gradflow(
             stack = Stack(name, len(v), hidden_size, 1, np.float64, np.random.default_rng(seed))
             add(name, stack.cell.STATE_NAMES, gradient_flow(stack, ids, v.start_id, lags))
     if plot:
-        from charrnn import plots
+        from charrnn.figures import plot_lines, save_figure
 
-        x = np.arange(lags + 1)
-        # a logarithm has no place for 0
-        series = {name: (x[norms > 0], norms[norms > 0]) for name, norms in table.items()}
-        plots.write(plots.lines(series, xlabel="lag, steps", ylabel="norm of the gradient", log="y"), plot)
+        series = {name: (np.arange(lags + 1), norms) for name, norms in table.items()}
+        save_figure(plot_lines(series, "lag (steps)", "norm of the gradient", log_y=True), plot)
     click.echo("\t".join(["lag", *table]))
     for lag, row in enumerate(zip(*table.values(), strict=True)):
         click.echo("\t".join([str(lag), *(f"{norm:.4g}" for norm in row)]))

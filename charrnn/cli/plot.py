@@ -3,52 +3,69 @@
 from __future__ import annotations
 
 import codecs
-import os
 import shutil
-import sys
 from pathlib import Path
 
 import click
 
-from charrnn.cli.common import default_checkpoint
-from charrnn.errors import SaveError, UsageError
+from charrnn.cli.common import default_checkpoint, stdout, supports_color
+from charrnn.errors import UsageError
 
 
 @click.command()
-@click.argument("run", nargs=-1, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The picture to write: .png, .svg or .pdf.")
-@click.option("--terminal", is_flag=True, help="Draw on standard output instead, without matplotlib.")
+@click.argument("runs", metavar="[CHECKPOINT]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--x",
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Image file to write: .png, .svg or .pdf.",
+)
+@click.option(
+    "--terminal",
+    is_flag=True,
+    help="Draw in the terminal instead; does not need matplotlib.",
+)
+@click.option(
+    "--x-axis",
     type=click.Choice(["steps", "epochs", "characters", "seconds"]),
     default="steps",
-    show_default=True,
-    help="What the losses stand over.",
+    help="Quantity on the x-axis.",
 )
-@click.option("--bits", is_flag=True, help="Losses in bits, not nats.")
-def plot(run: tuple[Path, ...], output: Path | None, terminal: bool, x: str, bits: bool) -> None:
-    """Draw the losses of each RUN.
+@click.option("--bits", is_flag=True, help="Show losses in bits instead of nats.")
+def plot(
+    runs: tuple[Path, ...], output: Path | None, terminal: bool, x_axis: str, bits: bool
+) -> None:
+    """Plot the loss curves of one or more runs.
 
-    Training and validation loss, where the best weights are, and the best of the count models. Without a RUN the
-    newest in ./checkpoints is taken.
+    Shows training and validation loss, the step with the best weights, and the best n-gram
+    baseline. Default: the newest checkpoint in ./checkpoints.
 
     \b
       charrnn plot --terminal checkpoints/play.npz
       charrnn plot checkpoints/play.npz -o curve.png
     """  # noqa: D301
     if terminal == (output is not None):
-        raise UsageError("-o FILE writes a picture, --terminal draws on standard output: give one of them")
-    from charrnn import plots
+        raise UsageError("give either --output FILE or --terminal")
+    from charrnn.figures import plot_losses, read_headers, save_figure
+    from charrnn.terminal import render_losses
 
-    headers = plots.read(run or [default_checkpoint()])
+    headers = read_headers(runs or [default_checkpoint()])
     if output is not None:
-        plots.write(plots.curves(headers, x, bits), output)
-        click.echo(f"{output} written", err=True)
+        try:
+            figure = plot_losses(headers, x_axis, bits)
+        except UsageError as e:  # there is no matplotlib
+            raise UsageError(f"{e}, or use --terminal") from None
+        save_figure(figure, output)
+        click.echo(f"saved {output}", err=True)
         return
-    if sys.stdout is None:  # the shell's >&-
-        raise SaveError("standard output is closed")
-    unicode = codecs.lookup(sys.stdout.encoding).name == "utf-8"
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    width = shutil.get_terminal_size((80, 24)).columns
-    text = plots.terminal(headers, x, bits, width=width, unicode=unicode, colour=colour)
-    click.echo(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding), nl=False)
+    encoding = stdout().encoding
+    text = render_losses(
+        headers,
+        x_axis,
+        bits,
+        width=shutil.get_terminal_size((80, 24)).columns,
+        unicode=codecs.lookup(encoding).name == "utf-8",
+        color=supports_color(),
+    )
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=False)

@@ -1,0 +1,279 @@
+"""Plots with matplotlib, and the loss curves that they share with the terminal.
+
+matplotlib is optional, and imported only by the functions that need it. Its configuration is
+ignored: the same data gives the same file, byte for byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from charrnn.arrays import Array
+from charrnn.checkpoint import read_header
+from charrnn.errors import CheckpointError, UsageError, unsaved
+from charrnn.formatting import best_baseline, escape_control, loss_unit
+from charrnn.header import Header
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+X_AXES = {"steps": "step", "epochs": "epoch", "characters": "characters", "seconds": "seconds"}
+MAX_PLOTTABLE = 1e18  # the axes overflow beyond
+METADATA: dict[str, dict[str, None]] = {  # no dates, and nothing else that changes
+    ".png": {},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+}
+
+# Okabe and Ito (2008): colors that everyone can distinguish, as markers and dashes can without
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+GRAY = "0.35"
+FONTS = (  # the first has no Hangul, the others are tried for what it lacks
+    "DejaVu Sans",
+    "Noto Sans CJK KR",
+    "Noto Sans CJK JP",
+    "Noto Sans KR",
+    "NanumGothic",
+    "Malgun Gothic",
+    "Apple SD Gothic Neo",
+)
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.markersize": 4,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "charrnn",
+}
+WIDTH_INCHES = 8.0
+PLOT_INCHES = 4.5  # the height without the legend below
+LEGEND_LINE_INCHES = 0.17
+LEGEND_COLUMNS = 55  # characters per line of the legend, even if they are wide
+
+
+class Curve(NamedTuple):
+    """The losses of a run: arrays (n,), NaN where nothing was measured."""
+
+    name: str
+    xs: Array
+    train: Array  # means since the row before
+    val: Array
+    best: tuple[float, float] | None  # x and validation loss of the best weights
+    label: str
+    baseline: tuple[float, str] | None  # validation loss and name of the best baseline
+
+
+def read_headers(paths: Iterable[Path]) -> dict[str, Header]:
+    """Return the headers of runs by name: the file's stem, or its path if two stems are equal.
+
+    Raises CheckpointError for an exported model, and for a run without a measured loss.
+    """
+    files = list(dict.fromkeys(paths))
+    stems = [path.stem for path in files]
+    headers = {}
+    for path in files:
+        header = read_header(path)
+        if header["kind"] != "run":
+            problem = "an exported model, which has no training history"
+            raise CheckpointError(escape_control(f"{path}: {problem}"))
+        rows = header["history"]
+        if all(row["train_loss"] is None and row["val_loss"] is None for row in rows):
+            raise CheckpointError(escape_control(f"{path}: nothing to plot: no evaluation yet"))
+        numbers = [header["best"]["val_loss"], *header["ladder"].values()]
+        keys = ("train_loss", "val_loss", *X_AXES.values())
+        numbers += [row[key] for row in rows for key in keys]
+        if not all(number is None or 0 <= number <= MAX_PLOTTABLE for number in numbers):
+            problem = "damaged: a value in its history is out of range"
+            raise CheckpointError(escape_control(f"{path}: {problem}"))
+        name = path.stem if stems.count(path.stem) == 1 else str(path)
+        headers[escape_control(name)] = header
+    return headers
+
+
+def loss_curves(headers: Mapping[str, Header], x: str, bits: bool) -> tuple[list[Curve], str, str]:
+    """Return the curve of each run, and the labels of the x- and the y-axis."""
+    measure = "bits" if bits else "nats"
+    units = [loss_unit(header["config"]["unit"]) for header in headers.values()]
+    comparable = len(set(units)) == 1
+    curves = []
+    for (name, header), unit in zip(headers.items(), units, strict=True):
+        label = name if comparable else f"{name} ({measure} per {unit})"
+        curves.append(_loss_curve(label, header, X_AXES[x], math.log(2) if bits else 1.0))
+    xlabel = f"{units[0] if comparable else 'character'}s read" if x == "characters" else x
+    return curves, xlabel, f"{measure} per {units[0]}" if comparable else measure
+
+
+def _loss_curve(name: str, header: Header, x: str, scale: float) -> Curve:
+    steps, xs, train, val = (
+        np.array([row[key] for row in header["history"]], float)
+        for key in ("step", x, "train_loss", "val_loss")
+    )
+    best, label, baseline = None, name, None
+    if header["best"]["val_loss"] is not None:
+        step, loss = header["best"]["step"], header["best"]["val_loss"] / scale
+        best = float(np.interp(step, steps, xs)), loss
+        label = f"{name}: best {loss:.3f} at step {step:,}"
+    if kind := best_baseline(header["ladder"]):
+        baseline = header["ladder"][kind] / scale, kind
+    return Curve(name, xs, train / scale, val / scale, best, label, baseline)
+
+
+def plot_losses(headers: Mapping[str, Header], x: str = "steps", bits: bool = False) -> Figure:
+    """Plot training and validation loss, the best weights and the best baseline of runs, by name.
+
+    ``x`` is steps, epochs, characters or seconds. Losses are in nats or bits, per byte for models
+    of bytes and otherwise per character. Raises UsageError without matplotlib.
+    """
+    curves, xlabel, ylabel = loss_curves(headers, x, bits)
+    kinds: dict[str, dict[str, Any]] = {
+        "training": {"ls": "--", "lw": 0.9, "marker": "o", "mfc": "white"},
+        "validation": {"ls": "-", "marker": "o"},
+        "best weights": {"ls": "none", "marker": "o", "mfc": "none", "ms": 11},
+    }
+    with _style():
+        from matplotlib.lines import Line2D
+
+        figure, ax = _new_figure(xlabel, ylabel)
+        shown = set()
+        for i, curve in enumerate(curves):
+            for kind, ys in (("training", curve.train), ("validation", curve.val)):
+                if np.isfinite(ys).any():
+                    every = marker_indices(ys, i / len(curves))
+                    ax.plot(curve.xs, ys, markevery=every, **kinds[kind] | _series_style(i))
+                    shown.add(kind)
+            if curve.best:
+                ax.plot(*curve.best, **_series_style(i) | kinds["best weights"])
+                shown.add("best weights")
+        ax.set_xlim(left=0)
+        ax.locator_params("x", nbins=6, integer=x in ("steps", "characters"))
+        ax.xaxis.set_major_formatter("{x:,.10g}")
+
+        # above the plot what the lines and markers mean, below it the runs and their baselines
+        key = {kind: Line2D([], [], color=GRAY, **kinds[kind]) for kind in kinds if kind in shown}
+        figure.legend(key.values(), key.keys(), loc="outside upper left", ncols=len(key))
+        runs = [(Line2D([], [], **_series_style(i)), curve.label) for i, curve in enumerate(curves)]
+        _add_legend(figure, runs + _plot_baselines(ax, curves))
+    return figure
+
+
+def _plot_baselines(ax: Axes, curves: Sequence[Curve]) -> list[tuple[Any, str]]:
+    """Plot each baseline once, even if runs share it; return handles and labels for a legend."""
+    runs: dict[tuple[float, str], list[int]] = {}
+    for i, curve in enumerate(curves):
+        if curve.baseline:
+            runs.setdefault(curve.baseline, []).append(i)
+    entries = []
+    for (loss, kind), indices in sorted(runs.items()):
+        color = GRAY if len(runs) == 1 else COLORS[indices[0] % len(COLORS)]
+        names = "" if len(runs) == 1 else " of " + ", ".join(curves[i].name for i in indices)
+        line = ax.axhline(loss, color=color, ls=":", lw=1.2)
+        entries.append((line, f"best n-gram baseline{names}: {kind} {loss:.3f}"))
+    return entries
+
+
+def plot_lines(
+    series: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    log_y: bool = False,
+) -> Figure:
+    """Plot y against x for each name; non-finite values, on a logarithmic axis also 0, are gaps.
+
+    Raises UsageError without matplotlib.
+    """
+    with _style():
+        figure, ax = _new_figure(xlabel, ylabel)
+        entries = []
+        for i, (name, (xs, values)) in enumerate(series.items()):
+            ys = np.array(values, float)
+            if log_y:
+                ys[~(ys > 0)] = np.nan
+            every = marker_indices(ys, i / len(series))
+            dashes = DASHES[i % len(DASHES)]
+            (line,) = ax.plot(xs, ys, ls=dashes, markevery=every, **_series_style(i))
+            entries.append((line, escape_control(name)))
+        if log_y:
+            ax.set_yscale("log")
+        _add_legend(figure, entries)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as .png, .svg or .pdf. Raises UsageError for another ending, SaveError."""
+    ending = path.suffix.lower()
+    if ending not in METADATA:
+        problem = "unsupported image format; use .png, .svg or .pdf"
+        raise UsageError(escape_control(f"{path}: {problem}"))
+    data = io.BytesIO()
+    with _style():
+        figure.savefig(data, format=ending[1:], metadata=METADATA[ending])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.getvalue())
+    except OSError as e:
+        raise unsaved(path, e) from None
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Use the style of this module, whatever the user's configuration is."""
+    try:
+        import matplotlib.style
+        from matplotlib.font_manager import fontManager
+    except ImportError:
+        raise UsageError("plotting needs matplotlib: pip install 'charrnn[plot]'") from None
+    installed = {font.name for font in fontManager.ttflist}
+    fonts = {"font.family": [name for name in FONTS if name in installed]}
+    with matplotlib.style.context(STYLE | fonts, after_reset=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is shown as a box
+        yield
+
+
+def _new_figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure((WIDTH_INCHES, PLOT_INCHES), layout="constrained")
+    ax = figure.add_subplot()
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    return figure, ax
+
+
+def _add_legend(figure: Figure, entries: Sequence[tuple[Any, str]]) -> None:
+    """Add handles and their labels below the plot, and make the figure taller by as much."""
+    labels = [textwrap.fill(label, LEGEND_COLUMNS) for _, label in entries]
+    handles = [handle for handle, _ in entries]
+    legend = figure.legend(handles, [""] * len(labels), loc="outside lower left")
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(label.replace("$", r"\$"))  # set here: legend() skips "_name"
+    lines = sum(label.count("\n") + 1 for label in labels)
+    figure.set_figheight(PLOT_INCHES + LEGEND_LINE_INCHES * lines)
+
+
+def _series_style(i: int) -> dict[str, Any]:
+    return {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def marker_indices(ys: Array, shift: float, n: int = 10) -> list[int]:
+    """Return the points with a marker: about n, shifted per curve, and all isolated ones."""
+    finite = np.pad(np.isfinite(ys), 1)
+    isolated = np.flatnonzero(finite[1:-1] & ~finite[:-2] & ~finite[2:])
+    every = max(1, len(ys) // n)
+    return sorted({*range(int(shift * every), len(ys), every), *isolated.tolist()})
