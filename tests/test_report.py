@@ -34,19 +34,9 @@ TITLES = [
 QUICK: dict[str, Any] = {"hidden_size": 8, "max_steps": 20, "eval_every": 4, "sample_every": 5}
 
 
-@pytest.fixture(scope="module")
-def trained() -> Model:
-    rng = np.random.default_rng(0)
-    words = ["the", "king", "queen", "of", "<b>", "night", "sea", "&amp;", "shall", "not", "come"]
-    text = "".join(" ".join(rng.choice(words, 6)) + ".\n" for _ in range(150))
-    model = charrnn.train(text, **QUICK)
-    model.header |= {"command": "charrnn train king.txt", "sha256": "0" * 64}
-    return model
-
-
 @pytest.fixture
-def model(trained: Model) -> Model:
-    return Model(trained.stack, trained.vocabulary, copy.deepcopy(trained.header))
+def model(run: Path) -> Model:
+    return charrnn.load(run)
 
 
 def test_report_has_every_section_and_is_reproducible(model: Model) -> None:
@@ -72,10 +62,10 @@ def test_figures_are_those_of_the_header(model: Model) -> None:
     assert rows["parameters"] == f"{header['parameters']:,}"
     assert rows["SHA-256 of the corpus"] == header["corpus"]["sha256"]
     assert rows["seed"] == "0"
-    assert page.texts["pre"][-1] == "\ncharrnn train king.txt"
+    assert page.texts["pre"][-1] == f"\n{header['command']}"
     best_loss, best_name = min((loss, name) for name, loss in header["ladder"].items())
     assert page.texts["p"][0] == (
-        "A GRU with 1 layer of 8 hidden units, trained on text for 20 steps. Validation loss: "
+        "A GRU with 1 layer of 12 hidden units, trained on corpus for 30 steps. Validation loss: "
         f"{loss:.3f} nats per character (best baseline: {best_name}, {best_loss:.3f})."
     )
     assert len(page.of_class("g", "point")) == len(header["history"])
@@ -101,7 +91,7 @@ def test_samples_are_in_order_and_at_four_temperatures(model: Model) -> None:
     old = [sample["text"].removesuffix("\n") for sample in samples]
     new = ["".join(model.sample(300, seed=0, temp=temp)).rstrip("\n") for temp in TEMPERATURES]
     page = Page(render_report(model))
-    assert len(old) == 5
+    assert len(old) == 11
     assert page.texts["pre"][:-1] == ["\n" + text for text in [*old, *new]]
     titles = [title.split(",")[0] for title in page.texts["h3"]]
     wanted = [f"Step {sample['step']}" for sample in samples]
@@ -173,17 +163,11 @@ def test_report_lists_nonfinite_events(model: Model) -> None:
     assert "No samples were generated during training." in page.texts["p"]
     halved = "and the learning rate was halved"
     assert page.texts["li"][-4:] == [
-        "stopped at step 20 of 20",
+        "stopped at step 30 of 30",
         f"step 3: the loss is nan; the batch was skipped, {halved}",
         f"step 1,500: the loss is inf; the best weights were restored, {halved}",
         "hello",
     ]
-
-
-def test_exported_model_has_no_report(model: Model, tmp_path: Path) -> None:
-    model.save(tmp_path / "model.npz")
-    with pytest.raises(CheckpointError, match="exported model"):
-        render_report(charrnn.load(tmp_path / "model.npz"))
 
 
 @pytest.mark.parametrize(
@@ -206,44 +190,41 @@ def test_report_of_every_unit_and_kind_of_document(options: dict[str, Any]) -> N
 
 # --- the command ---
 
-TRAIN = ("--hidden-size", "8", "--max-steps", "6", "--eval-every", "3", "--seq-length", "16", "-q")
 
-
-def test_report_is_written_where_nothing_is_overwritten(
-    cli: Cli, text: str, tmp_path: Path
-) -> None:
-    (tmp_path / "corpus.txt").write_text(text)
-    cli("train", "corpus.txt", *TRAIN)
-    run, report = tmp_path / "checkpoints" / "corpus.npz", tmp_path / "corpus.html"
-    cli("report", run)
+def test_report_is_written_and_nothing_is_overwritten(cli: Cli, run: Path, tmp_path: Path) -> None:
+    report = tmp_path / "corpus.html"
+    done = cli("report", run)
     data = report.read_bytes()
+    assert (done.stdout, done.stderr.decode()) == (b"", f"saved corpus.html, {len(data):,} bytes\n")
     done = cli("report", run, rc=2)
     assert done.stderr == b"charrnn: corpus.html already exists; use --force to overwrite it\n"
     report.write_text("old")
     cli("report", run, "--force")
     assert report.read_bytes() == data
     done = cli("report", run, "-o", "-")
-    assert done.stdout == data
-    assert done.stderr == b""
+    assert (done.stdout, done.stderr) == (data, b"")
     cli("report", run, "-o", "no/folder.html", rc=7)
     cli("report", "none.npz", rc=4)
+
+
+def test_exported_model_has_no_report(cli: Cli, run: Path, tmp_path: Path) -> None:
     cli("export", run, "-o", "model.npz")
     done = cli("report", "model.npz", rc=4)
-    assert done.stderr.startswith(b"charrnn: model.npz: an exported model")
-    assert done.stderr.count(b"\n") == 1
+    message = "an exported model; a report needs a training checkpoint"
+    assert done.stderr.decode() == f"charrnn: model.npz: {message}\n"
     assert not (tmp_path / "model.html").exists()
+    with pytest.raises(CheckpointError, match=message):
+        render_report(charrnn.load("model.npz"))
 
 
 def test_report_says_why_the_validation_text_is_missing(
-    cli: Cli, text: str, tmp_path: Path
+    cli: Cli, run: Path, text: str, tmp_path: Path
 ) -> None:
     corpus = tmp_path / "corpus.txt"
-    corpus.write_text(text)
-    cli("train", "corpus.txt", *TRAIN)
     corpus.write_text(text.upper())
-    changed = cli("report", "checkpoints/corpus.npz", "-o", "-").stdout.decode()
+    changed = cli("report", run, "-o", "-").stdout.decode()
     corpus.unlink()
-    missing = cli("report", "checkpoints/corpus.npz", "-o", "-").stdout.decode()
+    missing = cli("report", run, "-o", "-").stdout.decode()
     for html, reason in ((changed, "another text"), (missing, "corpus.txt")):
         page = Page(html)
         assert page.texts["h2"] == TITLES
