@@ -157,9 +157,9 @@ def baselines_section(header: Header) -> str:
         for name, loss, test_loss, kind in rows
     )
     return (
-        f"<p>The validation loss per {loss_unit(header['config']['unit'])} in nats and in bits, and "
-        "the test loss in nats, compared with a uniform guess and with n-gram models. A model that "
-        "does not beat the best n-gram has learned little.</p>\n"
+        f"<p>Validation loss per {loss_unit(header['config']['unit'])} in nats and in bits, and "
+        "test loss in nats, compared with a uniform guess and n-gram models. A model that does not "
+        "beat the best n-gram has learned little.</p>\n"
         '<table>\n<thead><tr><th>model</th><th class="number">nats</th><th class="number">bits</th>'
         '<th class="number">test</th><th class="wide">lower is better</th></tr></thead>\n'
         f"<tbody>\n{table}\n</tbody>\n</table>"

@@ -127,7 +127,7 @@ def caption(text: str | bytes, length: int, bits: Array) -> str:
 # --- in a terminal ---
 
 
-class Cell(NamedTuple):
+class Glyph(NamedTuple):
     """A character with those that combine with it."""
 
     text: str
@@ -155,27 +155,29 @@ def render_lines(
     together with the one before it, by the larger value.
     """
     codes = _color_codes(scale, color_depth) if color_depth else []
-    line: list[Cell] = []
+    line: list[Glyph] = []
     column = 0
     for c, value in zip(characters, values, strict=True):
         text = VISIBLE.get(c) or escape_control(c)
-        cell = Cell(text, display_width(text), scale.bin(value))
+        glyph = Glyph(text, display_width(text), scale.bin(value))
 
-        if not cell.columns and line:
+        # a character without a column joins the glyph before it, or a blank
+        if not glyph.columns and line:
             base = line[-1]
-            line[-1] = Cell(base.text + text, base.columns, max(base.bin, cell.bin))
+            line[-1] = Glyph(base.text + text, base.columns, max(base.bin, glyph.bin))
             continue
-        if not cell.columns:
-            cell = cell._replace(text=" " + text, columns=1)
+        if not glyph.columns:
+            glyph = glyph._replace(text=" " + text, columns=1)
         elif c == "\t":
             columns = TAB_COLUMNS - column % TAB_COLUMNS
-            cell = cell._replace(text=text.ljust(columns), columns=columns)
+            glyph = glyph._replace(text=text.ljust(columns), columns=columns)
 
-        if not codes and line and column + cell.columns > width:
+        # only lines with marks are broken
+        if not codes and line and column + glyph.columns > width:
             yield _format_line(line, scale, codes)
             line, column = [], 0
-        line.append(cell)
-        column += cell.columns
+        line.append(glyph)
+        column += glyph.columns
         if c == "\n":
             yield _format_line(line, scale, codes)
             line, column = [], 0
@@ -183,10 +185,10 @@ def render_lines(
         yield _format_line(line, scale, codes)
 
 
-def _format_line(line: Sequence[Cell], scale: Scale, codes: Sequence[str]) -> str:
+def _format_line(line: Sequence[Glyph], scale: Scale, codes: Sequence[str]) -> str:
     if not codes:
-        marks = "".join(scale.marks[cell.bin] * cell.columns for cell in line)
-        return "".join(cell.text for cell in line) + f"\n{marks.rstrip()}\n"
+        marks = "".join(scale.marks[glyph.bin] * glyph.columns for glyph in line)
+        return "".join(glyph.text for glyph in line) + f"\n{marks.rstrip()}\n"
     out, active = "", -1
     for text, _, bin in line:
         out += text if bin == active else codes[bin] + text
@@ -222,10 +224,10 @@ def render_html(
 ) -> str:
     """Return the first ``length`` characters of a text, highlighted by their surprisal, as HTML.
 
-    The result is a ``<div>`` for any page, with its own style and script. With ``neuron``, the layer
-    and the index of a hidden unit, the text is highlighted by the activation of that unit. A panel
-    shows the surprisal of the character under the pointer, and the five most likely symbols at its
-    position. The content of the ``<pre>`` is the text, with control characters escaped.
+    The result is a ``<div>`` for any page, with its own style and script. With ``neuron``, the
+    layer and the index of a hidden unit, the text is highlighted by the activation of that unit. A
+    panel shows the surprisal of the character under the pointer, and the five most likely symbols
+    at its position. The content of the ``<pre>`` is the text, with control characters escaped.
 
     Raises TextError if the text is empty, UsageError if the model has no such hidden unit.
     """
