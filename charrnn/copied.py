@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import units
-from charrnn.corpus import Corpus, Part, Store
+from charrnn.corpus import Corpus, Part, SymbolStore
 from charrnn.units import END, Codes
 from charrnn.vocabulary import NEWLINE
 
@@ -106,7 +106,7 @@ def match_lengths(
     return np.searchsorted(starts, positions, side="right") - 1 - positions
 
 
-def code_view(store: Store, stop: int | None = None) -> Part:
+def code_view(store: SymbolStore, stop: int | None = None) -> Part:
     """Return a store up to ``stop``, as symbols."""
     codes = store.codes.astype(np.intp)
     return Part(store, codes, 0, len(store) if stop is None else min(stop, len(store)))

@@ -6,165 +6,129 @@ import codecs
 import contextlib
 import hashlib
 import io
-import shutil
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import units
-from charrnn.errors import CharrnnError, SaveError, TextError, UsageError
+from charrnn.errors import SaveError, TextError, UsageError, one_line
 from charrnn.units import BEYOND, END, Codes
 
-CHUNK = 1 << 20  # bytes that are read at a time
-MEMORY = 64 << 20  # bytes of numbers that are kept in memory; more go to a file
+CHUNK_BYTES = 1 << 18  # of a file that are read at a time; larger chunks are no faster
+CHUNK_SYMBOLS = 1 << 18
+MAX_IN_MEMORY_BYTES = 64 << 20  # of the indices of a text; more go to a file
 LONGEST_PART = 500_000  # characters of validation or test: more would cost time and tell nothing new
 SHORTEST_PART = 64
 LISTED = 100  # files that a run's file names
 BOMS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
-Numbers = NDArray[np.unsignedinteger[Any]]
+Indices = NDArray[np.unsignedinteger[Any]]
 
 
-class Store:
-    """A sequence of symbols, each as a number, in the order in which they were met first.
+class SymbolStore:
+    """A sequence of symbols, each stored as its index in ``codes``, the symbols in order of first appearance.
 
-    ``codes`` are the symbols and ``counts`` how many there are of each. The numbers have the smallest type that holds
-    them. They stay in memory, or, given a folder for them, go to a file there beyond 64 MB; a slice is then read when
-    it is asked for, since the pages of a map that were touched once would stay in memory.
+    ``counts`` are their frequencies. The indices have the smallest unsigned type that holds them. They are kept in
+    memory up to 64 MB; more go to an unnamed temporary file in ``temp_dir`` (by default the system's folder for such
+    files), from which every slice is read anew: pages of a memory map would stay in memory once they were touched.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """Begin an empty one; ``folder`` is made only if it is needed, and replaces an older one."""
+    def __init__(self, temp_dir: Path | None = None) -> None:
+        """Create an empty store."""
+        self.temp_dir = temp_dir
+        self._file = self._new_file()
+        self._in_memory: Indices | None = None  # all indices, if they fit
         self.codes: Codes = np.empty(0, np.uint32)
         self.counts = np.empty(0, np.int64)
-        self.folder, self.size = folder, 0
-        self._numbers: NDArray[np.int32] | None = np.full(BEYOND, -1, np.int32)
-        self._chunks: list[Numbers] = []
-        self._file: io.BufferedRandom | None = None
+        self.num_symbols = 0
         self.dtype = np.dtype(np.uint8)
+        self._index_of = np.full(BEYOND, -1, np.int32)
+
+    def close(self) -> None:
+        """Delete the file."""
+        with contextlib.suppress(OSError):  # on a full disk, closing fails as the last write did
+            self._file.close()
+
+    __del__ = close
+
+    def _new_file(self) -> tempfile.SpooledTemporaryFile[bytes]:
+        folder = None if self.temp_dir is None else str(self.temp_dir)
+        return tempfile.SpooledTemporaryFile(MAX_IN_MEMORY_BYTES, dir=folder)
 
     def append(self, codes: Codes) -> Codes:
-        """Add symbols; return those among them that were not there before. Raises OSError."""
-        assert self._numbers is not None
-        numbers, new = self._numbers[codes], codes[:0]
-        if len(codes) and numbers.min() < 0:
-            new = np.unique(codes[numbers < 0])
-            self._numbers[new] = np.arange(len(self.codes), len(self.codes) + len(new))
+        """Add symbols; return those that are new. Raises SaveError if the file cannot be written."""
+        indices, new = self._index_of[codes], codes[:0]
+        if len(codes) and indices.min() < 0:
+            new = np.unique(codes[indices < 0])
+            self._index_of[new] = np.arange(len(self.codes), len(self.codes) + len(new))
             self.codes = np.concatenate([self.codes, new])
             self.counts = np.append(self.counts, np.zeros(len(new), np.int64))
-            numbers = self._numbers[codes]
-            self._widen(np.min_scalar_type(len(self.codes) - 1))
-        self.counts += np.bincount(numbers, minlength=len(self.codes))
-        self.size += len(codes)
-        chunk = numbers.astype(self.dtype)
-        if self._file:
-            self._file.write(chunk.data)
-        else:
-            self._chunks.append(chunk)
-            if self.folder and self.size * self.dtype.itemsize > MEMORY:
-                self._spill(self.folder)
+            indices = self._index_of[codes]
+        self.counts += np.bincount(indices, minlength=len(self.codes))
+        self.num_symbols += len(codes)
+        try:
+            self._widen_dtype(np.min_scalar_type(max(len(self.codes) - 1, 0)))
+            self._file.write(indices.astype(self.dtype).data)
+        except OSError as e:
+            self._raise_save_error(e)
         return new
 
-    def _widen(self, dtype: np.dtype[Any]) -> None:
+    def _widen_dtype(self, dtype: np.dtype[Any]) -> None:
+        """Rewrite the indices in a larger type, if ``dtype`` is larger."""
         if dtype == self.dtype:
             return
         narrow, self.dtype = self.dtype, dtype
-        if not self._file:
-            self._chunks = [chunk.astype(dtype) for chunk in self._chunks]
-            return
-        assert self.folder
-        old, self._file = self._file, (self.folder / "wide").open("wb+")
-        old.seek(0)
-        while data := old.read(CHUNK):
-            self._file.write(np.frombuffer(data, narrow).astype(dtype).data)
-        old.close()
-        (self.folder / "wide").replace(self.folder / "ids")
+        with self._file as old:
+            self._file = self._new_file()
+            old.seek(0)
+            while data := old.read(CHUNK_BYTES):
+                self._file.write(np.frombuffer(data, narrow).astype(dtype).data)
 
-    def _spill(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        self._file = (folder / "ids").open("wb+")
-        for chunk in self._chunks:
-            self._file.write(chunk.data)
-        self._chunks.clear()
-
-    def close(self, folder: Path | None = None) -> None:
-        """End; a file is put in ``folder`` for the next time, unless it is there. Raises OSError."""
-        self._numbers = None
-        if not self._file:
-            self._chunks = [np.concatenate([np.empty(0, self.dtype), *self._chunks])]
-        elif folder and self.folder:
-            self._file.flush()
-            np.savez(self.folder / "symbols.npz", codes=self.codes, counts=self.counts, crc=self._crc())
-            self._file.close()
-            if folder.exists():
-                shutil.rmtree(self.folder)
-            else:
-                self.folder.rename(folder)
-            self._open(folder)
-
-    def _open(self, folder: Path) -> None:
-        self.folder, self._file = folder, (folder / "ids").open("rb+")
-
-    def _crc(self) -> int:
-        crc = 0
-        for _, numbers in self.chunks():
-            crc = zlib.crc32(numbers.data, crc)
-        return crc
-
-    @classmethod
-    def found(cls, folder: Path) -> Store | None:
-        """Return what ``close`` left in the folder, or None if there is nothing, or not all of it."""
-        store = cls()
-        store._numbers = None
+    def finalize(self) -> None:
+        """End appending: from now on the store can be read. Raises SaveError."""
+        del self._index_of
         try:
-            with np.load(folder / "symbols.npz", allow_pickle=False) as z:
-                store.codes, store.counts, crc = z["codes"], z["counts"], int(z["crc"])
-            store._open(folder)
-        except (OSError, ValueError, KeyError):
-            return None
-        store.size = int(store.counts.sum())
-        store.dtype = np.min_scalar_type(len(store.codes) - 1)
-        if (folder / "ids").stat().st_size == store.size * store.dtype.itemsize and store._crc() == crc:
-            return store
-        if store._file:
-            store._file.close()
-        return None
-
-    def discard(self) -> None:
-        """Delete the file, if there is one."""
-        if self._file and self.folder:
+            self._file.seek(0)  # writes what is buffered
+        except OSError as e:
+            self._raise_save_error(e)
+        if self.num_symbols * self.dtype.itemsize <= MAX_IN_MEMORY_BYTES:
+            # a slice of an array takes a quarter of the time of a read
+            self._in_memory = np.frombuffer(self._file.read(), self.dtype)
             self._file.close()
-            shutil.rmtree(self.folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                self.folder.parent.rmdir()  # if that was the last one
+
+    def _raise_save_error(self, e: OSError) -> NoReturn:
+        self.close()
+        folder = self.temp_dir or "temporary folder"
+        reason = (e.strerror or str(e)).lower()
+        raise SaveError(one_line(f"{folder}: could not write the encoded text ({reason})")) from None
 
     def __len__(self) -> int:
-        return self.size
+        return self.num_symbols
 
-    def __getitem__(self, at: slice) -> Numbers:
-        if not self._file:
-            return self._chunks[0][at]
-        start, stop, _ = at.indices(self.size)
+    def __getitem__(self, at: slice) -> Indices:
+        if self._in_memory is not None:
+            return self._in_memory[at]
+        start, stop, _ = at.indices(self.num_symbols)
         self._file.seek(start * self.dtype.itemsize)
         return np.frombuffer(self._file.read(max(stop - start, 0) * self.dtype.itemsize), self.dtype)
 
-    def chunks(self) -> Iterator[tuple[int, Numbers]]:
-        """Yield all of it in pieces, each with its place."""
-        for at in range(0, self.size, CHUNK):
-            yield at, self[at : at + CHUNK]
+    def chunks(self) -> Iterator[tuple[int, Indices]]:
+        """Yield all indices in pieces, each with its offset."""
+        for start in range(0, self.num_symbols, CHUNK_SYMBOLS):
+            yield start, self[start : start + CHUNK_SYMBOLS]
 
 
 class Part:
     """A stretch of a store, as the ids of a vocabulary: ``part[a:b]`` is an array of them."""
 
-    def __init__(self, store: Store, table: NDArray[np.intp], start: int, stop: int) -> None:
-        """Take the symbols from ``start`` to ``stop``; ``table`` holds the id of each number."""
+    def __init__(self, store: SymbolStore, table: NDArray[np.intp], start: int, stop: int) -> None:
+        """Take the symbols from ``start`` to ``stop``; ``table`` holds the id of each index."""
         self.store, self.table, self.start, self.stop = store, table, start, stop
 
     def __len__(self) -> int:
@@ -189,11 +153,12 @@ class Corpus:
         unit: str = "char",
         by: str | None = None,
         encoding: str = "utf-8",
-        folder: Path | None = None,
+        temp_dir: Path | None = None,
     ) -> None:
         """Hold the documents, if any are given, joined; with ``by="file"`` each ends with a symbol of its own.
 
-        Raises TextError if nothing can be learned from them, UsageError for an encoding that does not exist.
+        Raises TextError if nothing can be learned from them, UsageError for an encoding that does not exist, SaveError
+        for a failed write to ``temp_dir`` (see ``SymbolStore``).
         """
         try:
             b"text".decode(encoding, "replace")  # refuses what is no encoding of text too, base64 for one
@@ -203,7 +168,7 @@ class Corpus:
                 f"{encoding!r} is no encoding that Python knows; utf-8, latin-1 and cp1252 are some"
             ) from None
         self.name, self.unit, self.by, self.encoding = name, unit, by, codecs.lookup(encoding).name
-        self.store = Store(folder)
+        self.store = SymbolStore(temp_dir)
         self.files: list[tuple[str, int, int]] = []
         self.skipped: list[str] = []
         self.notes: list[str] = []
@@ -247,36 +212,19 @@ class Corpus:
             new = self.store.append(units.encode(text, self.unit))
             if surrogates := [code for code in new.tolist() if 0xD800 <= code < 0xE000]:
                 raise TextError(f"{name}: U+{surrogates[0]:04X} is half of a surrogate pair, no character")
-        self._end(name, size, crc)
-        if self.by == "file":
-            self.store.append(np.array([END], np.uint32))
-
-    def _end(self, name: str, size: int, crc: int) -> None:
-        """Take note of a file that has been read."""
         self.bytes += size
         self.files.append((name, size, crc))
         if self.by == "file":
-            self._hash.update(b"\0%d" % size)  # where it ends
+            self.store.append(np.array([END], np.uint32))
+            self._hash.update(b"\0%d" % size)  # the documents count, not only their bytes
 
-    def _close(self, folder: Path | None = None) -> None:
-        """Close the store. Raises TextError if there is too little text, OSError."""
+    def _close(self) -> None:
+        """End adding. Raises TextError if there is too little text."""
         self.sha256 = self._hash.hexdigest()
         if self.characters < 2:
             what = "is empty" if not self.characters else "has a single character"
             raise TextError(f"{self.name} {what}; a text needs at least two characters")
-        self.store.close(folder / self.key if folder else None)
-
-    @property
-    def kind(self) -> str:
-        """What the ids depend on besides the bytes."""
-        return "-".join(
-            [self.unit, "" if self.unit == "byte" else self.encoding, "file" if self.by == "file" else "text"]
-        )
-
-    @property
-    def key(self) -> str:
-        """What the file of its ids is found by."""
-        return f"{self.sha256[:32]}-{self.kind}"
+        self.store.finalize()
 
     @property
     def characters(self) -> int:
@@ -300,7 +248,10 @@ class Corpus:
         begins = units.begins(self.store.codes)
         if begins.all():
             return stop - start
-        return sum(int(begins[self.store[at : min(at + CHUNK, stop)]].sum()) for at in range(start, stop, CHUNK))
+        return sum(
+            int(begins[self.store[at : min(at + CHUNK_SYMBOLS, stop)]].sum())
+            for at in range(start, stop, CHUNK_SYMBOLS)
+        )
 
     def differs(self, was: dict[str, Any]) -> str | None:
         """Return in what this differs from the corpus that ``was`` describes (see ``describe``), None if in nothing."""
@@ -336,36 +287,19 @@ def read(
     unit: str = "char",
     by: str | None = None,
     encoding: str = "utf-8",
-    spool: Path | None = None,
+    temp_dir: Path | None = None,
 ) -> Corpus:
     """Read files, folders and ``-`` (standard input) and join them in the order given.
 
     Line ends and a byte-order mark are kept. Of a folder every text file is read, those below it too, sorted by
-    path; hidden ones are passed over. The ids of a large text go to the folder ``spool``, and then to one beside it,
-    where they are found the next time. Raises TextError for what cannot be read or decoded, SaveError for a spool that
-    cannot be written, UsageError for an encoding that does not exist.
+    path; hidden ones are passed over. Raises TextError for what cannot be read or decoded, UsageError for an encoding
+    that does not exist, SaveError for a failed write to ``temp_dir`` (see ``SymbolStore``).
     """
-    corpus = Corpus(name, unit=unit, by=by, encoding=encoding, folder=spool)
-    files = list(_files(paths, corpus))
-    ids = spool.parent if spool else None
-    try:
-        if ids and ids.is_dir() and all(Path(file).is_file() for file in files) and _found(files, corpus, ids):
-            return corpus
-        for file in files:
-            with _opened(file) as f:
-                corpus._add(f, _called(file))
-        corpus._close(ids)
-    except BaseException as e:
-        corpus.store.discard()
-        if isinstance(e, OSError) and not isinstance(e, CharrnnError):  # of reading it would be a TextError
-            why = (e.strerror or str(e)).lower()
-            raise SaveError(f"{ids}: the text's ids could not be written ({why})") from None
-        raise
-    finally:
-        if spool:
-            shutil.rmtree(spool, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                spool.parent.rmdir()  # if there is nothing in it
+    corpus = Corpus(name, unit=unit, by=by, encoding=encoding, temp_dir=temp_dir)
+    for file in list(_files(paths, corpus)):
+        with _opened(file) as f:
+            corpus._add(f, _called(file))
+    corpus._close()
     return corpus
 
 
@@ -402,25 +336,6 @@ def _is_text(path: Path, corpus: Corpus) -> bool:
     return True
 
 
-def _found(files: Sequence[str], corpus: Corpus, ids: Path) -> bool:
-    """Take the ids that an earlier run left for these bytes; return whether there are any."""
-    if not any(p.name.endswith(corpus.kind) for p in ids.iterdir()):
-        return False
-    for file in files:
-        crc = size = 0
-        with _opened(file) as f:
-            while data := _read(f, file):
-                corpus._hash.update(data)
-                crc, size = zlib.crc32(data, crc), size + len(data)
-        corpus._end(file, size, crc)
-    corpus.sha256 = corpus._hash.hexdigest()
-    if store := Store.found(ids / corpus.key):
-        corpus.store = store
-        return True
-    corpus.bytes, corpus.files, corpus._hash = 0, [], hashlib.sha256()
-    return False
-
-
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
     """Open a file, or standard input where the path is ``-``. Raises TextError."""
@@ -437,9 +352,9 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
 
 
-def _read(file: BinaryIO, name: str, size: int = CHUNK) -> bytes:
+def _read(file: BinaryIO, name: str, size: int | None = None) -> bytes:
     try:
-        return file.read(size)
+        return file.read(size or CHUNK_BYTES)
     except OSError as e:
         raise TextError(f"{name}: {(e.strerror or str(e)).lower()}") from None
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from charrnn import corpus as corpus_module
 from charrnn.cli.common import default_run_name
-from charrnn.corpus import Corpus, Part, Store, decode, read, split
+from charrnn.corpus import Corpus, Part, SymbolStore, decode, read, split
 from charrnn.errors import SaveError, TextError, UsageError
 from charrnn.vocabulary import Vocabulary
 
@@ -83,7 +83,7 @@ def test_wrong_bytes_are_named_with_their_place(tmp_path: Path) -> None:
 
 
 def test_the_place_of_a_wrong_byte_far_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "CHUNK", 7)  # characters of several bytes lie across the chunks' edges
+    monkeypatch.setattr(corpus_module, "CHUNK_BYTES", 7)  # characters of several bytes lie across the chunks' edges
     good = "é한👩\n" * 50
     (tmp_path / "good").write_text(good)
     assert text(read([str(tmp_path / "good")])) == good
@@ -172,8 +172,8 @@ def test_characters_and_symbols(unit: str, texts: str) -> None:
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A text that is too large for memory, in proportion, whose later part has many more symbols."""
-    monkeypatch.setattr(corpus_module, "CHUNK", 1000)
-    monkeypatch.setattr(corpus_module, "MEMORY", 5000)
+    monkeypatch.setattr(corpus_module, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(corpus_module, "MAX_IN_MEMORY_BYTES", 5000)
     rng = np.random.default_rng(0)
     few, many = rng.integers(97, 123, 20_000), rng.integers(0x4E00, 0x4E00 + 400, 20_000)
     path = tmp_path / "large.txt"
@@ -181,64 +181,48 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_large_text_goes_to_a_file_of_the_smallest_type(large: Path, tmp_path: Path) -> None:
-    spool = tmp_path / "ids" / ".run.npz.tmp"
-    corpus = read([str(large)], spool=spool)
-    (folder,) = (tmp_path / "ids").iterdir()
+def test_large_text_is_read_through_an_unnamed_file(large: Path, tmp_path: Path) -> None:
+    corpus = read([str(large)], temp_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == [large]  # a killed process leaves nothing behind
+    assert corpus.store._in_memory is None
     assert corpus.store.dtype == np.uint16
-    assert (folder / "ids").stat().st_size == 2 * 40_000
-    whole = read([str(large)])
-    assert text(corpus) == text(whole) == large.read_text(encoding="utf-8")
-    assert (corpus.sha256, corpus.files) == (whole.sha256, whole.files)
+    whole = large.read_text(encoding="utf-8")
+    assert text(corpus) == whole
+    indices = corpus.store[:]
+    for a, b in [(0, 1), (19_990, 20_010), (39_999, 40_000), (5, 5), (7, 3), (-3, 40_010)]:
+        assert (corpus.store[a:b] == indices[a:b]).all()
+    assert text(read([str(large)], unit="byte", temp_dir=tmp_path)).encode("latin-1") == whole.encode()
 
-    # the next time it is found, and nothing is decoded
-    again = Store.found(folder)
-    assert again is not None
-    before = (folder / "ids").stat().st_mtime_ns
-    found = read([str(large)], spool=spool)
-    assert (folder / "ids").stat().st_mtime_ns == before
-    assert text(found) == text(whole)
-    assert (found.sha256, found.files, found.bytes) == (whole.sha256, whole.files, whole.bytes)
-    # but not for another unit, and not if it is damaged
-    as_bytes = read([str(large)], unit="byte", spool=spool)
-    assert text(as_bytes).encode("latin-1") == large.read_bytes()
-    data = (folder / "ids").read_bytes()
-    (folder / "ids").write_bytes(data[:-2])
-    assert Store.found(folder) is None
-    (folder / "ids").write_bytes(b"\0" + data[1:] if data[0] else b"\1" + data[1:])
-    assert Store.found(folder) is None
-    for store in (again, found.store, corpus.store, as_bytes.store):
-        store.discard()
-    assert not folder.exists()
+
+def test_failed_read_leaves_nothing_behind(large: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"\xff")
+    with pytest.raises(TextError):
+        read([str(large), str(tmp_path / "bad.txt")], temp_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_full_disk_is_a_save_error(large: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(SaveError, match=r": could not write the encoded text \(file too large\)"):
+            read([str(large)], temp_dir=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize(("kinds", "size"), [(1, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4)])
-def test_numbers_are_as_small_as_their_kinds_allow(kinds: int, size: int) -> None:
-    store = Store()
+@pytest.mark.parametrize("limit", [1 << 20, 100])
+def test_indices_have_the_smallest_type(kinds: int, size: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module, "MAX_IN_MEMORY_BYTES", limit)
+    store = SymbolStore()
     codes = np.arange(kinds, dtype=np.uint32)
-    store.append(codes)
+    store.append(codes[:200])
     store.append(codes[::-1])
-    store.close()
+    store.finalize()
     assert store.dtype.itemsize == size
-    assert (store.codes[store[0 : 2 * kinds]] == [*codes, *codes[::-1]]).all()
-
-
-def test_a_small_text_leaves_no_folder(large: Path, tmp_path: Path) -> None:
-    (tmp_path / "small.txt").write_text("hello\n")
-    corpus = read([str(tmp_path / "small.txt")], spool=tmp_path / "ids" / ".run.npz.tmp")
-    assert corpus.store.dtype == np.uint8
-    assert not (tmp_path / "ids").exists()
-
-
-def test_what_fails_leaves_no_spool(large: Path, tmp_path: Path) -> None:
-    (tmp_path / "bad.txt").write_bytes(b"\xff")
-    with pytest.raises(TextError):
-        read([str(large), str(tmp_path / "bad.txt")], spool=tmp_path / "ids" / ".run.npz.tmp")
-    assert not (tmp_path / "ids").exists()
-    (tmp_path / "ids").touch()
-    with pytest.raises(SaveError, match="ids could not be written"):
-        read([str(large)], spool=tmp_path / "ids" / ".run.npz.tmp")
-    assert (tmp_path / "ids").is_file()
+    assert (store.codes[store[:]] == [*codes[:200], *codes[::-1]]).all()
 
 
 def test_what_differs_is_said(tmp_path: Path) -> None:

@@ -119,22 +119,20 @@ def train(
     signals = Signals()
     with lock(path, shlex.join(["charrnn", *sys.argv[1:]])):
         if resume:
-            run, text = resumed(path, corpus, val, threads, options["max_steps"] if "max_steps" in given else None)
+            run = resumed(path, corpus, val, threads, options["max_steps"] if "max_steps" in given else None)
         else:
             if init_from:
                 # the weights decide some of them: a default from the environment gives way, an option is refused
                 chosen = {name for name, source in sources.items() if source is not ParameterSource.DEFAULT}
                 chosen -= set(INHERITED) - set(given)
                 options = {name: value for name, value in options.items() if name in chosen}
-            run, text = begun(path, corpus, val, init_from, options)
+            run = begun(path, corpus, val, init_from, options)
             run.threads = threads or DEFAULT_THREADS
         if run.finished:
             if not quiet:
                 click.echo(f"{path}: finished at step {run.step:,}; --max-steps N makes it longer", err=True)
         else:
             follow(run, path, corpus, signals, quiet, stop_after, save_every)
-        if run.finished:
-            text.store.discard()
     if signals.caught:
         ctx.exit(128 + signals.caught)
 
@@ -145,16 +143,14 @@ def texts(path: Path, corpus: Sequence[str], val: str | None, config: Config) ->
 
     how: dict[str, Any] = {"unit": config.unit, "by": config.by, "encoding": config.encoding}
     text, other = (
-        read(paths, default_run_name(paths), **how, spool=path.parent / "ids" / f".{path.name}.tmp") if paths else None
+        read(paths, default_run_name(paths), **how, temp_dir=path.parent) if paths else None
         for paths in (corpus, [val] if val else None)
     )
     assert text
     return text, other
 
 
-def begun(
-    path: Path, corpus: tuple[str, ...], val: str | None, init_from: Path | None, options: dict[str, Any]
-) -> tuple[Run, Corpus]:
+def begun(path: Path, corpus: tuple[str, ...], val: str | None, init_from: Path | None, options: dict[str, Any]) -> Run:
     """Begin a run."""
     from charrnn.model import inherited, load
     from charrnn.training import Run
@@ -166,15 +162,11 @@ def begun(
     config = Config(**options)
     text, val_text = texts(path, corpus, val, config)
     run = Run(text, config, val=val_text, origin=origin)
-    if val_text:
-        val_text.store.discard()  # what is used of it is in memory
     run.command = shlex.join(["charrnn", *sys.argv[1:]])[:10_000]  # however many files it names
-    return run, text
+    return run
 
 
-def resumed(
-    path: Path, corpus: tuple[str, ...], val: str | None, threads: int | None, max_steps: int | None
-) -> tuple[Run, Corpus]:
+def resumed(path: Path, corpus: tuple[str, ...], val: str | None, threads: int | None, max_steps: int | None) -> Run:
     """Go on with a run as it was saved."""
     from charrnn.training import Run
 
@@ -184,8 +176,6 @@ def resumed(
     val = val or (header["corpus"]["val_files"] or [None])[0]
     text, val_text = texts(path, corpus, val, Config(**header["config"]))
     run = Run.restore(path, text, val=val_text)
-    if val_text:
-        val_text.store.discard()
     if max_steps:
         extend(run, max_steps)
     if threads and run.threads != threads:
@@ -194,7 +184,7 @@ def resumed(
             f"results may differ in the last bits"
         )
         run.threads = threads
-    return run, text
+    return run
 
 
 def follow(
