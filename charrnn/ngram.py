@@ -1,4 +1,4 @@
-"""Count models, to tell what a loss is worth: n-grams with interpolated modified Kneser-Ney smoothing."""
+"""Baselines: n-gram models with interpolated modified Kneser-Ney smoothing."""
 
 from __future__ import annotations
 
@@ -9,95 +9,116 @@ from numpy.typing import NDArray
 
 from charrnn.arrays import Ids
 
-ORDER = 6  # of the longest n-grams, if not told otherwise
-CHUNK = 2**16  # symbols looked up at a time
+MAX_ORDER = 6  # the default for the longest n-grams
+CHUNK_SYMBOLS = 2**16
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int32]
 
 
-def score(train: Ids, texts: Sequence[tuple[Ids, Ids]], V: int, order: int = ORDER) -> Iterator[list[Floats]]:
-    """Yield for n = 1, 2, ... ``order`` the loss of each text under the n-grams of ``train``: nats per symbol, (n,).
+def ngram_losses(
+    train: Ids, texts: Sequence[tuple[Ids, Ids]], V: int, order: int = MAX_ORDER
+) -> Iterator[list[Floats]]:
+    """Yield the loss of each text under the n-grams of ``train``, for n = 1, 2, ... ``order``.
 
-    Each text is its ids (n,), at least one text in all, and the ids before it, which are only history. Histories cross
-    the borders of lines and files: these are models of plain text. Nothing is learned from the texts. The memory that
-    is needed is 30 to 60 bytes for each symbol, the fewer the more of it repeats itself, and does not grow with V.
+    There is at least one text: its ids (n,), and its context, the ids before it, which have no
+    loss. The losses (n,) are in nats per symbol. N-grams cross the boundaries of lines and files:
+    these are models of plain text. Memory is 30 to 60 bytes per symbol of training and texts, less
+    for repetitive ones, and does not depend on V.
 
-    Interpolated modified Kneser-Ney (Chen and Goodman, 1999): for the symbol w after the history h, and h' without the
-    first symbol of h, p(w | h) = (c(h w) - D(c(h w)) + (D1 N1(h) + D2 N2(h) + D3 N3(h)) p(w | h')) / c(h). In the
-    model's own order c counts occurrences, in those below how many kinds of symbols stand before; c(h) is its sum over
-    w, Nk(h) the number of w with a count of k (N3: 3 or more). Where c(h) is 0, it is p(w | h'); the last is 1 / V.
+    Interpolated modified Kneser-Ney (Chen and Goodman, 1999): for a symbol w after the history h,
+    with h' as h without its first symbol,
+
+        p(w | h) = (c(h w) - D(c(h w)) + (D1 N1(h) + D2 N2(h) + D3 N3(h)) p(w | h')) / c(h)
+
+    For the highest order, c counts occurrences; for lower orders, distinct symbols before. c(h) is
+    its sum over w, Nk(h) the number of w with a count of k (N3: 3 or more). Where c(h) is 0,
+    p(w | h) = p(w | h'). Below order 1, p = 1 / V.
     """
-    gap = np.full(order, V)  # in front of each part: no symbol, and in no n-gram that counts
-    parts = [gap, train, *(part for ids, context in texts for part in (gap, context, ids))]
-    joined = np.concatenate(parts, dtype=np.min_scalar_type(V), casting="unsafe")  # the smaller, the faster to sort
-    N = len(joined) - order + 1  # places: the first is the last of the gap
+    # join all symbols; padding, whose n-grams are not counted, is before each stretch
+    padding = np.full(order, V)
+    chunks = [padding, train]
+    chunks += [chunk for ids, context in texts for chunk in (padding, context, ids)]
+    # a small dtype is faster to sort
+    joined = np.concatenate(chunks, dtype=np.min_scalar_type(V), casting="unsafe")
+    num_positions = len(joined) - order + 1  # the first one is the last of the padding
     last, lengths = len(train), [len(ids) for ids, _ in texts]
-    ends = last + 1 + np.cumsum([order + len(context) + len(ids) for ids, context in texts])
-    del train, parts  # they may be eight times as large as what was made of them
+    text_ends = last + 1 + np.cumsum([order + len(context) + len(ids) for ids, context in texts])
+    del train, chunks  # they may be eight times as large as ``joined``
 
-    def of_texts(a: Counts, before: int = 0) -> Counts:
-        return np.concatenate([a[end - n - before : end - before] for end, n in zip(ends, lengths, strict=True)])
+    def of_texts(values: Counts, before: int = 0) -> Counts:
+        ends = text_ends - before
+        return np.concatenate([values[end - n : end] for end, n in zip(ends, lengths, strict=True)])
 
-    columns = [joined[order - n :][:N] for n in range(1, order + 1)]  # the symbol at each place, the one before, ...
-    places = np.lexsort(columns[::-1]).astype(np.int32)  # in this order equal n-grams lie together, for every n
-    new = np.arange(N) == 0  # where in this order another one begins
-    grams = np.zeros(N, np.int32)  # which n-gram ends at each place: of order 0, the empty one
+    # sort the positions by their symbol, the symbol before it, ...: equal n-grams are neighbors
+    columns = [joined[order - n :][:num_positions] for n in range(1, order + 1)]
+    positions = np.lexsort(columns[::-1]).astype(np.int32)
+    is_new = np.arange(num_positions) == 0  # in this order
+    grams = np.zeros(num_positions, np.int32)  # the index of the n-gram that ends at a position
     p = np.full(sum(lengths), 1 / V)
-    known: tuple[Counts, Counts, Counts] | None = None  # of the order below, what _interpolated asks for
+    lower_order: tuple[Counts, Counts, Counts] | None = None
     for n, column in enumerate(columns, 1):
-        begins = new.copy()
-        new[1:] |= (sorted_ := column[places])[1:] != sorted_[:-1]
-        histories, history = grams[places[new] - 1], of_texts(grams, 1)  # those one shorter, still
-        number = np.cumsum(new, dtype=np.int32)
-        number -= 1
-        grams[places] = number
-        del number, sorted_  # as large as the text, as are the others
-        counts = _sums((places >= n) & (places <= last), new)
-        if known:
-            p = _interpolated(_sums(counts > 0, begins[new]), *known, p)
-        known = histories, of_texts(grams), history
-        yield np.split(-np.log(_interpolated(counts, *known, p)), np.cumsum(lengths)[:-1])
+        # number the n-grams
+        starts = is_new.copy()  # of those one shorter
+        symbols = column[positions]
+        is_new[1:] |= symbols[1:] != symbols[:-1]
+        histories, text_histories = grams[positions[is_new] - 1], of_texts(grams, 1)
+        indices = np.cumsum(is_new, dtype=np.int32)
+        indices -= 1
+        grams[positions] = indices
+        del indices, symbols  # each is as large as the text
+
+        # count them, and in the order below the symbols before
+        counts = _count((positions >= n) & (positions <= last), is_new)
+        if lower_order:
+            p = _interpolate(_count(counts > 0, starts[is_new]), *lower_order, p)
+        lower_order = histories, of_texts(grams), text_histories
+        yield np.split(-np.log(_interpolate(counts, *lower_order, p)), np.cumsum(lengths)[:-1])
 
 
-def _sums(values: NDArray[np.bool_], new: NDArray[np.bool_]) -> Counts:
-    """Return how many of the values are true from each place where ``new`` is to the next."""
-    upto: Counts = np.cumsum(values, dtype=np.int32)[np.append(new[1:], True)]
-    upto[1:] -= upto[:-1].copy()
-    return upto
+def _count(values: NDArray[np.bool_], starts: NDArray[np.bool_]) -> Counts:
+    """Return the number of true values from each start to the next."""
+    sums: Counts = np.cumsum(values, dtype=np.int32)[np.append(starts[1:], True)]
+    sums[1:] -= sums[:-1].copy()
+    return sums
 
 
-def _interpolated(counts: Counts, histories: Counts, gram: Counts, history: Counts, lower: Floats) -> Floats:
-    """Return p of each symbol of the texts, (n,), from ``lower``, that of the order below.
+def _interpolate(
+    counts: Counts, histories: Counts, text_grams: Counts, text_histories: Counts, lower_p: Floats
+) -> Floats:
+    """Return p of each symbol of the texts, (n,), given ``lower_p`` of the order below.
 
-    ``counts`` and ``histories`` are the count of each n-gram and the number of its history; ``gram`` and ``history``
-    are, for each symbol of the texts, the number of the n-gram that it ends and that of its history.
+    ``counts`` and ``histories`` are the count of each n-gram and the index of its history.
+    ``text_grams`` and ``text_histories`` are the indices of the n-gram that each symbol of the
+    texts ends, and of its history.
     """
     D = discounts(counts)
-    asked = np.zeros(histories.max() + 1, bool)  # in a text; what is summed over the others is not needed
-    asked[history] = True
-    number = np.cumsum(asked, dtype=np.int32) - 1
-    used = (counts > 0) & asked[histories]
-    c, h = counts[used], number[histories[used]]
-    total, freed = (np.bincount(h, w, number[-1] + 1) for w in (c, D[np.minimum(c, 3)]))
-    p = np.empty(len(gram))
-    for at in range(0, len(p), CHUNK):
-        part = slice(at, at + CHUNK)
-        c, h = counts[gram[part]], number[history[part]]
-        here = (c - D[np.minimum(c, 3)] + freed[h] * lower[part]) / np.maximum(total[h], 1)
-        p[part] = np.where(total[h] > 0, here, lower[part])
+    needed = np.zeros(histories.max() + 1, bool)  # the histories in the texts
+    needed[text_histories] = True
+    index = np.cumsum(needed, dtype=np.int32) - 1
+    used = (counts > 0) & needed[histories]
+    c, h = counts[used], index[histories[used]]
+    total = np.bincount(h, c, index[-1] + 1)
+    backoff_mass = np.bincount(h, D[np.minimum(c, 3)], index[-1] + 1)
+    p = np.empty(len(text_grams))
+    for start in range(0, len(p), CHUNK_SYMBOLS):
+        chunk = slice(start, start + CHUNK_SYMBOLS)
+        c, h = counts[text_grams[chunk]], index[text_histories[chunk]]
+        p_here = c - D[np.minimum(c, 3)] + backoff_mass[h] * lower_p[chunk]
+        p[chunk] = np.where(total[h] > 0, p_here / np.maximum(total[h], 1), lower_p[chunk])
     return p
 
 
 def discounts(counts: Counts) -> Floats:
-    """Return what is taken from the counts 0, 1, 2, and 3 or more, (4,), as the counts of counts ask for.
+    """Return the discounts of the counts 0, 1, 2, and 3 or more, (4,).
 
-    Dk = k - (k + 1) Y n(k + 1) / nk, with Y = n1 / (n1 + 2 n2), if nk counts are k (Chen and Goodman, 1999). Where that
-    is not defined, or not positive, half of k is taken: a history must leave something to the shorter one.
+    Dk = k - (k + 1) Y n(k + 1) / nk, with Y = n1 / (n1 + 2 n2), if nk counts are k (Chen and
+    Goodman, 1999). Where this is undefined or not positive, Dk is k / 2: each history must leave
+    some probability to the shorter one.
     """
     n = [np.count_nonzero(counts == k) for k in range(5)]
     D = np.arange(4) / 2
     for k in (1, 2, 3):
         if n[1] and n[k]:
-            found = k - (k + 1) * n[1] / (n[1] + 2 * n[2]) * n[k + 1] / n[k]
-            D[k] = found if found > 0 else k / 2
+            Dk = k - (k + 1) * n[1] / (n[1] + 2 * n[2]) * n[k + 1] / n[k]
+            D[k] = Dk if Dk > 0 else k / 2
     return D

@@ -241,7 +241,7 @@ class Run:
         V = len(self.vocabulary)
         for ladder, characters, ids, _ in parts:
             ladder["uniform"] = math.log(V) * len(ids) / characters
-        scores = ngram.score(self.train[:COUNTED], [(ids, context) for *_, ids, context in parts], V)
+        scores = ngram.ngram_losses(self.train[:COUNTED], [(ids, context) for *_, ids, context in parts], V)
         for n, losses in enumerate(scores, 1):
             for (ladder, characters, *_), nats in zip(parts, losses, strict=True):
                 ladder[f"{n}-gram"] = float(nats.sum() / characters)

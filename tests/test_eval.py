@@ -298,7 +298,7 @@ def test_odd_lines_in_a_log_are_found(cli: Cli, tmp_path: Path, capsys: pytest.C
 
     vocabulary = charrnn.load(tmp_path / "checkpoints" / "log.npz").vocabulary
     texts = [(vocabulary.encode(line + "\n", unknown="skip"), vocabulary.start_id) for line, _ in mixed]
-    *_, six = ngram.score(vocabulary.encode(train), texts, len(vocabulary), 6)
+    *_, six = ngram.ngram_losses(vocabulary.encode(train), texts, len(vocabulary), 6)
     counts = np.array([nats.mean() for nats in six])
     baseline = area(counts[~label], counts[label])
     with capsys.disabled():

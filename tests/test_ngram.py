@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from charrnn import ngram
 from charrnn.arrays import Ids
-from charrnn.ngram import discounts, score
+from charrnn.ngram import discounts, ngram_losses
 
 Gram = tuple[int, ...]
 
@@ -18,8 +18,11 @@ class Naive:
 
     def __init__(self, train: Gram, n: int, V: int) -> None:
         self.V = V
-        occurrences = [Counter(train[i : i + k] for i in range(len(train) - k + 1)) for k in range(n + 1)]
-        self.counts = [Counter(gram[1:] for gram in longer) for longer in occurrences[1:]] + [occurrences[n]]
+        occurrences = [
+            Counter(train[i : i + k] for i in range(len(train) - k + 1)) for k in range(n + 1)
+        ]
+        self.counts = [Counter(gram[1:] for gram in longer) for longer in occurrences[1:]]
+        self.counts.append(occurrences[n])
         self.after: list[dict[Gram, list[int]]] = []
         self.D: list[list[float]] = []
         for counts in self.counts:
@@ -28,12 +31,11 @@ class Naive:
                 self.after[-1][gram[:-1]].append(c)
             n1, n2, n3, n4 = (list(counts.values()).count(c) for c in (1, 2, 3, 4))
             Y = n1 / (n1 + 2 * n2) if n1 else 0
-            found = [
-                1 - 2 * Y * n2 / n1 if n1 else 0,
-                2 - 3 * Y * n3 / n2 if n2 else 0,
-                3 - 4 * Y * n4 / n3 if n3 else 0,
-            ]
-            self.D.append([0, *(D if n1 and D > 0 else k / 2 for k, D in enumerate(found, 1))])
+            D1 = 1 - 2 * Y * n2 / n1 if n1 else 0
+            D2 = 2 - 3 * Y * n3 / n2 if n2 else 0
+            D3 = 3 - 4 * Y * n4 / n3 if n3 else 0
+            D = enumerate([D1, D2, D3], 1)
+            self.D.append([0, *(Dk if n1 and Dk > 0 else k / 2 for k, Dk in D)])
 
     def p(self, gram: Gram) -> float:
         k = len(gram)
@@ -47,73 +49,76 @@ class Naive:
 
 
 def compare(train: Ids, texts: list[tuple[Ids, Ids]], V: int, order: int) -> None:
-    losses = list(score(train, texts, V, order))
+    losses = list(ngram_losses(train, texts, V, order))
     assert len(losses) == order
     for n, each in enumerate(losses, 1):
         naive = Naive(tuple(train.tolist()), n, V)
         for (ids, context), nats in zip(texts, each, strict=True):
             seen, c = (*context.tolist(), *ids.tolist()), len(context)
-            wanted = [-math.log(naive.p(seen[max(i - n + 1, 0) : i + 1])) for i in range(c, len(seen))]
+            grams = [seen[max(i - n + 1, 0) : i + 1] for i in range(c, len(seen))]
+            wanted = [-math.log(naive.p(gram)) for gram in grams]
             np.testing.assert_allclose(nats, np.reshape(wanted, len(ids)), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("context", [200, 3, 0])
-def test_each_order_is_the_naive_one(context: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ngram, "CHUNK", 64)  # the texts have more symbols
+def test_losses_equal_naive_ones(context: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ngram, "CHUNK_SYMBOLS", 64)  # the texts have more
     rng = np.random.default_rng(0)
     ids = rng.choice(8, 1000, p=[0.4, 0.2, 0.2, 0.1, 0.05, 0.02, 0.03, 0.0])
-    ids[950] = 7  # not in the training part
-    compare(ids[:700], [(ids[700:800], ids[700 - context : 700]), (ids[900:], ids[900 - context : 900])], 8, 6)
+    ids[950] = 7  # not in the training split
+    val, test = ((ids[a:b], ids[a - context : a]) for a, b in ((700, 800), (900, 1000)))
+    compare(ids[:700], [val, test], 8, 6)
 
 
-@given(
-    st.lists(st.integers(0, 3), min_size=2, max_size=60),
-    st.lists(st.tuples(st.lists(st.integers(0, 3), max_size=8), st.lists(st.integers(0, 3), max_size=8)), min_size=1),
-    st.integers(1, 6),
-)
-def test_texts_of_any_length(train: list[int], texts: list[tuple[list[int], list[int]]], order: int) -> None:
-    compare(np.array(train), [(np.array(a, int), np.array(b, int)) for a, b in texts], 4, order)
-
-
-def test_after_every_history_the_probabilities_sum_to_one() -> None:
-    rng = np.random.default_rng(1)
-    V = 5
-    train = rng.choice(V, 300, p=[0.5, 0.3, 0.15, 0.05, 0])
-    histories = [train[i : i + n] for i in (0, 40, 294) for n in range(6)] + [rng.integers(0, V, 9) for _ in range(50)]
-    texts = [(np.array([w]), history) for history in histories for w in range(V)]
-    for losses in score(train, texts, V):
-        p = np.exp(-np.concatenate(losses)).reshape(-1, V)
-        np.testing.assert_allclose(p.sum(1), 1, rtol=1e-12)
-        assert (p > 0).all()
+@given(st.data(), st.integers(1, 6))
+def test_losses_of_texts_of_any_length(data: st.DataObject, order: int) -> None:
+    symbols = st.lists(st.integers(0, 3), max_size=8).map(lambda ids: np.array(ids, int))
+    train = data.draw(st.lists(st.integers(0, 3), min_size=2, max_size=60))
+    texts = data.draw(st.lists(st.tuples(symbols, symbols), min_size=1))
+    compare(np.array(train), texts, 4, order)
 
 
 @pytest.mark.parametrize("V", [256, 65_536, 1_114_112])
-def test_a_large_vocabulary(V: int) -> None:
+def test_losses_with_large_vocabulary(V: int) -> None:
     rng = np.random.default_rng(2)
     ids = rng.integers(0, 6, 400) * ((V - 1) // 5)
     compare(ids[:300], [(ids[300:], ids[300:300])], V, 4)
 
 
-def test_one_symbol_only() -> None:
-    for losses in score(np.zeros(50, int), [(np.zeros(9, int), np.zeros(1, int))], 1):
+def test_loss_of_only_symbol_is_zero() -> None:
+    for losses in ngram_losses(np.zeros(50, int), [(np.zeros(9, int), np.zeros(1, int))], 1):
         np.testing.assert_allclose(losses[0], 0, atol=1e-12)
 
 
-def test_discounts_are_those_of_the_counts_of_counts() -> None:
-    counts = np.repeat(np.array([0, 1, 2, 3, 4, 5, 6], np.int32), [9, 40, 20, 12, 6, 3, 100])
-    Y = 40 / (40 + 2 * 20)
-    np.testing.assert_allclose(discounts(counts), [0, 1 - 2 * Y / 2, 2 - 3 * Y * 12 / 20, 3 - 4 * Y * 6 / 12])
+def test_probabilities_sum_to_one_after_every_history() -> None:
+    rng = np.random.default_rng(1)
+    V = 5
+    train = rng.choice(V, 300, p=[0.5, 0.3, 0.15, 0.05, 0])
+    histories = [train[i : i + n] for i in (0, 40, 294) for n in range(6)]
+    histories += [rng.integers(0, V, 9) for _ in range(50)]
+    texts = [(np.array([w]), history) for history in histories for w in range(V)]
+    for losses in ngram_losses(train, texts, V):
+        p = np.exp(-np.concatenate(losses)).reshape(-1, V)
+        np.testing.assert_allclose(p.sum(1), 1, rtol=1e-12)
+        assert (p > 0).all()
+
+
+Y = 40 / (40 + 2 * 20)
 
 
 @pytest.mark.parametrize(
     ("counts", "wanted"),
     [
+        (
+            np.repeat([0, 1, 2, 3, 4, 5, 6], [9, 40, 20, 12, 6, 3, 100]),
+            [0, 1 - 2 * Y / 2, 2 - 3 * Y * 12 / 20, 3 - 4 * Y * 6 / 12],
+        ),
         ([], [0, 0.5, 1, 1.5]),  # nothing is counted
-        ([2, 2, 3, 4, 9], [0, 0.5, 1, 1.5]),  # no count is 1: Y is not defined
+        ([2, 2, 3, 4, 9], [0, 0.5, 1, 1.5]),  # no count is 1: Y is undefined
         ([1, 1, 5, 6], [0, 1, 1, 1.5]),
         ([1, 2, 3, 3, 3, 3, 4], [0, 1 / 3, 1, 3 - 1 / 3]),  # D2 would be -2
         ([1, 2, 3, 4, 4, 4], [0, 1 / 3, 1, 1.5]),  # D3 would be -1
     ],
 )
-def test_discounts_that_are_not_defined_or_not_positive(counts: list[int], wanted: list[float]) -> None:
+def test_discounts_follow_counts_of_counts(counts: list[int], wanted: list[float]) -> None:
     np.testing.assert_allclose(discounts(np.array(counts, np.int32)), wanted)

@@ -686,7 +686,7 @@ def test_the_ladders_are_those_of_the_parts(unit: str, monkeypatch: pytest.Monke
     ids = np.concatenate([run.train[:], run.val, run.test])
     ends = np.cumsum([len(run.train), len(run.val), len(run.test)])
     for ladder, start, end in ((run.ladder, *ends[:2]), (run.ladder_test, *ends[1:])):
-        scores = list(ngram.score(run.train[:], [(ids[start:end], ids[:start])], len(run.vocabulary)))
+        scores = list(ngram.ngram_losses(run.train[:], [(ids[start:end], ids[:start])], len(run.vocabulary)))
         wanted = {f"{n}-gram": losses[0].sum() / 200 for n, losses in enumerate(scores, 1)}
         assert ladder == pytest.approx({"uniform": math.log(len(run.vocabulary)) * (end - start) / 200} | wanted)
     assert len(run.ladder) == len(run.ladder_test) == 7
@@ -707,5 +707,5 @@ def test_the_ladders_are_those_of_the_parts(unit: str, monkeypatch: pytest.Monke
 def test_a_resume_draws_and_counts_nothing_anew(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(text, tmp_path / "run.npz", max_steps=3)
     monkeypatch.delattr(Stack, "draw")
-    monkeypatch.delattr(ngram, "score")
+    monkeypatch.delattr(ngram, "ngram_losses")
     same(run, Run.restore(tmp_path / "run.npz", Corpus("text", text)))
