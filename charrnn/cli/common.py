@@ -16,9 +16,10 @@ import click
 import charrnn
 from charrnn.checkpoint import read_header
 from charrnn.errors import CheckpointError, SaveError, UsageError
-from charrnn.formatting import escape_control
+from charrnn.formatting import escape_control, format_count
 
 if TYPE_CHECKING:
+    from charrnn.arrays import Ids
     from charrnn.model import Model
 
 CHECKPOINT_DIR = Path("checkpoints")
@@ -183,3 +184,14 @@ def default_run_name(corpus: Sequence[str]) -> str:
         return (path.resolve().name if path.is_dir() else path.stem) or "root"
     except OSError:  # a name that no file can have
         return path.stem
+
+
+def read_ids(paths: Sequence[str], model: Model) -> Ids:
+    """Read a text as ids of a model; print on stderr how many unknown symbols were skipped."""
+    from charrnn import corpus, gradients
+
+    text = corpus.read(paths, unit=model.unit, by=model.by, encoding=model.encoding)
+    ids, unknown = gradients.encode_corpus(text, model.vocabulary)
+    if unknown:
+        click.echo(f"charrnn: skipped {format_count(unknown, 'unknown symbol')}", err=True)
+    return ids

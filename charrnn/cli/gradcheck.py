@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from charrnn.cli.common import Count, ModelFile, model_argument, stdout
-from charrnn.cli.gradflow import read
+from charrnn.cli.common import Count, ModelFile, model_argument, read_ids, stdout
 from charrnn.errors import GradientError, TextError
 
 MAX_STEPS, B = 16, 3  # of the batch: each entry takes two passes over it
@@ -35,7 +34,7 @@ def gradcheck(model_file: ModelFile, corpus: list[str], entries: int, seed: int)
 
     # a batch of B sequences, spread over the text, from a random state
     model = model_file.load()
-    ids, rng = read(corpus, model), np.random.default_rng(seed)
+    ids, rng = read_ids(corpus, model), np.random.default_rng(seed)
     if len(ids) < 2:
         raise TextError("the text must contain at least two characters of the model's vocabulary")
     T = min(MAX_STEPS, len(ids) - 1)

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charrnn.cli.common import split_arguments
-from charrnn.config import Config
+from charrnn.cli.common import Count, read_ids, split_arguments, stdout
+from charrnn.config import CELLS, Config
 from charrnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from charrnn.arrays import Array, Ids
-    from charrnn.model import Model
-
-CELLS = "vanilla", "gru", "lstm"
+    from charrnn.arrays import Array
+    from charrnn.stack import Stack
 
 
 @click.command()
@@ -26,21 +24,37 @@ CELLS = "vanilla", "gru", "lstm"
     "cells",
     type=click.Choice([*CELLS, "rnn"]),
     multiple=True,
-    help="New cells to show; may be given several times [all three].",
+    help="Untrained cell to measure; can be repeated [all of them].",
 )
-@click.option("--hidden-size", type=click.IntRange(1, 65536), default=128, show_default=True, help="Their units.")
-@click.option("--lags", type=click.IntRange(1), default=100, show_default=True, help="Steps to go back.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the new cells' weights.")
 @click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw a picture too; its end says of what kind."
+    "--hidden-size",
+    type=Count(1, 65536),
+    default=128,
+    help="Hidden units of the untrained cells.",
+)
+@click.option("--lags", type=Count(1), default=100, help="Largest lag, in steps.")
+@click.option(
+    "--seed", type=Count(0), default=0, help="Random seed for the weights of untrained cells."
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also plot the result to this file (.png, .svg or .pdf).",
 )
 def gradflow(
-    arguments: tuple[str, ...], cells: Sequence[str], hidden_size: int, lags: int, seed: int, plot: Path | None
+    arguments: tuple[str, ...],
+    cells: Sequence[str],
+    hidden_size: int,
+    lags: int,
+    seed: int,
+    plot: Path | None,
 ) -> None:
-    """Show how gradients vanish on their way back.
+    """Measure how gradients vanish over time.
 
-    Prints a table: the norm of the gradient of the loss at step T by the hidden state at step T - k, for each lag k,
-    of CHECKPOINT, or of new cells of one size side by side.
+    Print, for each lag k, the norm of the gradient of the loss at step T with respect to the
+    hidden state at step T - k: for the model in CHECKPOINT, or for untrained cells of equal size,
+    one column each.
 
     \b
       charrnn gradflow corpus.txt
@@ -49,53 +63,54 @@ def gradflow(
     """  # noqa: D301
     checkpoint, corpus = split_arguments(arguments)
     if checkpoint and cells:
-        raise UsageError("a checkpoint has its own cell, and --cell is for new ones: give one of them")
+        raise UsageError("--cell cannot be combined with CHECKPOINT")
+    out = stdout()
     import numpy as np
 
-    from charrnn.corpus import read as read_corpus
+    from charrnn.corpus import read
     from charrnn.gradients import encode_corpus, gradient_flow
     from charrnn.model import load
     from charrnn.neurons import ends_of_documents
     from charrnn.stack import Stack
     from charrnn.vocabulary import Vocabulary
 
-    table: dict[str, Array] = {}
-
-    def add(name: str, states: Sequence[str], norms: Array) -> None:
-        for l in range(norms.shape[1]):
-            for s, state in enumerate(states):
-                layer, which = f" {l}" * (norms.shape[1] > 1), f" {state}" * (s > 0)
-                table[name + layer + which] = norms[:, l, s]
-
+    columns: dict[str, Array] = {}
     if checkpoint:
         model = load(checkpoint)
-        ids, v = read(corpus, model), model.vocabulary
-        norms = gradient_flow(model.stack, ids, v.start_id, lags, ends_of_documents(ids, v, model.by))
-        add(checkpoint.stem, model.stack.cell.STATE_NAMES, norms)
+        v = model.vocabulary
+        ids = read_ids(corpus, model)
+        ends = ends_of_documents(ids, v, model.by)
+        norms = gradient_flow(model.stack, ids, v.start_id, lags, ends)
+        columns |= split_norms(norms, checkpoint.stem, model.stack)
     else:
-        text = read_corpus(corpus)
+        text = read(corpus)
         v = Vocabulary.counted(text.store.codes, text.store.counts)
         ids, _ = encode_corpus(text, v)
-        for name in dict.fromkeys(Config(cell=cell).cell for cell in cells or CELLS):
+        simplest_first = reversed(CELLS)
+        for name in dict.fromkeys(Config(cell=cell).cell for cell in cells or simplest_first):
             stack = Stack(name, len(v), hidden_size, 1, np.float64, np.random.default_rng(seed))
-            add(name, stack.cell.STATE_NAMES, gradient_flow(stack, ids, v.start_id, lags))
+            norms = gradient_flow(stack, ids, v.start_id, lags)
+            columns |= split_norms(norms, name, stack)
+
     if plot:
         from charrnn.figures import plot_lines, save_figure
 
-        series = {name: (np.arange(lags + 1), norms) for name, norms in table.items()}
+        series = {name: (np.arange(lags + 1), norms) for name, norms in columns.items()}
         save_figure(plot_lines(series, "lag (steps)", "norm of the gradient", log_y=True), plot)
-    click.echo("\t".join(["lag", *table]))
-    for lag, row in enumerate(zip(*table.values(), strict=True)):
-        click.echo("\t".join([str(lag), *(f"{norm:.4g}" for norm in row)]))
+    click.echo("\t".join(["lag", *columns]), file=out)
+    for lag, row in enumerate(zip(*columns.values(), strict=True)):
+        click.echo("\t".join([str(lag), *(f"{norm:.4g}" for norm in row)]), file=out)
 
 
-def read(paths: Sequence[str], model: Model) -> Ids:
-    """Read a text for a model; tell how many of its symbols are left out, since the model does not know them."""
-    from charrnn import corpus
-    from charrnn.gradients import encode_corpus
-
-    text = corpus.read(paths, unit=model.unit, by=model.by, encoding=model.encoding)
-    ids, unknown = encode_corpus(text, model.vocabulary)
-    if unknown:
-        click.echo(f"charrnn: left out {unknown:,} symbols that the model does not know", err=True)
-    return ids
+def split_norms(norms: Array, name: str, stack: Stack) -> dict[str, Array]:
+    """Return the norms (lags + 1, L, S) of each layer and state, by name: ``play 1 c``."""
+    columns = {}
+    for layer in range(stack.num_layers):
+        for s, state in enumerate(stack.cell.STATE_NAMES):
+            words = [name]
+            if stack.num_layers > 1:
+                words.append(str(layer))
+            if s > 0:
+                words.append(state)
+            columns[" ".join(words)] = norms[:, layer, s]
+    return columns
