@@ -39,7 +39,9 @@ def forward_ids(W: Array, b: Array, xs: Ids, W_plus_b: Array, out: Array) -> Non
             np.take(W_plus_b, x, axis=1, out=row, mode="clip")
 
 
-def backward_ids(dW: Array, db: Array, xs: Ids, dout: Array, one_hot: Array, scratch: Array) -> None:
+def backward_ids(
+    dW: Array, db: Array, xs: Ids, dout: Array, one_hot: Array, scratch: Array
+) -> None:
     """Write dW and db for the gradient ``dout`` (M, n), which is overwritten; ``xs`` (n,) are ids.
 
     ``one_hot`` (n, N) is scratch for up to ``MAX_ONE_HOT`` symbols, ``scratch`` (M, n) beyond.

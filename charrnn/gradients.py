@@ -70,9 +70,7 @@ def gradient_flow(
 def _spread_over_text(last: int, n: int, lags: int) -> Ids:
     """Return up to 64 positions from 0 to ``last``."""
     if last < 0:
-        raise TextError(
-            f"{n:,} symbols are too few for {lags} lags; use --lags {n - 2} or fewer"
-        )
+        raise TextError(f"{n:,} symbols are too few for {lags} lags; use --lags {n - 2} or fewer")
     return np.linspace(0, last, min(NUM_POSITIONS, last + 1)).astype(int)
 
 
@@ -88,9 +86,7 @@ def _spread_over_documents(lengths: Ids, ends: Ids, T: int) -> Ids:
     return np.asarray(starts[chosen])
 
 
-def state_gradient_norms(
-    stack: Stack, xs: Ids, ys: Ids, state: State, tape: NetworkTape
-) -> Array:
+def state_gradient_norms(stack: Stack, xs: Ids, ys: Ids, state: State, tape: NetworkTape) -> Array:
     """Return the norm of dL/ds for the states s after step T - 1 - k, (T, L, S, B), lag k = 0 first.
 
     L is the loss of the targets ``ys`` (B,) at the last step of ``xs`` (T, B) alone, in nats. The
@@ -114,9 +110,7 @@ def state_gradient_norms(
             dstates[l, 0] += dh  # from the layer above, at this step
             norms[k, l] = np.linalg.norm(dstates[l], axis=1)
             layer, dWhh = tape.layers[l].slice(t, t + 1), stack.d[f"{l}.Whh"]
-            dax, dstates[l] = stack.cell.backward(
-                p[f"{l}.Whh"], dWhh, zero, dstates[l], layer
-            )
+            dax, dstates[l] = stack.cell.backward(p[f"{l}.Whh"], dWhh, zero, dstates[l], layer)
             if l:
                 dh = p[f"{l}.Wxh"].T @ dax[0]
     return norms

@@ -149,9 +149,7 @@ def rank_neurons(
     ids, y = ids[ids >= 0], y[ids >= 0]
     for half in (y[: len(y) // 2], y[len(y) // 2 :]):
         if not len(half) or (half == half[0]).all():
-            raise TextError(
-                f"{name!r} is constant in one half of the text, so it cannot be probed"
-            )
+            raise TextError(f"{name!r} is constant in one half of the text, so it cannot be probed")
 
     # fit and score
     H = stack.hidden_size
@@ -165,7 +163,9 @@ def rank_neurons(
 
 LINE_COMMENT = re.compile(r"(?<![^ \t\n])(#)[^\n]*|^[ \t]*(%)[^\n]*", re.M)
 # strings are matched first, so that nothing in them looks like a comment
-C_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'|/(\*).*?(?:\*/|\Z)|/(/)[^\n]*', re.S)
+C_COMMENT = re.compile(
+    r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'|/(\*).*?(?:\*/|\Z)|/(/)[^\n]*', re.S
+)
 
 
 def character_properties(text: str) -> dict[str, NDArray[np.int64] | NDArray[np.bool_]]:
@@ -209,6 +209,7 @@ def character_properties(text: str) -> dict[str, NDArray[np.int64] | NDArray[np.
         "line-position": index - line,
         "indent": gain_since(np.cumsum(leading), line),
         "depth": brackets - np.minimum(np.minimum.accumulate(brackets), 0),
-        "quote": (gain_since(np.cumsum(straight), paragraph) % 2 == 1) | (opened > np.maximum(closed, paragraph)),
+        "quote": (gain_since(np.cumsum(straight), paragraph) % 2 == 1)
+        | (opened > np.maximum(closed, paragraph)),
         "comment": comment,
     }

@@ -186,9 +186,7 @@ class Stack:
         )
         return last
 
-    def read(
-        self, batches: Iterable[Batch], T: int, B: int
-    ) -> Iterator[tuple[Batch, NetworkTape]]:
+    def read(self, batches: Iterable[Batch], T: int, B: int) -> Iterator[tuple[Batch, NetworkTape]]:
         """Run forward over batches of at most T steps and B lanes, with the state carried over.
 
         Yield each batch with its tape, which stands until the next one. Nothing that is not finite

@@ -87,5 +87,7 @@ class DataParallel:
 
 
 def _without_warnings(work: Callable[[Replica], R], replica: Replica) -> R:
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # NumPy's state is per thread
+    with np.errstate(
+        over="ignore", divide="ignore", invalid="ignore"
+    ):  # NumPy's state is per thread
         return work(replica)

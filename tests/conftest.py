@@ -23,6 +23,7 @@ from hypothesis import settings
 
 from charrnn.arrays import Array
 from charrnn.cli import main
+from charrnn.stack import Stack
 
 ROOT = Path(__file__).parent.parent
 CHARRNN = [sys.executable, "-m", "charrnn"]
@@ -53,6 +54,14 @@ def assert_close(got: Array, wanted: Array, tolerance: float = 1e-7) -> None:
     """Compare relative to the size of the whole array: a wrong factor, sign or missing term shows."""
     assert np.linalg.norm(wanted) > 0
     assert np.linalg.norm(got - wanted) / np.linalg.norm(wanted) < tolerance
+
+
+def random_stack(cell: str, num_layers: int, scale: float = 0.7) -> Stack:
+    """Return a float64 network of 7 symbols and 4 hidden units with large random weights."""
+    stack = Stack(cell, 7, 4, num_layers, np.float64)
+    rng = np.random.default_rng(num_layers)
+    stack.p.vector[:] = scale * rng.standard_normal(len(stack.p.vector))
+    return stack
 
 
 @pytest.fixture(scope="session")

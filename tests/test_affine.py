@@ -15,7 +15,7 @@ def forward(W: Array, b: Array, x: Array, B: int) -> Array:
     return out
 
 
-def test_gradients_are_those_of_central_differences() -> None:
+def test_gradients_match_central_differences() -> None:
     rng, B = np.random.default_rng(0), 5
     W, b, x = rng.standard_normal((M, N)), rng.standard_normal(M), rng.standard_normal((N, T * B))
     dout = rng.standard_normal((T, M, B))
@@ -30,7 +30,7 @@ def test_gradients_are_those_of_central_differences() -> None:
     assert_close(dx, numeric(loss, x))
 
 
-def test_the_product_may_be_made_in_place() -> None:
+def test_product_can_be_computed_in_place() -> None:
     rng, B = np.random.default_rng(0), 5
     W, b, x = rng.standard_normal((M, N)), rng.standard_normal(M), rng.standard_normal((N, T * B))
     out = empty_feature_major(T, M, B, W.dtype)
@@ -57,7 +57,11 @@ def test_ids_are_one_hot_merge_time_batch(N: int, B: int) -> None:
         if one_hot:
             affine.backward(W, dW, db, x, merge_time_batch(dout), np.empty_like(x))
         else:
-            spent, one_hots, scratch = merge_time_batch(dout).copy(), np.empty((T * B, N)), np.empty((M, T * B))
+            spent, one_hots, scratch = (
+                merge_time_batch(dout).copy(),
+                np.empty((T * B, N)),
+                np.empty((M, T * B)),
+            )
             affine.backward_ids(dW, db, ids.ravel(), spent, one_hots, scratch)
         assert not dW[:, 3].any()
         results.append((dW, db))

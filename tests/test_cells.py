@@ -32,7 +32,16 @@ class Case(NamedTuple):
     def gradients(self, fill: float = 0.0) -> tuple[Array, Array, Array]:
         """Return dWhh, dax and the gradient of the first state; every buffer is filled with ``fill`` before."""
         tape = self.cell.new_tape(len(self.ax), H, self.ax.shape[2], np.float64)
-        for buffer in (tape.a, tape.states, *tape.views, tape.da, tape.dstate, *tape.dviews, tape.dax, tape.x):
+        for buffer in (
+            tape.a,
+            tape.states,
+            *tape.views,
+            tape.da,
+            tape.dstate,
+            *tape.dviews,
+            tape.dax,
+            tape.x,
+        ):
             buffer[...] = fill
         dWhh = np.full_like(self.Whh, fill)
         self.cell.forward(self.Whh, self.ax, self.state, tape)
@@ -49,14 +58,14 @@ def case(request: pytest.FixtureRequest) -> Case:
     return Case(cell, r((G * H, H)), r((T, G * H, B)), r((S, H, B)), r((T, H, B)), r((S, H, B)))
 
 
-def test_gradients_are_those_of_central_differences(case: Case) -> None:
+def test_gradients_match_central_differences(case: Case) -> None:
     dWhh, dax, dstate = case.gradients()
     assert_close(dWhh, numeric(case.loss, case.Whh))
     assert_close(dax, numeric(case.loss, case.ax))
     assert_close(dstate, numeric(case.loss, case.state))
 
 
-def test_three_chunks_give_what_the_whole_gives(case: Case) -> None:
+def test_three_chunks_match_the_whole(case: Case) -> None:
     cell, Whh, ax, state, dhs, dlast = case
     dWhh, dax, dstate = case.gradients()
     cuts = [(0, 2), (2, 3), (3, T)]
@@ -79,7 +88,7 @@ def test_three_chunks_give_what_the_whole_gives(case: Case) -> None:
     np.testing.assert_allclose(total, dWhh, rtol=0, atol=1e-12)
 
 
-def test_a_batch_gives_what_each_lane_alone_gives(case: Case) -> None:
+def test_batch_matches_each_lane_alone(case: Case) -> None:
     dWhh, dax, dstate = case.gradients()
     total = np.zeros_like(dWhh)
     for b in range(B):
@@ -101,13 +110,13 @@ def test_used_tape_changes_nothing(case: Case) -> None:
         assert (clean == dirty).all()
 
 
-def test_inputs_stay_as_they_were(case: Case) -> None:
+def test_inputs_are_not_changed(case: Case) -> None:
     before = [a.copy() for a in case[1:]]
     case.gradients()
     assert all((a == b).all() for a, b in zip(before, case[1:], strict=True))
 
 
-def test_gates_lie_between_0_and_1_and_are_those_of_the_window(case: Case) -> None:
+def test_gates_are_between_0_and_1(case: Case) -> None:
     tape = case.cell.new_tape(T, H, B, np.float64)
     case.cell.forward(case.Whh, case.ax, case.state, tape)
     gates = case.cell.gates(tape.views)
@@ -121,14 +130,18 @@ def test_gates_lie_between_0_and_1_and_are_those_of_the_window(case: Case) -> No
 
 
 @pytest.mark.parametrize(("name", "gates"), [("vanilla", ""), ("gru", "zr"), ("lstm", "ifo")])
-def test_gates_are_those_of_the_equations(name: str, gates: str) -> None:
+def test_gates_match_the_equations(name: str, gates: str) -> None:
     rng, cell = np.random.default_rng(3), load_cell(name)
     ax, tape = rng.standard_normal((T, cell.NUM_BLOCKS * H, B)), cell.new_tape(T, H, B, np.float64)
-    cell.forward(np.zeros((cell.NUM_BLOCKS * H, H)), ax, np.zeros((len(cell.STATE_NAMES), H, B)), tape)
+    cell.forward(
+        np.zeros((cell.NUM_BLOCKS * H, H)), ax, np.zeros((len(cell.STATE_NAMES), H, B)), tape
+    )
     found = cell.gates(tape.views)
     assert "".join(found) == gates
     for k, gate in enumerate(found.values()):
-        np.testing.assert_allclose(gate, 1 / (1 + np.exp(-ax[:, k * H : (k + 1) * H])), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            gate, 1 / (1 + np.exp(-ax[:, k * H : (k + 1) * H])), rtol=0, atol=1e-12
+        )
 
 
 def one_step(name: str, Whh: Array, ax: Array, state: Array) -> Array:
@@ -154,9 +167,12 @@ def one_step(name: str, Whh: Array, ax: Array, state: Array) -> Array:
 
 
 @pytest.mark.parametrize("name", ["vanilla", "gru", "lstm"])
-def test_equations(name: str) -> None:
+def test_states_match_the_equations(name: str) -> None:
     rng, cell = np.random.default_rng(2), load_cell(name)
-    Whh, ax = rng.standard_normal((cell.NUM_BLOCKS * H, H)), rng.standard_normal((T, cell.NUM_BLOCKS * H, B))
+    Whh, ax = (
+        rng.standard_normal((cell.NUM_BLOCKS * H, H)),
+        rng.standard_normal((T, cell.NUM_BLOCKS * H, B)),
+    )
     state: Array = rng.standard_normal((len(cell.STATE_NAMES), H, B))
     hs, last = cell.forward(Whh, ax, state, cell.new_tape(T, H, B, np.float64))
     for t in range(T):
@@ -165,12 +181,12 @@ def test_equations(name: str) -> None:
     np.testing.assert_allclose(last, state, rtol=0, atol=1e-12)
 
 
-def test_every_cell_of_the_registry_can_be_asked_for() -> None:
+def test_every_registered_cell_is_an_option() -> None:
     (cell,) = (f for f in dataclasses.fields(Config) if f.name == "cell")
     assert {Config(cell=name).cell for name in cell.metadata["choices"]} == CELLS.keys()
 
 
-def test_the_forget_gate_remembers_at_first() -> None:
+def test_forget_gate_starts_open() -> None:
     bh = np.zeros(4 * H)
     load_cell("lstm").init_bias(bh)
     assert bh.reshape(4, H).tolist() == [[0] * H, [1] * H, [0] * H, [0] * H]

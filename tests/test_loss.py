@@ -9,12 +9,12 @@ from tests.conftest import assert_close, numeric
 n, V = 12, 6
 
 
-def test_nats_of_equal_logits_are_ln_v() -> None:
+def test_loss_of_equal_logits_is_ln_v() -> None:
     nats, _ = loss.forward(np.full((V, n), 7.0), np.zeros(n, int))
     np.testing.assert_allclose(nats, math.log(V), rtol=1e-14)
 
 
-def test_gradient_is_that_of_central_differences_and_padding_is_free() -> None:
+def test_gradient_matches_central_differences_and_padding_is_free() -> None:
     rng = np.random.default_rng(0)
     logits, ys = rng.standard_normal((V, n)), rng.integers(0, V, n)
     ys[5] = ys[9] = -1

@@ -8,7 +8,7 @@ from charrnn.optim import OPTIMIZERS, SCHEDULES, clip
 
 
 def by_hand(name: str, d: list[float], lr: float) -> float:
-    """Return where one parameter, from 1, comes to under a sequence of gradients, as the papers have it."""
+    """Return one parameter, 1 at first, after a sequence of gradients, as the papers write it."""
     p, m, v = 1.0, 0.0, 0.0
     for t, g in enumerate(d, 1):
         if name == "sgd":
@@ -27,13 +27,15 @@ def by_hand(name: str, d: list[float], lr: float) -> float:
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("block", [2, 1000])
-def test_each_rule_is_its_papers(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_update_rule_matches_its_paper(
+    name: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(optim, "BLOCK_SIZE", block)
     o, rng = OPTIMIZERS[name], np.random.default_rng(0)
     d = rng.standard_normal((20, 3))
-    p, memory = np.ones(3), np.zeros((o.num_moments, 3))
+    p, opt_state = np.ones(3), np.zeros((o.num_moments, 3))
     for step, row in enumerate(d, 1):
-        o.update(p, row.copy(), 0.01, step, memory)
+        o.update(p, row.copy(), 0.01, step, opt_state)
     np.testing.assert_allclose(p, [by_hand(name, list(d[:, i]), 0.01) for i in range(3)], rtol=1e-6)
 
 
@@ -53,7 +55,7 @@ def test_clip_by_value_and_no_limit() -> None:
     assert d.tolist() == [-5, 0.5, 5]
 
 
-def test_schedules_begin_at_one_and_fall() -> None:
+def test_schedules_start_at_one_and_fall() -> None:
     for name, f in SCHEDULES.items():
         values = [f(x) for x in np.linspace(0, 1, 11)]
         assert values[0] == 1

@@ -12,13 +12,13 @@ LOGITS = np.log(np.array([[0.5, 0.2, 0.2, 0.1]]))
 
 
 def shares(n: int = 40_000, **options: float | int) -> np.ndarray:
-    """Return how often each of four symbols is drawn; the uniform numbers are evenly spread."""
+    """Return how often each of four symbols is sampled; the uniform numbers are evenly spread."""
     uniforms = (np.arange(n) + 0.5) / n
     ids = sample_logits(np.repeat(LOGITS, n, axis=0), uniforms, **{"temp": 1.0, **options})  # type: ignore[arg-type]
     return np.bincount(ids, minlength=4) / n
 
 
-def test_symbols_are_drawn_by_their_probability() -> None:
+def test_symbols_are_sampled_by_their_probability() -> None:
     np.testing.assert_allclose(shares(), [0.5, 0.2, 0.2, 0.1], atol=1e-4)
 
 
@@ -28,7 +28,7 @@ def test_temperature_is_a_power_of_the_probability() -> None:
     np.testing.assert_allclose(shares(temp=1e6), [0.25] * 4, atol=1e-4)
 
 
-def test_top_k_and_top_p_keep_the_likeliest_the_lower_id_among_equals() -> None:
+def test_top_k_and_top_p_keep_the_most_likely() -> None:
     np.testing.assert_allclose(shares(top_k=2), [5 / 7, 2 / 7, 0, 0], atol=1e-4)
     np.testing.assert_allclose(shares(top_k=9), [0.5, 0.2, 0.2, 0.1], atol=1e-4)
     np.testing.assert_allclose(shares(top_p=0.6), [5 / 7, 2 / 7, 0, 0], atol=1e-4)
@@ -40,7 +40,7 @@ def test_top_k_and_top_p_keep_the_likeliest_the_lower_id_among_equals() -> None:
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e300])
 @pytest.mark.parametrize("temp", [0, 5e-324, 1e-300, 1e-9, 1e-3, 1, 1e3, 1e6])
 @pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-53])
-def test_sound_at_every_temperature(scale: float, temp: float, u: float) -> None:
+def test_every_temperature_gives_a_valid_id(scale: float, temp: float, u: float) -> None:
     logits = scale * np.array([[-1.0, 1.0, 0.5, 1.0, -1e3]])
     for options in ({}, {"top_k": 2}, {"top_p": 0.9}):
         (i,) = sample_logits(logits, np.array([u]), temp, **options)
@@ -51,13 +51,13 @@ def test_sound_at_every_temperature(scale: float, temp: float, u: float) -> None
             assert i == 1
 
 
-def test_the_likeliest_are_known_at_a_temperature_that_makes_all_alike() -> None:
+def test_top_k_holds_at_a_huge_temperature() -> None:
     for logits in (np.array([[-1.0, 1.0, 0.5]]), np.array([[-1.0, 1.0, 0.5]] * 2)):
         for u in (0.0, 0.4, 0.6, 0.99):
             assert set(sample_logits(logits, np.full(len(logits), u), 1e300, top_k=2)) <= {1, 2}
 
 
-def test_a_symbol_of_probability_zero_is_never_drawn() -> None:
+def test_probability_zero_is_never_sampled() -> None:
     logits = np.array([[-1e9, 0.0, -1e9, 0.0, -1e9]])
     for u in (0.0, 0.5, np.nextafter(0.5, 0), 1 - 2**-53):
         assert sample_logits(logits, np.array([u]), 1.0)[0] in (1, 3)
@@ -81,10 +81,16 @@ def test_same_seed_same_text() -> None:
     assert len(set(text(num_samples=3))) == 3
 
 
-@pytest.mark.parametrize("length", [0, 1, 2, CHUNK_STEPS, CHUNK_STEPS + 1, CHUNK_STEPS + 2, 3 * CHUNK_STEPS])
-def test_the_prime_is_read_exactly_or_else_the_start_symbol(length: int) -> None:
+@pytest.mark.parametrize(
+    "length", [0, 1, 2, CHUNK_STEPS, CHUNK_STEPS + 1, CHUNK_STEPS + 2, 3 * CHUNK_STEPS]
+)
+def test_prime_is_read_exactly_or_else_the_start_symbol(length: int) -> None:
     stack, v = stack_and_vocabulary()
-    for name in ("0.Wxh", "1.Wxh", "Why"):  # so that every character tells; Whh as it is, or rounding would grow
+    for name in (
+        "0.Wxh",
+        "1.Wxh",
+        "Why",
+    ):  # so that every character tells; Whh as it is, or rounding would grow
         stack.p[name][:] *= 5
     prime = np.random.default_rng(length).integers(0, len(v), length)
     draws = generate_ids(stack, v, np.random.default_rng(0), prime=prime, temp=0)
@@ -96,14 +102,15 @@ def test_the_prime_is_read_exactly_or_else_the_start_symbol(length: int) -> None
         assert read[-1] == tape.logits[-1, :, 0].argmax()
 
 
-def test_argmax_streams_are_alike() -> None:
+def test_argmax_streams_are_equal() -> None:
     a, b = text(temp=0, num_samples=2)
     assert a == b == text(temp=0, seed=1)[0]
 
 
 @pytest.mark.parametrize(
-    "options", [{"temp": -1}, {"temp": np.nan}, {"temp": np.inf}, {"top_k": 0}, {"top_p": 0}, {"top_p": 1.5}]
+    "options",
+    [{"temp": -1}, {"temp": np.nan}, {"temp": np.inf}, {"top_k": 0}, {"top_p": 0}, {"top_p": 1.5}],
 )
-def test_options_outside_their_range(options: dict[str, float]) -> None:
+def test_options_outside_their_range_are_rejected(options: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         text(**options)  # type: ignore[arg-type]

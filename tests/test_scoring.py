@@ -31,7 +31,7 @@ def test_one_lane_is_exact(n: int, context: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3, 9])
-def test_every_lane_is_warmed_up_by_the_characters_before_it(threads: int) -> None:
+def test_every_lane_is_warmed_up(threads: int) -> None:
     rng = np.random.default_rng(0)
     stack = Stack("gru", V, 8, 1, np.float64, rng)
     ids = rng.integers(0, V, 4011)
@@ -44,18 +44,20 @@ def test_every_lane_is_warmed_up_by_the_characters_before_it(threads: int) -> No
         np.testing.assert_allclose(nats[a - 10 : b - 10], wanted, rtol=0, atol=1e-10)
 
 
-def test_no_text_no_values() -> None:
+def test_empty_text_has_no_losses() -> None:
     stack = Stack("vanilla", V, 4, 1)
     assert contiguous_nll(stack, np.zeros(0, int), np.zeros(1, int)).shape == (0,)
 
 
 @pytest.mark.parametrize("longest", [5, 60])  # windows are of 8 steps
 @pytest.mark.parametrize("threads", [1, 3, 200])
-def test_every_document_is_scored_as_if_it_stood_alone(longest: int, threads: int) -> None:
+def test_every_document_is_scored_alone(longest: int, threads: int) -> None:
     rng = np.random.default_rng(0)
     stack = Stack("lstm", V, 8, 2, np.float64, rng)
     ends = np.cumsum(rng.integers(1, longest, 100))
     ids = rng.integers(0, V, ends[-1])
     nats = document_nll(stack, ids, ends, 3, threads)
     for a, b in zip([0, *ends[:-1]], ends, strict=True):
-        np.testing.assert_allclose(nats[a:b], one_by_one(stack, np.append(3, ids[a:b])), rtol=0, atol=1e-10)
+        np.testing.assert_allclose(
+            nats[a:b], one_by_one(stack, np.append(3, ids[a:b])), rtol=0, atol=1e-10
+        )

@@ -14,7 +14,7 @@ T, B, V, H = 5, 3, 6, 4
 @pytest.mark.parametrize("cell", sorted(CELLS))
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("dropout", [False, True])
-def test_gradients_are_those_of_central_differences(cell: str, num_layers: int, dropout: bool) -> None:
+def test_gradients_match_central_differences(cell: str, num_layers: int, dropout: bool) -> None:
     rng = np.random.default_rng(num_layers)
     stack = Stack(cell, V, H, num_layers, np.float64)
     stack.p.vector[:] = 0.7 * rng.standard_normal(len(stack.p.vector))
@@ -33,14 +33,18 @@ def test_gradients_are_those_of_central_differences(cell: str, num_layers: int, 
     stack.d.vector.fill(np.nan)
     stack.loss_and_grad(xs, ys, state, tape, masks=masks, scale=0.1)
     assert_close(stack.d.vector, wanted)
-    for name in stack.d:  # each parameter by itself, too: a small one cannot hide behind a large one
+    for (
+        name
+    ) in stack.d:  # each parameter by itself, too: a small one cannot hide behind a large one
         where = other.p[name]
-        start = (where.__array_interface__["data"][0] - other.p.vector.__array_interface__["data"][0]) // 8
+        start = (
+            where.__array_interface__["data"][0] - other.p.vector.__array_interface__["data"][0]
+        ) // 8
         assert_close(stack.d[name].ravel(), wanted[start : start + where.size], 1e-6)
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
-def test_windows_with_a_carried_state_give_what_the_whole_gives(cell: str) -> None:
+def test_batches_with_a_carried_state_match_the_whole(cell: str) -> None:
     rng = np.random.default_rng(0)
     stack = Stack(cell, V, H, 2, np.float64, rng)
     xs, ys = rng.integers(0, V, (9, B)), rng.integers(0, V, (9, B))
@@ -56,7 +60,7 @@ def test_windows_with_a_carried_state_give_what_the_whole_gives(cell: str) -> No
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
 @pytest.mark.parametrize("B", [1, 3])
-def test_a_step_at_a_time_gives_what_the_whole_gives(cell: str, B: int) -> None:
+def test_stepper_matches_forward(cell: str, B: int) -> None:
     rng = np.random.default_rng(0)
     stack = Stack(cell, V, H, 2, np.float64, rng)
     stack.p["0.bh"][:], stack.p["1.bh"][:], stack.p["by"][:] = (
@@ -70,7 +74,7 @@ def test_a_step_at_a_time_gives_what_the_whole_gives(cell: str, B: int) -> None:
         np.testing.assert_allclose(step(ids), logits, rtol=0, atol=1e-12)
 
 
-def test_more_symbols_than_a_product_is_good_for() -> None:
+def test_gradients_of_a_large_vocabulary() -> None:
     rng = np.random.default_rng(0)
     many = affine.MAX_ONE_HOT + 2
     stack = Stack("gru", many, 3, 1, np.float64, rng)
@@ -89,17 +93,19 @@ def test_more_symbols_than_a_product_is_good_for() -> None:
     assert_close(columns, numeric(loss, part))
 
 
-def test_forward_leaves_the_state_it_was_given() -> None:
+def test_forward_does_not_change_its_state() -> None:
     rng = np.random.default_rng(0)
     stack = Stack("lstm", V, H, 2, np.float64, rng)
     state = rng.standard_normal(stack.zero_state(B).shape)
     before = state.copy()
-    stack.loss_and_grad(np.zeros((T, B), int), np.zeros((T, B), int), state, stack.new_tape(T, B), scale=1)
+    stack.loss_and_grad(
+        np.zeros((T, B), int), np.zeros((T, B), int), state, stack.new_tape(T, B), scale=1
+    )
     assert (state == before).all()
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
-def test_the_first_loss_lies_beside_ln_V(cell: str) -> None:  # noqa: N802
+def test_initial_loss_is_close_to_ln_V(cell: str) -> None:  # noqa: N802
     rng = np.random.default_rng(0)
     stack = Stack(cell, 65, 128, 2, np.float32, rng)
     xs, ys = rng.integers(0, 65, (2, 50, 20))
@@ -107,13 +113,13 @@ def test_the_first_loss_lies_beside_ln_V(cell: str) -> None:  # noqa: N802
     assert nats.mean() == pytest.approx(math.log(65), abs=0.05)
 
 
-def test_recurrent_products_begin_orthogonal() -> None:
+def test_recurrent_weights_start_orthogonal() -> None:
     stack = Stack("gru", V, H, 2, np.float64, np.random.default_rng(0))
     for gate in stack.p["1.Whh"].reshape(-1, H, H):
         np.testing.assert_allclose(gate @ gate.T, np.eye(H), atol=1e-12)
 
 
-def test_input_weights_begin_with_variance_one_and_the_others_small() -> None:
+def test_input_weights_start_with_variance_one() -> None:
     stack = Stack("gru", 65, 100, 2, np.float64, np.random.default_rng(0))
     assert stack.p["0.Wxh"].std() == pytest.approx(1, rel=0.02)
     for name in ("1.Wxh", "Why"):
@@ -122,7 +128,7 @@ def test_input_weights_begin_with_variance_one_and_the_others_small() -> None:
     assert not stack.p["by"].any()
 
 
-def test_masks_keep_the_mean_and_leave_out_the_share() -> None:
+def test_dropout_masks_keep_the_mean() -> None:
     stack = Stack("gru", V, 64, 2)
     masks = stack.dropout_masks(np.random.default_rng(0), 50, 40, 0.75)
     assert masks.shape == (2, 50, 64, 40)
@@ -131,7 +137,7 @@ def test_masks_keep_the_mean_and_leave_out_the_share() -> None:
     assert masks.mean() == pytest.approx(1, abs=0.01)
 
 
-def test_dropout_spares_the_recurrence() -> None:
+def test_dropout_does_not_touch_the_recurrence() -> None:
     rng = np.random.default_rng(0)
     stack = Stack("gru", V, H, 1, np.float64, rng)
     xs, tape = rng.integers(0, V, (T, B)), stack.new_tape(T, B)
@@ -141,7 +147,7 @@ def test_dropout_spares_the_recurrence() -> None:
     assert (tape.logits == stack.p["by"][:, None]).all()
 
 
-def test_copy_is_apart_and_of_another_dtype() -> None:
+def test_copy_is_independent_and_can_change_dtype() -> None:
     stack = Stack("vanilla", V, H, 1, np.float32, np.random.default_rng(0))
     other = stack.copy(np.float64)
     assert other.p.vector.dtype == np.float64

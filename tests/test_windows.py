@@ -14,12 +14,14 @@ from charrnn.windows import (
     document_batches,
     document_ends,
     fit_batch_shape,
+    single_lane_batches,
     steps_per_lane,
+    warm_up_batches,
 )
 
 
 @given(st.integers(2, 300), st.integers(1, 20), st.integers(1, 20))
-def test_one_pass_uses_every_pair_and_no_other(N: int, B: int, T: int) -> None:
+def test_one_epoch_uses_every_pair_and_no_other(N: int, B: int, T: int) -> None:
     B, T = fit_batch_shape(N, B, T)
     ids = np.arange(N)
     stream = contiguous_batches(ids, B, T, Position())
@@ -37,7 +39,7 @@ def test_one_pass_uses_every_pair_and_no_other(N: int, B: int, T: int) -> None:
     assert len(pairs) - (N - 1) < B  # shared pairs, fewer than lanes
 
 
-def test_lanes_are_contiguous_and_fresh_only_at_the_start() -> None:
+def test_lanes_are_contiguous_and_reset_only_at_the_start() -> None:
     ids = np.arange(101)
     ws = list(itertools.islice(contiguous_batches(ids, 4, 10, Position()), 6))
     assert [len(w.xs) for w in ws] == [10, 10, 5, 10, 10, 5]
@@ -50,10 +52,12 @@ def test_lanes_are_contiguous_and_fresh_only_at_the_start() -> None:
 
 
 @pytest.mark.parametrize("done", [1, 2, 3, 5])
-def test_a_position_goes_on_where_it_was(done: int) -> None:
+def test_batches_resume_at_a_position(done: int) -> None:
     ids = np.arange(101)
     whole = list(itertools.islice(contiguous_batches(ids, 4, 10, Position()), 8))
-    rest = list(itertools.islice(contiguous_batches(ids, 4, 10, whole[done - 1].position), 8 - done))
+    rest = list(
+        itertools.islice(contiguous_batches(ids, 4, 10, whole[done - 1].position), 8 - done)
+    )
     for a, b in zip(whole[done:], rest, strict=True):
         assert (a.xs == b.xs).all()
         assert (a.ys == b.ys).all()
@@ -61,28 +65,33 @@ def test_a_position_goes_on_where_it_was(done: int) -> None:
         assert a.position == b.position
 
 
-def test_a_small_text_shrinks_the_lanes_first() -> None:
+def test_small_text_reduces_the_batch_size_first() -> None:
     assert fit_batch_shape(100_000, 64, 64) == (64, 64)
     assert fit_batch_shape(1001, 64, 64) == (15, 64)
     assert fit_batch_shape(30, 64, 64) == (1, 29)
     assert fit_batch_shape(2, 64, 64) == (1, 1)
 
 
-def one_pass(ends: list[int], B: int, T: int, seed: list[int] | None) -> list[Batch]:
-    """Return the windows of a pass over places in place of ids: -1 is what stands before a document."""
+def one_epoch(ends: list[int], B: int, T: int, seed: list[int] | None) -> list[Batch]:
+    """Return the batches of an epoch over positions instead of ids: -1 comes before a document."""
     marks = np.array(ends)
     stream = document_batches(np.arange(ends[-1]), marks, B, T, Position(), -1, seed)
     return list(itertools.islice(stream, batches_per_epoch(marks, B, T)))
 
 
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(1, 6), st.integers(1, 9), st.booleans())
-def test_every_document_is_read_once_and_whole_from_a_fresh_state(
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=60),
+    st.integers(1, 6),
+    st.integers(1, 9),
+    st.booleans(),
+)
+def test_every_document_is_read_once_from_a_reset_state(
     lengths: list[int], B: int, T: int, shuffled: bool
 ) -> None:
     ends = list(itertools.accumulate(lengths))
     seen: list[int] = []
     before = [-9] * B  # the last symbol that each lane read
-    for w in one_pass(ends, B, T, [0, 3] if shuffled else None):
+    for w in one_epoch(ends, B, T, [0, 3] if shuffled else None):
         assert w.xs.shape == w.ys.shape
         assert w.num_targets == (w.ys >= 0).sum()
         assert 1 <= len(w.xs) <= T
@@ -98,39 +107,45 @@ def test_every_document_is_read_once_and_whole_from_a_fresh_state(
             else:
                 assert w.xs[0, lane] == before[lane] == real[0] - 1
             assert (w.xs[1 : len(real), lane] == real[:-1]).all()
-            assert not set(real[:-1] + 1) & set(ends)  # no border inside a window's lane
+            assert not set(real[:-1] + 1) & set(ends)  # no document ends inside
             before[lane] = int(real[-1])
             seen += real.tolist()
     assert sorted(seen) == list(range(ends[-1]))
 
 
-def test_documents_side_by_side_are_alike_in_length() -> None:
+def test_documents_read_in_parallel_have_similar_lengths() -> None:
     lengths = np.random.default_rng(0).integers(1, 60, 640)
     ends = np.cumsum(lengths).tolist()
-    padded = sum(w.ys.size for w in one_pass(ends, 64, 64, [0]))
+    padded = sum(w.ys.size for w in one_epoch(ends, 64, 64, [0]))
     assert padded < 1.2 * ends[-1]
     rows = lengths.reshape(-1, 64)
     assert 64 * rows.max(1).sum() > 1.8 * ends[-1]  # as they come, half would be padding
 
 
-def test_the_order_is_another_in_every_pass_and_the_same_for_the_same_seed() -> None:
+def test_order_differs_by_epoch_and_repeats_by_seed() -> None:
     ends = list(range(3, 300, 3))
-    passes_ = [[w.ys.tolist() for w in one_pass(ends, 4, 8, seed)] for seed in ([1], [1], [2])]
-    assert passes_[0] == passes_[1] != passes_[2]
+    epochs = [[w.ys.tolist() for w in one_epoch(ends, 4, 8, seed)] for seed in ([1], [1], [2])]
+    assert epochs[0] == epochs[1] != epochs[2]
     n = batches_per_epoch(np.array(ends), 4, 8)
-    two = list(itertools.islice(document_batches(np.arange(300), np.array(ends), 4, 8, Position(), -1, [1]), 2 * n))
-    assert [w.ys.tolist() for w in two[:n]] == passes_[0]
-    assert [w.ys.tolist() for w in two[n:]] != passes_[0]
+    two = list(
+        itertools.islice(
+            document_batches(np.arange(300), np.array(ends), 4, 8, Position(), -1, [1]), 2 * n
+        )
+    )
+    assert [w.ys.tolist() for w in two[:n]] == epochs[0]
+    assert [w.ys.tolist() for w in two[n:]] != epochs[0]
 
 
 @pytest.mark.parametrize("shard", [7, 1 << 16])
-def test_documents_go_on_where_they_were(shard: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_resume_at_a_position(shard: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows_module, "SHARD_DOCUMENTS", shard)
     ends = np.cumsum(np.random.default_rng(0).integers(1, 40, 50))
     n = batches_per_epoch(ends, 4, 9)
 
     def stream(at: Position) -> list[tuple[list[int], Position]]:
-        some = itertools.islice(document_batches(np.arange(ends[-1]), ends, 4, 9, at, -1, [1]), 2 * n)
+        some = itertools.islice(
+            document_batches(np.arange(ends[-1]), ends, 4, 9, at, -1, [1]), 2 * n
+        )
         return [(w.ys.ravel().tolist(), w.position) for w in some]
 
     whole = stream(Position())
@@ -144,3 +159,61 @@ def test_document_ends() -> None:
     assert document_ends(np.array([1, 0, 2]), 0).tolist() == [2, 3]
     assert document_ends(np.array([1, 2]), 0).tolist() == [2]
     assert document_ends(np.array([], int), 0).tolist() == []
+    assert document_ends(np.array([1, 0, 2]), None).tolist() == [3]
+
+
+def test_warm_up_batches_read_each_stretch_after_its_context() -> None:
+    ids, starts, ends = np.arange(100), np.array([10, 40, 70]), np.array([40, 70, 100])
+    batches = list(warm_up_batches(ids, starts, ends, 20, 16))
+    xs, ys, at = (
+        np.concatenate([getattr(b, name) for b in batches]) for name in ("xs", "ys", "at")
+    )
+    assert xs[0].tolist() == [
+        0,
+        19,
+        49,
+    ]  # 20 symbols before the first input, or as many as there are
+    for lane, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        is_target = ys[:, lane] >= 0
+        assert (
+            ys[is_target, lane].tolist() == at[is_target, lane].tolist() == list(range(start, end))
+        )
+        assert (xs[is_target, lane] == ys[is_target, lane] - 1).all()
+    assert [bool(b.reset.all()) for b in batches] == [True] + [False] * (len(batches) - 1)
+    assert sum(b.num_targets for b in batches) == 90
+
+
+def test_a_single_lane_reads_every_document_after_the_start() -> None:
+    ids, ends = np.arange(10, 21), np.array([7, 7, 11])
+    batches = list(single_lane_batches(ids, np.array([1, 2]), ends, 4))
+    assert [x for b in batches for x in b.xs[:, 0]] == [
+        *(1, 2, *range(10, 17)),
+        *(1, 2),
+        *(1, 2, *range(17, 21)),
+    ]
+    assert [b.xs[0, 0] for b in batches if b.reset[0]] == [1, 1, 1]
+    for b in batches:
+        assert len(b.xs) <= 4
+        for y, at in zip(b.ys[:, 0], b.at[:, 0], strict=True):
+            if at >= 0 and y >= 10:
+                assert y == ids[at]
+    assert [y for b in batches for y in b.ys[:, 0]] == [
+        2,
+        *range(10, 17),
+        -1,
+        2,
+        -1,
+        2,
+        *range(17, 21),
+        -1,
+    ]
+
+
+def test_batches_say_where_their_targets_are() -> None:
+    ids = np.random.default_rng(0).integers(0, 9, 101)
+    contiguous = itertools.islice(contiguous_batches(ids, 4, 10, Position()), 5)
+    ends = np.array([30, 31, 101])
+    documents = itertools.islice(document_batches(ids, ends, 2, 10, Position(), 0, [1]), 9)
+    for batch in itertools.chain(contiguous, documents):
+        is_target = batch.ys >= 0
+        assert (ids[batch.at[is_target]] == batch.ys[is_target]).all()
