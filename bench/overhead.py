@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import click
 from side_charrnn import NEVER, text
 
-from charrnn.cli.train import Display
+from charrnn.cli.progress import Display
 from charrnn.config import Config
 from charrnn.corpus import Corpus
 from charrnn.training import Run, Step, fit, steps
@@ -39,7 +39,7 @@ def rate(stepping: Iterator[Step], seconds: float) -> float:
 def shown(run: Run, display: Display) -> Iterator[Step]:
     """Step as the command does."""
     for step in fit(run, None):
-        display.step(step)
+        display.update(step)
         yield step
 
 

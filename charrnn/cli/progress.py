@@ -1,0 +1,182 @@
+"""What ``charrnn train`` prints, on stderr: a bar on a terminal, and lines."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charrnn.cli.common import CHECKPOINT_DIR, default_run_name
+from charrnn.formatting import (
+    escape_control,
+    format_baselines,
+    format_count,
+    format_loss,
+    format_threads,
+    loss_unit,
+)
+
+if TYPE_CHECKING:
+    from charrnn.training import Run, Step
+
+MIN_COPY_WARNING = 60  # characters: too long a passage to be written twice by chance
+
+
+class Display:
+    """A bar on a terminal, and lines; ``quiet`` leaves only the warnings."""
+
+    def __init__(self, run: Run, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        self.run, self.quiet = run, quiet
+        self.bar = tqdm(
+            total=run.characters(run.plan["steps"]),
+            initial=run.characters(run.step),
+            unit="ch",
+            unit_scale=True,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def print(self, lines: Iterable[str]) -> None:
+        if not self.quiet:
+            for line in lines:
+                self.bar.write(line, file=sys.stderr)
+
+    def update(self, step: Step) -> None:
+        for message in step.told:
+            self.bar.write(f"charrnn: {message}", file=sys.stderr)
+        if step.step == 1 or step.evaluation or step.sample:
+            self.print(step_lines(self.run, step))
+        if self.bar.update(step.characters):  # was drawn now: shown the next time
+            self.bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
+
+
+def start_lines(run: Run) -> Iterator[str]:
+    """Yield what the run is."""
+    config, splits, unit = run.config, run.corpus["parts"], loss_unit(run.config.unit)
+    distinct = f"{len(run.vocabulary):,} distinct"
+    if config.unit == "jamo":
+        distinct += f" symbols, {run.ratio:.2f} symbols per character"
+    yield (
+        f"{run.name}: {format_count(run.corpus['characters'], unit)} ({distinct}); "
+        f"{splits['train']:,} for training, {splits['val']:,} for validation, "
+        f"{splits['test']:,} for testing"
+    )
+    steps = run.plan["steps"]
+    yield (
+        f"{config.cell} {config.num_layers}x{config.hidden_size}, "
+        f"{format_count(len(run.stack.p.vector), 'parameter')}; "
+        f"batch size {run.B}, sequence length {run.T}; "
+        f"{format_count(steps, 'step')} ({steps / run.per_epoch:.1f} epochs); "
+        f"{format_threads(run.threads)}"
+    )
+    yield from run.notes
+    if run.ladder:
+        yield f"baseline validation loss, nats per {unit}: {format_baselines(run.ladder)}"
+    if run.step:
+        yield f"resumed at step {run.step:,}"
+
+
+def step_lines(run: Run, step: Step) -> Iterator[str]:
+    """Yield what a step has to show: the initial loss, an evaluation, a sample."""
+    if step.step == 1:
+        V, ratio = len(run.vocabulary), run.ratio
+        times = "" if f"{ratio:.2f}" == "1.00" else f"{ratio:.2f} "  # symbols per character
+        uniform = f"{times}ln {V} = {ratio * math.log(V):.3f}"
+        yield f"initial loss {step.loss:.3f} (uniform: {uniform})"
+    if step.evaluation:
+        yield format_evaluation(step.evaluation)
+    if step.sample:
+        yield f"sample at step {step.step:,}:"
+        for line in step.sample.removesuffix("\n").split("\n"):
+            yield f"  | {escape_control(line)}"
+
+
+def format_evaluation(row: dict[str, Any]) -> str:
+    val = "" if row["val_loss"] is None else f"  validation {format_loss(row['val_loss'])}"
+    norm = "non-finite" if row["grad_norm"] is None else f"{row['grad_norm']:.2f}"
+    return (
+        f"step {row['step']:6,}  epoch {row['epoch']:5.2f}  "
+        f"training {format_loss(row['train_loss'])}{val}  "
+        f"gradient norm {norm}  learning rate {row['learning_rate']:.2g}"
+    )
+
+
+def stop_lines(run: Run, path: Path, corpus: Sequence[str], saved_step: int) -> Iterator[str]:
+    """Yield where an unfinished run stopped, and how to resume it."""
+    yield (
+        f"stopped at step {run.step:,} of {run.plan['steps']:,}; "
+        f"{path} was saved at step {saved_step:,}"
+    )
+    yield f"resume with: {train_command(corpus, path, '--resume')}"
+
+
+def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
+    """Yield how good the model of a finished run is, and what to try next."""
+    from charrnn.training import LESS, longest_copy, risen
+
+    # the losses
+    best_loss = format_loss(run.best_loss)
+    losses = [f"best validation loss {best_loss} at step {run.best_step:,}"] if run.ladder else []
+    if run.test_loss is not None:
+        losses.append(f"test loss of the best weights {format_loss(run.test_loss)}")
+    training_loss = f"training loss {format_loss(run.history[-1]['train_loss'])}"
+    yield "; ".join(losses) or training_loss
+    splits = (
+        ("validation", run.ladder, run.best_loss),
+        ("test", run.ladder_test, run.test_loss),
+    )
+    for split, baselines, loss in splits:
+        if baselines and loss is not None:
+            yield (
+                f"{split} loss, nats per {loss_unit(run.config.unit)}: "
+                f"{format_baselines(baselines)}, model {loss:.3f}"
+            )
+
+    # what went wrong
+    if run.trouble:
+        events = format_count(len(run.trouble), "non-finite event")
+        yield f"{events}; the learning rate was halved each time; {LESS}"
+    if (loss := risen(run)) is not None:
+        yield (
+            f"the model is overfitting: validation loss rose from {best_loss} "
+            f"(step {run.best_step:,}) to {format_loss(loss)} while training loss fell; "
+            f"use --dropout, a smaller model or fewer steps"
+        )
+    if (n := longest_copy(run)) >= MIN_COPY_WARNING:
+        command = shlex.join(["charrnn", "overlap", str(path), *corpus])
+        yield (
+            f"the last sample repeats {n:,} characters of the training text verbatim; "
+            f"to measure how much is copied: {command}"
+        )
+
+    yield f"saved {path}; sample from it with: {shlex.join(['charrnn', 'sample', str(path)])}"
+
+
+def already_exists(path: Path, corpus: Sequence[str]) -> str:
+    """Return a message with the three commands that are ready to use instead."""
+    numbered = (path.with_name(f"{path.stem}-{i}.npz") for i in range(2, 10**6))
+    other = next(other for other in numbered if not other.exists())
+    return (
+        f"{path} already exists; to resume it, overwrite it, or keep both:\n"
+        f"  {train_command(corpus, path, '--resume')}\n"
+        f"  {train_command(corpus, path, '--force')}\n"
+        f"  {train_command(corpus, other)}"
+    )
+
+
+def train_command(corpus: Sequence[str], path: Path, *flags: str) -> str:
+    is_default = path == CHECKPOINT_DIR / f"{default_run_name(corpus)}.npz"
+    output = [] if is_default else ["-o", str(path)]
+    return shlex.join(["charrnn", "train", *corpus, *output, *flags])
