@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,22 @@ CELLS = {
 }
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
 INHERITED = ("cell", "hidden_size", "num_layers", "unit", "dtype")  # what weights decide that a run begins with
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise UsageError unless Python knows the encoding, and can decode a file in it by chunks.
+
+    That leaves out encodings of something else than text (base64) or of one line (idna, punycode).
+    """
+    text = "a\nb" + "c" * 100
+    try:
+        data = text.encode(encoding)
+        decoder = codecs.getincrementaldecoder(encoding)()
+        decoded = "".join(decoder.decode(bytes([byte])) for byte in data)
+    except (LookupError, ValueError):  # a UnicodeError is a ValueError, and so is NUL in the name
+        decoded = ""
+    if decoded != text:
+        raise UsageError(f"unknown encoding {encoding!r}; try utf-8, latin-1 or cp1252")
 
 
 def _option(
@@ -95,6 +112,7 @@ class Config:
                 raise UsageError(f"{f.name} is {value}, and must be {limits}")
             if m["type"] is float and value == float("inf"):
                 raise UsageError(f"{f.name} must be finite")
+        check_encoding(self.encoding)
         if self.unit == "byte" and self.encoding != "utf-8":
             raise UsageError(f"bytes have no encoding: unit byte does not go with encoding {self.encoding}")
         if self.cell == "rnn":

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import units
-from charrnn.errors import SaveError, TextError, UsageError, one_line
+from charrnn.config import check_encoding
+from charrnn.errors import SaveError, TextError, one_line
 from charrnn.units import BEYOND, END, Codes
 
 CHUNK_BYTES = 1 << 18  # of a file that are read at a time; larger chunks are no faster
@@ -26,6 +27,8 @@ MAX_IN_MEMORY_BYTES = 64 << 20  # of the indices of a text; more go to a file
 LONGEST_PART = 500_000  # characters of validation or test: more would cost time and tell nothing new
 SHORTEST_PART = 64
 LISTED = 100  # files that a run's file names
+ENCODING_HINT = "specify the encoding (for example --encoding latin-1), or use --unit byte"
+CONVERT_HINT = "convert it first, for example with: iconv -f latin1 -t utf-8"
 BOMS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 Indices = NDArray[np.unsignedinteger[Any]]
@@ -160,13 +163,7 @@ class Corpus:
         Raises TextError if nothing can be learned from them, UsageError for an encoding that does not exist, SaveError
         for a failed write to ``temp_dir`` (see ``SymbolStore``).
         """
-        try:
-            b"text".decode(encoding, "replace")  # refuses what is no encoding of text too, base64 for one
-            self._decoder = codecs.getincrementaldecoder(encoding)
-        except LookupError:
-            raise UsageError(
-                f"{encoding!r} is no encoding that Python knows; utf-8, latin-1 and cp1252 are some"
-            ) from None
+        check_encoding(encoding)
         self.name, self.unit, self.by, self.encoding = name, unit, by, codecs.lookup(encoding).name
         self.store = SymbolStore(temp_dir)
         self.files: list[tuple[str, int, int]] = []
@@ -175,43 +172,28 @@ class Corpus:
         self.bytes, self._hash = 0, hashlib.sha256()
         for document in documents:
             if isinstance(document, str):
-                try:
-                    document = document.encode()
-                except UnicodeEncodeError as e:
-                    wrong = document[e.start]
-                    raise TextError(
-                        f"{name}: {wrong!r} (offset {e.start}) is half of a surrogate pair, no character"
-                    ) from None
-                self._decoder, self.encoding = codecs.getincrementaldecoder("utf-8"), "utf-8"
+                document, self.encoding = _encode_utf8(document, name), "utf-8"
             self._add(io.BytesIO(document), name)
         if documents:
             self._close()
 
     def _add(self, file: BinaryIO, name: str) -> None:
-        """Add a file's bytes, a chunk at a time. Raises TextError."""
-        decoder = self._decoder("strict")
-        line, crc, size = 1, 0, 0
-        head, data = b"", b"begin"
-        while data:
-            data = _read(file, name)
-            head = head or data[:4]
+        """Add a file, a chunk at a time. Raises TextError, SaveError."""
+        decoder = None if self.unit == "byte" else Decoder(name, self.encoding)
+        crc = size = 0
+        for data in _chunks(file, name):
             self._hash.update(data)
             crc = zlib.crc32(data, crc)
-            text: str | bytes = data
-            if self.unit != "byte":
-                try:
-                    text = decoder.decode(data, not data)
-                except UnicodeDecodeError as e:
-                    offset = size + len(data) - len(e.object) + e.start
-                    line += e.object[: e.start].decode(self.encoding, "replace").count("\n")
-                    raise _undecodable(name, self.encoding, head, offset, line, e.object[e.start :]) from None
-                if not size and text.startswith("\ufeff"):
-                    self.notes.append(f"{name} begins with a byte-order mark (U+FEFF): it is kept, as a character")
-                line += text.count("\n")
+            text = decoder.decode(data) if decoder else data
+            if not size and isinstance(text, str) and text.startswith("\ufeff"):
+                self.notes.append(
+                    f"{name} begins with a byte-order mark (U+FEFF), which is kept as a character; "
+                    f"use --encoding utf-8-sig to drop it"
+                )
             size += len(data)
             new = self.store.append(units.encode(text, self.unit))
-            if surrogates := [code for code in new.tolist() if 0xD800 <= code < 0xE000]:
-                raise TextError(f"{name}: U+{surrogates[0]:04X} is half of a surrogate pair, no character")
+            for code in new[(new >= 0xD800) & (new < 0xE000)].tolist():
+                raise TextError(f"{name}: {_describe_surrogate(code)}")
         self.bytes += size
         self.files.append((name, size, crc))
         if self.by == "file":
@@ -321,18 +303,16 @@ def _files(paths: Sequence[str], corpus: Corpus) -> Iterator[str]:
 
 
 def _is_text(path: Path, corpus: Corpus) -> bool:
-    decoder = corpus._decoder("strict")
+    """Return whether a file can be decoded, and has no NUL near its beginning if it is UTF-8."""
+    decoder = Decoder(str(path), corpus.encoding)
     with _opened(str(path)) as f:
-        data = _read(f, str(path))
-        if b"\0" in data[:8192] and corpus.encoding == "utf-8":
-            return False
-        try:
-            while data:
+        for n, data in enumerate(_chunks(f, str(path))):
+            if n == 0 and b"\0" in data[:8192] and corpus.encoding == "utf-8":
+                return False
+            try:
                 decoder.decode(data)
-                data = _read(f, str(path))
-            decoder.decode(b"", True)
-        except UnicodeDecodeError:
-            return False
+            except TextError:
+                return False
     return True
 
 
@@ -352,11 +332,15 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
 
 
-def _read(file: BinaryIO, name: str, size: int | None = None) -> bytes:
-    try:
-        return file.read(size or CHUNK_BYTES)
-    except OSError as e:
-        raise TextError(f"{name}: {(e.strerror or str(e)).lower()}") from None
+def _chunks(file: BinaryIO, name: str) -> Iterator[bytes]:
+    """Yield a file in chunks, of which the last is empty. Raises TextError."""
+    data = b"begin"
+    while data:
+        try:
+            data = file.read(CHUNK_BYTES)
+        except OSError as e:
+            raise TextError(f"{name}: {(e.strerror or str(e)).lower()}") from None
+        yield data
 
 
 def _called(path: str) -> str:
@@ -366,7 +350,7 @@ def _called(path: str) -> str:
 def read_file(path: str) -> bytes:
     """Read one file, or standard input where the path is ``-``. Raises TextError."""
     with _opened(path) as f:
-        return _read(f, _called(path), -1)
+        return b"".join(_chunks(f, _called(path)))
 
 
 def read_text(path: str, unit: str, encoding: str = "utf-8") -> str | bytes:
@@ -376,32 +360,59 @@ def read_text(path: str, unit: str, encoding: str = "utf-8") -> str | bytes:
 
 
 def decode(data: bytes, name: str, encoding: str = "utf-8") -> str:
-    """Decode a text, or raise TextError with the place of the first wrong byte."""
+    """Decode a text. Raises TextError, which names the position of the first invalid byte."""
+    decoder = Decoder(_called(name), encoding, CONVERT_HINT)
+    return decoder.decode(data) + decoder.decode(b"")
+
+
+class Decoder:
+    """Decodes a file in chunks; its errors name the file and the position."""
+
+    def __init__(self, name: str, encoding: str, hint: str = ENCODING_HINT) -> None:
+        """Start at the beginning of a file; ``hint`` ends an error's message."""
+        self.name, self.encoding, self.hint = name, encoding, hint
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._head, self._size, self._line = b"", 0, 1
+
+    def decode(self, data: bytes) -> str:
+        """Return the text of the next chunk; after the last one comes an empty one. Raises TextError."""
+        self._head = self._head or data[:4]
+        try:
+            text = self._decoder.decode(data, final=not data)
+        except UnicodeError as e:
+            raise TextError(self._describe(e, self._size + len(data))) from None
+        self._size += len(data)
+        self._line += text.count("\n")
+        return text
+
+    def _describe(self, e: UnicodeError, size: int) -> str:
+        """Return the message for an error in the first ``size`` bytes."""
+        encoding = self.encoding.upper()
+        for bom, other in BOMS.items():
+            if self._head.startswith(bom) and not encoding.startswith(("UTF-16", "UTF-32")):
+                hint = f"use --encoding {other.lower()}, or --unit byte"
+                return (
+                    f"{self.name}: has a {other} byte-order mark, so it is not {encoding}; "
+                    f"{hint if self.hint == ENCODING_HINT else self.hint}"
+                )
+        if not isinstance(e, UnicodeDecodeError):  # a UTF-16 text without byte-order mark
+            return f"{self.name}: invalid {encoding} ({e}); {self.hint}"
+        offset = size - len(e.object) + e.start
+        line = self._line + e.object[: e.start].decode(self.encoding, "replace").count("\n")
+        invalid = e.object[e.start : e.start + 4].hex(" ")
+        return f"{self.name}: invalid {encoding} at offset {offset:,}, line {line:,} (bytes {invalid}); {self.hint}"
+
+
+def _encode_utf8(text: str, name: str) -> bytes:
     try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as e:
-        line = data[: e.start].decode(encoding, "replace").count("\n") + 1
-        raise _undecodable(_called(name), encoding, data[:4], e.start, line, data[e.start :], CONVERT) from None
+        return text.encode()
+    except UnicodeEncodeError as e:
+        surrogate = _describe_surrogate(ord(text[e.start]))
+        raise TextError(f"{name}: {surrogate} (offset {e.start:,})") from None
 
 
-ENCODE = "--encoding latin-1 (or another) reads other text, --unit byte any file at all"
-CONVERT = "convert it first, for instance with: iconv -f latin1 -t utf-8"
-
-
-def _undecodable(
-    name: str, encoding: str, head: bytes, offset: int, line: int, wrong: bytes, way_out: str = ENCODE
-) -> TextError:
-    for bom, other in BOMS.items():
-        if head.startswith(bom) and not encoding.startswith(("utf-16", "utf-32")):
-            way_out = (
-                way_out if way_out is CONVERT else f"--encoding {other.lower()} reads it, --unit byte any file at all"
-            )
-            return TextError(
-                f"{name}: begins with the byte-order mark of {other}, and is not {encoding.upper()}; {way_out}"
-            )
-    return TextError(
-        f"{name}: not {encoding.upper()} at offset {offset:,}, line {line:,} (bytes {wrong[:4].hex(' ')}); {way_out}"
-    )
+def _describe_surrogate(code: int) -> str:
+    return f"U+{code:04X} is a lone surrogate, not a valid character"
 
 
 def split(n: int, val_fraction: float, test_fraction: float) -> tuple[int, int]:

@@ -474,7 +474,7 @@ def test_units_on_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert set(out[3:]) <= set(text.encode())
     (tmp_path / "any.bin").write_bytes(bytes(range(256)) * 20)
     err = cli("train", "any.bin", rc=3).stderr.decode()
-    assert "any.bin: not UTF-8 at offset 128, line 2 (bytes 80 81 82 83); --encoding latin-1" in err
+    assert "any.bin: invalid UTF-8 at offset 128, line 2 (bytes 80 81 82 83); specify the encoding" in err
     assert "--unit byte any file at all" in err
     cli("train", "any.bin", "--unit", "byte", *QUICK, "-q")
     cli("train", "any.bin", "--encoding", "latin-1", *QUICK, "-q", "-o", "latin.npz")

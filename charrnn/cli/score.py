@@ -143,8 +143,9 @@ def read_lines(encoding: str) -> Iterator[str]:
     for data in itertools.chain(chunks, [b""]):
         try:
             text = decoder.decode(data, final=not data)
-        except UnicodeDecodeError as e:  # UTF-16 and UTF-32 have no way to escape a byte
-            raise TextError(f"standard input: invalid {encoding.upper()} ({e.reason})") from None
+        except UnicodeError as e:  # UTF-16 and UTF-32 have no way to escape a byte
+            reason = getattr(e, "reason", e)
+            raise TextError(f"standard input: invalid {encoding.upper()} ({reason})") from None
         *ended, rest = text.split("\n")
         for end in ended:
             yield "".join([*line, end, "\n"])
@@ -166,7 +167,7 @@ def decode_loosely(model: Model, data: bytes, file: str) -> str:
 
     try:
         return data.decode(model.encoding, "surrogateescape")
-    except UnicodeDecodeError:  # UTF-16 and UTF-32 have no way to escape a byte
+    except UnicodeError:  # UTF-16 and UTF-32 have no way to escape a byte
         return decode(data, file, model.encoding)
 
 
