@@ -183,16 +183,9 @@ def find_overlap(
     for position, length in longest_matches(lengths, top):
         piece = codes[position : position + length]
         document, line, offset = locate(text, find_first(piece, text))
-        copies.append(
-            {
-                "length": length,
-                "sample_offset": position,
-                "file": corpus.files[document][0],
-                "line": line,
-                "offset": offset,
-                "text": units.decode(piece.tolist()),
-            }
-        )
+        source = {"file": corpus.files[document][0], "line": line, "offset": offset}
+        copy = {"length": length, "sample_offset": position, **source}
+        copies.append(copy | {"text": units.decode(piece.tolist())})
     return {
         "characters": len(codes),
         "corpus_characters": corpus.characters,

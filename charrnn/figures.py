@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 
 X_AXES = {"steps": "step", "epochs": "epoch", "characters": "characters", "seconds": "seconds"}
 MAX_PLOTTABLE = 1e18  # the axes overflow beyond
-METADATA: dict[str, dict[str, None]] = {  # no dates, and nothing else that changes
-    ".png": {},
-    ".svg": {"Date": None},
-    ".pdf": {"CreationDate": None},
-}
+# by file ending; without the dates, which change
+METADATA: dict[str, Any] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 # Okabe and Ito (2008): colors that everyone can distinguish, as markers and dashes can without
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

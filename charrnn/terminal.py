@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,19 +21,9 @@ MIN_PLOT_COLUMNS = 8
 BRAILLE = 0x2800  # the code point of its character without dots
 DOT_VALUES = np.array([[1, 8], [2, 16], [4, 32], [64, 128]])  # added to it for each dot
 ANSI_COLORS = (34, 33, 32, 31, 36, 35)
+Symbols = namedtuple("Symbols", "y_axis y_tick corner x_axis x_tick level")
 
 Paint = Callable[[str, int], str]
-
-
-class Symbols(NamedTuple):
-    """The characters of the axes and of a baseline."""
-
-    y_axis: str
-    y_tick: str
-    corner: str
-    x_axis: str
-    x_tick: str
-    level: str
 
 
 def render_losses(

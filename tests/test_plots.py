@@ -21,23 +21,15 @@ from charrnn.figures import plot_lines, plot_losses, read_headers, save_figure
 from charrnn.formatting import display_width
 from charrnn.header import Header
 from charrnn.terminal import PLOT_ROWS, render_losses
-from tests.conftest import CHARRNN, ENV, Cli
+from tests.conftest import ENV, Cli
 
 LONG = "a name that is long, " * 5 + "W" * 120
 KOREAN = "아주 긴 한국어 이름 " * 8
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("plots") / "play.npz"
-    text = "To be, or not to be: that is the question.\n" * 60
-    charrnn.train(text, hidden_size=8, max_steps=24, eval_every=2, output=path)
-    return path
-
-
 @pytest.fixture
-def header(run: Path) -> Header:
-    return checkpoint.read_header(run)
+def header(trained: Path) -> Header:
+    return checkpoint.read_header(trained / "checkpoints" / "corpus.npz")
 
 
 def column(header: Header, key: str) -> list[float]:
@@ -89,10 +81,10 @@ def plotted(header: Header, case: str) -> dict[str, Header]:
 
 
 def test_runs_are_named_by_stem_or_path(run: Path, tmp_path: Path) -> None:
-    same, other = tmp_path / "play.npz", tmp_path / "other\n.npz"
+    same, other = tmp_path / "corpus.npz", tmp_path / "other\n.npz"
     for path in (same, other):
         path.write_bytes(run.read_bytes())
-    assert list(read_headers([run, run])) == ["play"]
+    assert list(read_headers([run, run])) == ["corpus"]
     assert list(read_headers([run, same, other])) == [str(run), str(same), r"other\n"]
 
 
@@ -387,48 +379,30 @@ def test_ticks_are_round_and_few(low: float, high: float, n: int) -> None:
 
 @pytest.fixture
 def folder(run: Path, tmp_path: Path) -> Path:
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "소설.npz").write_bytes(run.read_bytes())
+    run.rename(run.with_name("소설.npz"))
     return tmp_path
 
 
-UTF8 = {"PYTHONIOENCODING": "utf-8", "COLUMNS": "", "NO_COLOR": ""}
-
-
-def test_plot_to_non_tty(cli: Cli, folder: Path, header: Header) -> None:
-    for args, columns, wanted in (
-        (["--x-axis", "epochs"], "", render_losses({"소설": header}, "epochs", width=80)),
-        ([], "50", render_losses({"소설": header}, width=50)),
-    ):
-        done = cli("plot", "--terminal", *args, env={**UTF8, "COLUMNS": columns})
-        assert (done.stdout.decode(), done.stderr) == (wanted, b"")
-    done = cli("plot", "--terminal", "--bits", env={**UTF8, "PYTHONIOENCODING": "ascii"})
-    assert r"A validation: \uc18c\uc124: best" in done.stdout.decode("ascii")
-
-
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no pseudo-terminals")
-@pytest.mark.parametrize(
-    ("env", "colored"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
-)
-def test_plot_to_terminal_has_colors(folder: Path, env: dict[str, str], colored: bool) -> None:
-    leader, follower = os.openpty()
-    env = {**ENV, **UTF8, "TERM": "xterm", "COLUMNS": "60", **env}
-    command = [*CHARRNN, "plot", "--terminal"]
-    with subprocess.Popen(command, cwd=folder, env=env, stdout=follower) as process:
-        os.close(follower)
-        out = b""
-        while not re.search(rb"best n-gram.*\n", out):
-            out += os.read(leader, 4096)
-    os.close(leader)
-    assert process.returncode == 0
-    assert (b"\x1b[" in out) is colored
-    assert "┤".encode() in out
+def test_plot_draws_in_the_terminal(
+    cli: Cli, folder: Path, header: Header, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    headers = {"소설": header}
+    done = cli("plot", "--terminal", "--x-axis", "epochs")
+    wanted = render_losses(headers, "epochs", width=50)
+    assert (done.stdout.decode(), done.stderr) == (wanted, b"")
+    monkeypatch.setattr(sys.modules["charrnn.cli.plot"], "supports_color", lambda: True)
+    done = cli("plot", "--terminal", "--bits")
+    assert done.stdout.decode() == render_losses(headers, bits=True, width=50, color=True)
+    done = cli("plot", "--terminal", env={"PYTHONIOENCODING": "ascii", "COLUMNS": ""})
+    wanted = render_losses(headers, unicode=False).replace("소설", r"\uc18c\uc124")
+    assert done.stdout.decode("ascii") == wanted
 
 
 def test_plot_writes_image(cli: Cli, folder: Path, header: Header) -> None:
     pytest.importorskip("matplotlib")
     args = ["checkpoints/소설.npz", "-o", "curve.svg", "--bits"]
-    done = cli("plot", *args, env={"PYTHONHASHSEED": "7"})
+    done = cli("plot", *args, env={"PYTHONHASHSEED": "7"})  # a process of its own
     assert (done.stdout, done.stderr) == (b"", b"saved curve.svg\n")
     save_figure(plot_losses({"소설": header}, bits=True), folder / "same.svg")
     assert (folder / "curve.svg").read_bytes() == (folder / "same.svg").read_bytes()

@@ -59,13 +59,14 @@ def plot(
         save_figure(figure, output)
         click.echo(f"saved {output}", err=True)
         return
-    encoding = stdout().encoding
+    encoding, color = stdout().encoding, supports_color()
     text = render_losses(
         headers,
         x_axis,
         bits,
         width=shutil.get_terminal_size((80, 24)).columns,
         unicode=codecs.lookup(encoding).name == "utf-8",
-        color=supports_color(),
+        color=color,
     )
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=False)
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
+    click.echo(text, nl=False, color=color)
