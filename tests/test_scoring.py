@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from charrnn import loss
-from charrnn.scoring import WARM_UP_SYMBOLS, contiguous_nll, document_nll, num_lanes
+from charrnn.arrays import Array, Ids
+from charrnn.optim import clip
+from charrnn.scoring import (
+    WARM_UP_SYMBOLS,
+    contiguous_nll,
+    document_nll,
+    dynamic_nll,
+    num_lanes,
+)
 from charrnn.stack import Stack
 
 V = 11
@@ -61,3 +69,54 @@ def test_every_document_is_scored_alone(longest: int, threads: int) -> None:
         np.testing.assert_allclose(
             nats[a:b], one_by_one(stack, np.append(3, ids[a:b])), rtol=0, atol=1e-10
         )
+
+
+# --- Dynamic evaluation ---
+
+
+def naive_dynamic_nll(stack: Stack, ids: Ids, lr: float) -> Array:
+    """Read ids, the first of which is not scored, in batches of 20; train on each after scoring it."""
+    stack = stack.copy()
+    out, state = [], stack.zero_state(1)
+    for t in range(0, len(ids) - 1, 20):
+        batch = ids[t : t + 21]
+        n = len(batch) - 1
+        tape = stack.new_tape(n, 1)
+        last = stack.forward(batch[:-1, None], state, tape).copy()
+        out.append(loss.forward(tape.logits.transpose(1, 0, 2).reshape(-1, n).copy(), batch[1:])[0])
+        stack.loss_and_grad(
+            batch[:-1, None], batch[1:, None], state, stack.new_tape(n, 1), scale=1 / n
+        )
+        clip(stack.d.vector, 1, 0)
+        stack.p.vector -= lr * stack.d.vector
+        state = last
+    return np.concatenate(out)
+
+
+@pytest.mark.parametrize("context", [1, 7, 25])
+def test_dynamic_evaluation_scores_before_updating(context: int) -> None:
+    rng = np.random.default_rng(0)
+    stack = Stack("lstm", 5, 6, 2, np.float64, rng)
+    ids = rng.integers(0, 5, context + 73)
+    nats = dynamic_nll(stack.copy(), ids[context:], ids[:context], None, 0, 0.5)
+    np.testing.assert_allclose(
+        nats, naive_dynamic_nll(stack, ids, 0.5)[context - 1 :], rtol=0, atol=1e-12
+    )
+    still = dynamic_nll(stack.copy(), ids[context:], ids[:context], None, 0, 0.0)
+    np.testing.assert_allclose(
+        still, contiguous_nll(stack, ids[context:], ids[:context]), rtol=0, atol=1e-12
+    )
+
+
+def test_dynamic_evaluation_resets_the_state_at_documents() -> None:
+    rng = np.random.default_rng(0)
+    stack = Stack("gru", 5, 6, 1, np.float64, rng)
+    ids = rng.integers(0, 5, 90)
+    ids[[10, 50, 51]] = 4
+    ids[-1] = 3
+    ends = np.flatnonzero(ids == 4) + 1
+    still = dynamic_nll(stack.copy(), ids, np.array([4]), 4, 4, 0.0)
+    wanted = document_nll(stack, ids, np.append(ends, 90), 4)
+    np.testing.assert_allclose(still, wanted, rtol=0, atol=1e-12)
+    assert dynamic_nll(stack.copy(), ids, np.array([4]), 4, 4, 0.5)[0] == still[0]
+    assert len(dynamic_nll(stack.copy(), ids[:0], np.array([4]), 4, 4, 0.5)) == 0

@@ -1,0 +1,203 @@
+"""``charrnn score``."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import charrnn
+from charrnn import checkpoint, ngram
+from charrnn.arrays import Array
+from charrnn.stack import Stack
+from tests.conftest import CHARRNN, ENV, QUICK, Cli
+
+
+def rows_of(out: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_each_line_is_scored_separately(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
+    model = charrnn.load(run)
+    lines = [*text.splitlines(keepends=True)[:40], "\n", "x" * 300 + "\n", "öö\n", "no end"]
+    nll = model.score_lines("".join(lines))
+    alone = [model.score(line, unknown="cost").mean() for line in lines]
+    np.testing.assert_allclose(nll, alone, rtol=1e-5)
+    (tmp_path / "lines.txt").write_text("".join(lines), encoding="utf-8")
+    out = cli("score", "lines.txt").stdout.decode()
+    rows = [row.split("\t", 1) for row in out.removesuffix("\n").split("\n")]
+    assert [shown for _, shown in rows] == [line.removesuffix("\n") for line in lines]
+    bits = nll / math.log(2)
+    assert [value for value, _ in rows] == [f"{value:.3f}" for value in bits]
+    # line by line, as they arrive, the result is the same but for rounding
+    piped = cli("score", stdin="".join(lines).encode()).stdout.decode()
+    piped_rows = [row.split("\t", 1) for row in piped.removesuffix("\n").split("\n")]
+    assert [shown for _, shown in piped_rows] == [shown for _, shown in rows]
+    np.testing.assert_allclose([float(value) for value, _ in piped_rows], bits, atol=0.002)
+
+
+def test_score_prints_json_sorts_and_has_thresholds(
+    cli: Cli, run: Path, text: str, tmp_path: Path
+) -> None:
+    lines = ["The king.", "zzz qqq", "The sea.", "", 'a "q" \\ \t é']
+    data = "\n".join(lines).encode()
+    rows = rows_of(cli("score", "--json", stdin=data).stdout)
+    assert [row["line"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["text"] for row in rows] == lines
+    (tmp_path / "lines.txt").write_bytes(data)
+    ranked = rows_of(cli("score", "lines.txt", "--json", "--sort").stdout)
+    assert sorted(ranked, key=lambda row: -row["bits"]) == ranked
+    assert {row["line"] for row in ranked} == {1, 2, 3, 4, 5}
+    limit = str(ranked[1]["bits"] - 0.01)
+    kept = rows_of(cli("score", "lines.txt", "--json", "--threshold", limit).stdout)
+    assert {row["line"] for row in kept} == {row["line"] for row in ranked[:2]}
+
+    # the threshold is a quantile of the lines of the validation split
+    splits = checkpoint.read_header(run)["corpus"]["parts"]
+    val = text[splits["train"] : splits["train"] + splits["val"]]
+    quantile = np.quantile(charrnn.load(run).score_lines(val), 0.9) / math.log(2)
+    kept = rows_of(cli("score", "--json", "--quantile", "0.9", stdin=data).stdout)
+    assert [row["line"] for row in kept] == [r["line"] for r in rows if r["bits"] > quantile]
+    assert 0 < len(kept) < 5
+
+
+def test_score_per_character_and_per_file(cli: Cli, run: Path) -> None:
+    out = cli("score", "--per", "char", stdin="The\n\x1bé".encode()).stdout.decode().splitlines()
+    assert [row.split("\t")[1] for row in out] == ["T", "h", "e", "\\n", "\\x1b", "é"]
+    nats = charrnn.load(run).score("The\n")
+    bits = [float(row.split("\t")[0]) for row in out[:4]]
+    assert bits == pytest.approx(nats / math.log(2), abs=0.002)
+    whole = cli("score", "--per", "file", stdin=b"The\n").stdout.decode()
+    assert whole == f"{nats.mean() / math.log(2):.3f}\t4 characters\n"
+
+
+def test_undecodable_bytes_are_printed_unchanged(cli: Cli, run: Path, tmp_path: Path) -> None:
+    data = b"The king\xff\xfe.\n\xe9\n"
+    cli("train", "corpus.txt", "--unit", "byte", *QUICK, "-q", "-o", "bytes.npz")
+    for args in (("score",), ("score", "bytes.npz")):
+        out = cli(*args, stdin=data).stdout
+        assert [row.split(b"\t")[1] for row in out.splitlines()] == data.splitlines()
+
+
+def test_stream_is_decoded_in_the_encoding_of_the_model(
+    cli: Cli, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "wide.txt").write_text(text, encoding="utf-16")
+    cli("train", "wide.txt", "--encoding", "utf-16", *QUICK, "-q")
+    lines = "The king.\nÄ한\nno end"
+    out = cli("score", stdin=lines.encode("utf-16")).stdout.decode()
+    assert [row.split("\t")[1] for row in out.splitlines()] == lines.splitlines()
+    err = cli("score", stdin=lines.encode("utf-16")[:-1], rc=3).stderr.decode()
+    assert err.splitlines()[-1] == "charrnn: standard input: invalid UTF-16 (truncated data)"
+    (tmp_path / "cut.txt").write_bytes(lines.encode("utf-16")[:-1])
+    assert b"cut.txt: " in cli("score", "cut.txt", rc=3).stderr
+
+
+def test_lines_are_printed_as_they_arrive(run: Path, tmp_path: Path) -> None:
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+    }
+    with subprocess.Popen([*CHARRNN, "score"], cwd=tmp_path, env=ENV, **pipes) as process:
+        assert process.stdin
+        assert process.stdout
+        for line in (b"The king.\n", b"The sea.\n"):
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert process.stdout.readline().endswith(b"\t" + line)  # before the next one is there
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+def test_score_refuses_bad_arguments(cli: Cli, run: Path) -> None:
+    assert b"give one FILE, not 2" in cli("score", "a", "b", rc=2).stderr
+    thresholds = ("--threshold", "1", "--quantile", "0.5")
+    assert b"mutually exclusive" in cli("score", *thresholds, rc=2).stderr
+    assert b"no such file" in cli("score", "nothing.txt", rc=3).stderr
+    assert cli("score", stdin=b"").stdout == b""
+
+
+# --- What it is for ---
+
+
+def log_lines(rng: np.random.Generator, n: int) -> list[str]:
+    """Return normal lines of a server's log."""
+    requests = ["GET /index.html 200", "GET /style.css 200", "POST /login 302", "GET /icon.ico 404"]
+    lines = []
+    for _ in range(n):
+        date = f"2024-{rng.integers(1, 13):02}-{rng.integers(1, 29):02}"
+        time = f"{rng.integers(24):02}:{rng.integers(60):02}"
+        worker, ms = rng.integers(1, 5), rng.integers(1, 99)
+        lines.append(f"{date} {time} INFO worker-{worker} {rng.choice(requests)} {ms} ms")
+    return lines
+
+
+def odd_lines(rng: np.random.Generator, n: int) -> list[str]:
+    """Return lines with one thing wrong each."""
+    lines = []
+    for line in log_lines(rng, n):
+        words = line.split(" ")
+        kind = rng.integers(5)
+        if kind == 0:
+            words[2] = "FATAL"
+        elif kind == 1:
+            words[5] = "/../../etc/passwd"
+        elif kind == 2:
+            words[3] = "worker-" + "".join(rng.choice(list("0123456789abcdef"), 6))
+        elif kind == 3:
+            words[4:] = ["out", "of", "memory:", "killed"]
+        else:
+            words = [*words[:4], words[6], words[4], words[5], *words[7:]]
+        lines.append(" ".join(words))
+    return lines
+
+
+def area(normal: Array, odd: Array) -> float:
+    """Return the area under the ROC curve: how often an odd line scores above a normal one."""
+    return float(((odd[:, None] > normal) + 0.5 * (odd[:, None] == normal)).mean())
+
+
+def test_odd_lines_of_a_log_are_found(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    corpus = "".join(line + "\n" for line in log_lines(rng, 3000))
+    (tmp_path / "log.txt").write_text(corpus)
+    options = ("--hidden-size", "64", "--max-steps", "120", "--lr", "0.01", "-q")
+    cli("train", "log.txt", "--by", "line", *options)
+    lines = [*log_lines(rng, 500), *odd_lines(rng, 60)]
+    (tmp_path / "mixed.txt").write_text("".join(line + "\n" for line in lines))
+    out = cli("score", "mixed.txt").stdout.decode().splitlines()
+    bits = np.array([float(row.split("\t")[0]) for row in out])
+    model = area(bits[:500], bits[500:])
+
+    v = charrnn.load(tmp_path / "checkpoints" / "log.npz").vocabulary
+    texts = [(v.encode(line + "\n", unknown="skip"), v.start_id) for line in lines]
+    *_, six = ngram.ngram_losses(v.encode(corpus), texts, len(v), 6)
+    nll = np.array([nats.mean() for nats in six])
+    baseline = area(nll[:500], nll[500:])
+    with capsys.disabled():
+        print(f"\nodd lines, area under the ROC curve: model {model:.3f}, 6-gram {baseline:.3f}")
+    assert model > 0.95
+    assert baseline > 0.8
+
+
+def test_lines_of_a_file_are_scored_in_batches(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = charrnn.load(run), 0
+    honest = Stack.forward
+
+    def forward(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return honest(*args, **options)
+
+    monkeypatch.setattr(Stack, "forward", forward)
+    lines = ["The king shall not come.\n"] * 2000
+    model.score_lines("".join(lines))
+    assert calls * 10 < len(lines)
