@@ -11,7 +11,7 @@ from typing import NamedTuple
 from charrnn.arrays import Array
 from charrnn.drawing.page import read_resource
 from charrnn.formatting import display_width, escape_control, format_count, standalone_jamo
-from charrnn.surprise import Model, Reading, activation, as_read, reading
+from charrnn.surprise import ModelLike, ScoredText, activation, score_text, to_model_input
 from charrnn.units import ALONE, END, OWN, UNKNOWN
 
 Color = tuple[int, int, int]  # sRGB, 0 to 255 each
@@ -217,7 +217,7 @@ def _color_codes(scale: Scale, color_depth: int) -> list[str]:
 
 
 def render_html(
-    model: Model,
+    model: ModelLike,
     text: str | bytes,
     length: int = DEFAULT_SHOWN,
     neuron: tuple[int, int] | None = None,
@@ -231,8 +231,8 @@ def render_html(
 
     Raises TextError if the text is empty, UsageError if the model has no such hidden unit.
     """
-    text = as_read(model, text)
-    scored = reading(model, text[:length])
+    text = to_model_input(model, text)
+    scored = score_text(model, text[:length])
     values, scale = scored.bits, SURPRISAL_SCALE
     if neuron:
         values, scale = activation(model, text[:length], *neuron), ACTIVATION_SCALE
@@ -263,17 +263,17 @@ def _spans(characters: Sequence[str], values: Sequence[float], scale: Scale) -> 
     return "".join(spans)
 
 
-def _panel_data(model: Model, scored: Reading, activations: Array | None) -> str:
+def _panel_data(model: ModelLike, scored: ScoredText, activations: Array | None) -> str:
     """Return the data of the panel as JSON, in which no markup can begin."""
     v = model.vocabulary
     characters = sorted(set(scored.characters))
     data = {
         "bits": scored.bits.round(2).tolist(),  # (n,)
         "activation": None if activations is None else activations.round(2).tolist(),  # (n,)
-        "first": scored.first.tolist(),  # (n,) index of each character's first symbol
+        "first": scored.first_symbol.tolist(),  # (n,) index of each character's first symbol
         "ids": scored.ids.tolist(),  # (m,)
         "top": scored.p.shape[1],
-        "top_ids": scored.likeliest.ravel().tolist(),  # (m * top,)
+        "top_ids": scored.top_ids.ravel().tolist(),  # (m * top,)
         "p": scored.p.ravel().round(4).tolist(),  # (m * top,)
         "labels": [symbol_label(code, v.unit) for code in v.codes.tolist()],
         "shown": {c: visible(c) for c in characters if c in BLANK_NAMES or not display_width(c)},

@@ -1,4 +1,4 @@
-"""How much each character of a text surprises a model, and what it had expected there."""
+"""The surprisal of each character of a text, and the most likely characters in its position."""
 
 from __future__ import annotations
 
@@ -18,45 +18,47 @@ from charrnn.vocabulary import Vocabulary
 from charrnn.windows import document_ends, single_lane_batches
 
 CHUNK_STEPS = 64  # read at a time
-TOP = 5
+TOP_K = 5
 MAX_NATS = 1000  # of a model whose weights have diverged, the loss need not be a number
 
 
-class Model(Protocol):
-    """What is needed of a model."""
+class ModelLike(Protocol):
+    """A network with its vocabulary."""
 
     stack: Stack
     vocabulary: Vocabulary
     by: str | None
 
 
-class Reading(NamedTuple):
-    """A text as a model reads it: n characters (of bytes: bytes), which are m symbols."""
+class ScoredText(NamedTuple):
+    """A text with its surprisal: n characters (for a byte model: bytes), which are m symbols."""
 
-    characters: list[str]  # as they are; of bytes those beyond ASCII as \xNN
-    bits: Array  # (n,) -log2 p of each, given those before it
-    first: Ids  # (n,) its first symbol
-    ids: Ids  # (m,) below 0 where the model does not know it
-    likeliest: Ids  # (m, top) at each symbol's place
-    p: Array  # (m, top)
-
-
-def known(codes: units.Codes, vocabulary: Vocabulary) -> Ids:
-    """Return the id of each symbol, -1 for all the letters of a syllable of which one is not known."""
-    ids, character, bad = vocabulary.known(codes)
-    return np.where(bad[character], -1, ids)
+    characters: list[str]  # (n,); bytes beyond ASCII as \\xNN
+    bits: Array  # (n,): -log2 p of each, given those before it
+    first_symbol: Ids  # (n,): the index of its first symbol
+    ids: Ids  # (m,): below 0 if unknown
+    top_ids: Ids  # (m, k): the most likely in each position
+    p: Array  # (m, k): their probabilities
 
 
-def top_predictions(model: Model, text: str | bytes, top: int = TOP) -> tuple[Array, Ids, Array]:
-    """Return -log p of each symbol of a text in nats, (m,); the ``top`` likeliest in its place, and their p, (m, top).
+def ids_or_unknown(codes: units.Codes, vocabulary: Vocabulary) -> Ids:
+    """Return the id of each symbol, -1 for every symbol of a character that has an unknown one."""
+    ids, character, is_unknown = vocabulary.known(codes)
+    return np.where(is_unknown[character], -1, ids)
 
-    One lane reads the text, so that each is given all those before it; of a model by line every line begins afresh.
-    A character that the model does not know is not read. It costs ``scoring.UNKNOWN_COST``, at its first symbol; the
-    likeliest are those that were expected there. Where there are fewer symbols than ``top``, all are returned.
+
+def top_predictions(
+    model: ModelLike, text: str | bytes, top: int = TOP_K
+) -> tuple[Array, Ids, Array]:
+    """Return -log p of each symbol in nats, (m,), and the most likely ids and their p, (m, ``top``).
+
+    A single lane reads the text, so that each symbol is predicted from all those before it; a model of
+    lines starts every line from a reset state. An unknown character is not read. Its first symbol
+    costs ``scoring.UNKNOWN_COST``. A vocabulary smaller than ``top`` is returned as a whole.
     """
     v, stack = model.vocabulary, model.stack
     codes = units.encode(text, v.unit)
-    ids = known(codes, v)
+    ids = ids_or_unknown(codes, v)
     read = ids[ids >= 0]
     n, top = len(read), min(top, len(v))
     nll = np.zeros(n)
@@ -71,7 +73,9 @@ def top_predictions(model: Model, text: str | bytes, top: int = TOP) -> tuple[Ar
     for batch, tape in stack.read(batches, CHUNK_STEPS, 1):
         at, ys = batch.at[:, 0], batch.ys[:, 0]
         logp = _log_softmax(tape.logits[..., 0])
-        candidates = np.argpartition(-logp, top - 1, axis=1)[:, :top]  # sorting all takes far longer
+        candidates = np.argpartition(-logp, top - 1, axis=1)[
+            :, :top
+        ]  # sorting all takes far longer
         candidates.sort(axis=1)
         order = np.argsort(-np.take_along_axis(logp, candidates, 1), axis=1, kind="stable")
         top_ids[at] = np.take_along_axis(candidates, order, 1)
@@ -95,28 +99,29 @@ def _log_softmax(logits: Array) -> Array:
         return np.fmax(logp, -MAX_NATS)
 
 
-def reading(model: Model, text: str | bytes) -> Reading:
-    """Read a text. Raises TextError if it is empty."""
-    v, text = model.vocabulary, as_read(model, text)
-    codes = units.encode(text, v.unit)
+def score_text(model: ModelLike, text: str | bytes) -> ScoredText:
+    """Return a text with its surprisal. Raises TextError if it is empty."""
+    text = to_model_input(model, text)
+    codes = units.encode(text, model.vocabulary.unit)
     if not len(codes):
-        raise TextError("the text is empty: there is nothing to show")
-    nats, likeliest, p = top_predictions(model, text)
+        raise TextError("the text is empty")
+    nll, top_ids, p = top_predictions(model, text)
     first = np.flatnonzero(units.begins(codes))
-    bits = np.add.reduceat(nats, first) / math.log(2)
+    bits = np.add.reduceat(nll, first) / math.log(2)
     if isinstance(text, str):
         characters = list(text)
     else:
         characters = [f"\\x{byte:02x}" if byte > 0x7F else chr(byte) for byte in text]
-    return Reading(characters, bits, first, known(codes, v), likeliest, p)
+    return ScoredText(characters, bits, first, ids_or_unknown(codes, model.vocabulary), top_ids, p)
 
 
-def as_read(model: Model, text: str | bytes) -> str | bytes:
-    """Return a text as a model reads it: of bytes, if it does."""
-    return text.encode("utf-8", "surrogatepass") if model.vocabulary.unit == "byte" and isinstance(text, str) else text
+def to_model_input(model: ModelLike, text: str | bytes) -> str | bytes:
+    """Return the text as bytes if the model reads bytes."""
+    is_byte = model.vocabulary.unit == "byte"
+    return text.encode("utf-8", "surrogatepass") if is_byte and isinstance(text, str) else text
 
 
-def activation(model: Model, text: str | bytes, layer: int, index: int) -> Array:
+def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> Array:
     """Return the activation of a hidden unit after each character, (n,) in [-1, 1].
 
     It is h, or tanh(c) for an LSTM: Karpathy, Johnson and Li, "Visualizing and understanding recurrent
@@ -126,11 +131,9 @@ def activation(model: Model, text: str | bytes, layer: int, index: int) -> Array
     v, stack = model.vocabulary, model.stack
     H, L = stack.hidden_size, stack.num_layers
     if not (0 <= layer < L and 0 <= index < H):
-        raise UsageError(
-            f"no hidden unit {layer}:{index}; the model has 0:0 to {L - 1}:{H - 1}"
-        )
+        raise UsageError(f"no hidden unit {layer}:{index}; the model has 0:0 to {L - 1}:{H - 1}")
     codes = units.encode(text, v.unit)
-    ids = known(codes, v)
+    ids = ids_or_unknown(codes, v)
     read = ids[ids >= 0]
     values = np.zeros(len(read) + 1)  # the first is that of the state before the text
     if len(read):

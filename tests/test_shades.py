@@ -149,7 +149,7 @@ def test_html_has_every_character_in_order(text: str) -> None:
     shown = HOSTILE + "\t\u200d\r\n\n\ufeff\u0085한 é👩\U000e0001 e\u0301\n"
     model = train(text + shown)
     html = render_html(model, shown)
-    page, scored = Page(html), surprise.reading(model, shown)
+    page, scored = Page(html), surprise.score_text(model, shown)
     assert [found for found, _ in page.characters] == [
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in shown
     ]
@@ -163,8 +163,8 @@ def test_html_has_every_character_in_order(text: str) -> None:
     assert "<" not in page.texts["script"][0]
     np.testing.assert_allclose(data["bits"], scored.bits, atol=0.006)
     np.testing.assert_allclose(data["p"], scored.p.ravel(), atol=6e-5)
-    assert data["top_ids"] == scored.likeliest.ravel().tolist()
-    assert (data["first"], data["ids"]) == (scored.first.tolist(), scored.ids.tolist())
+    assert data["top_ids"] == scored.top_ids.ravel().tolist()
+    assert (data["first"], data["ids"]) == (scored.first_symbol.tolist(), scored.ids.tolist())
     assert len(data["labels"]) == len(model.vocabulary)
     assert all(label.isprintable() for label in data["labels"])
     assert data["activation"] is None

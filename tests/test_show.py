@@ -24,7 +24,7 @@ def run(tmp_path: Path, text: str) -> Path:
 def test_marks_in_a_pipe(cli: Cli, run: Path) -> None:
     shown = "the k\tng\n한국 ☃\n"
     done = cli("show", run, "-", stdin=shown.encode(), env={"TERM": "xterm-256color", "COLORTERM": "truecolor"})
-    bits = surprise.reading(charrnn.load(run), shown).bits
+    bits = surprise.score_text(charrnn.load(run), shown).bits
     want = "".join(shades.render_lines(shown, bits.tolist(), shades.SURPRISAL_SCALE, 0, 80))
     assert done.stdout.decode() == want
     assert len(want.splitlines()) == 4

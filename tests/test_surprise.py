@@ -59,47 +59,53 @@ CASES: dict[str, tuple[str | bytes, dict[str, Any], int]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_predictions_are_those_of_each_step(text: str, name: str) -> None:
+def test_predictions_match_each_step_alone(text: str, name: str) -> None:
     shown, options, times = CASES[name]
     check(trained(text.encode() if isinstance(shown, bytes) else text, **options), shown * times)
 
 
 @pytest.mark.parametrize("unit", ["char", "jamo"])
 def test_predictions_of_hangul(unit: str) -> None:
-    check(trained(KOREAN, unit=unit), "옛날 값 ☃쀍, 사람.\n" * 7)  # of 쀍 no letter but the last is known
+    check(
+        trained(KOREAN, unit=unit), "옛날 값 ☃쀍, 사람.\n" * 7
+    )  # of 쀍 no letter but the last is known
 
 
 def check(model: Model, shown: str | bytes) -> None:
-    nats, likeliest, p = surprise.top_predictions(model, shown)
+    nats, top_ids, p = surprise.top_predictions(model, shown)
     want, distributions = naive(model, shown)
     np.testing.assert_allclose(nats, want, rtol=1e-10)
     everything = np.array(distributions)
     order = np.argsort(-everything, axis=1)[:, :5]
-    np.testing.assert_array_equal(likeliest, order)
+    np.testing.assert_array_equal(top_ids, order)
     np.testing.assert_allclose(p, np.take_along_axis(everything, order, 1), rtol=1e-10)
     if len(shown) < 2000:  # longer ones are scored in lanes
-        bits = surprise.reading(model, shown).bits
-        np.testing.assert_allclose(bits, model.score(shown, unknown="cost") / math.log(2), rtol=1e-10)
+        bits = surprise.score_text(model, shown).bits
+        np.testing.assert_allclose(
+            bits, model.score(shown, unknown="cost") / math.log(2), rtol=1e-10
+        )
 
 
-def test_likeliest_of_few_symbols_and_of_equals() -> None:
+def test_top_predictions_of_few_symbols_and_of_ties() -> None:
     model = trained("ab" * 50)
     model.stack.p.vector[:] = 0
-    nats, likeliest, p = surprise.top_predictions(model, "abb")
+    nats, top_ids, p = surprise.top_predictions(model, "abb")
     np.testing.assert_allclose(nats, math.log(2))
-    assert likeliest.tolist() == [[0, 1]] * 3
+    assert top_ids.tolist() == [[0, 1]] * 3
     np.testing.assert_allclose(p, 0.5)
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_model_past_saving_gives_numbers(text: str) -> None:
+def test_diverged_model_gives_finite_bits(text: str) -> None:
     model = trained(text, dtype="float32")
     model.stack.p.vector[:] = 3e38
-    assert np.isfinite(surprise.reading(model, text[:100]).bits).all()
+    assert np.isfinite(surprise.score_text(model, text[:100]).bits).all()
 
 
-@pytest.mark.parametrize("options", [{"cell": "gru"}, {"cell": "lstm", "num_layers": 2}, {"by": "line"}])
-def test_activation_is_that_of_each_step(text: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"cell": "gru"}, {"cell": "lstm", "num_layers": 2}, {"by": "line"}]
+)
+def test_activation_matches_each_step_alone(text: str, options: dict[str, Any]) -> None:
     model = trained(text, **options)
     stack, shown = model.stack, "the☃ king\nand a queen\n☃☃" * 5
     layer, index = stack.num_layers - 1, 3
@@ -110,10 +116,14 @@ def test_activation_is_that_of_each_step(text: str, options: dict[str, Any]) -> 
         if at is not None:
             if last == "\n" and model.by:
                 state = stack.zero_state(1)
-                state = stack.forward(model.vocabulary.start_id[:, None], state, stack.new_tape(1, 1)).copy()
+                state = stack.forward(
+                    model.vocabulary.start_id[:, None], state, stack.new_tape(1, 1)
+                ).copy()
             state = stack.forward(np.array([[at]]), state, stack.new_tape(1, 1)).copy()
             value = (
-                float(np.tanh(state[layer, 1, index, 0])) if len(state[0]) == 2 else float(state[layer, 0, index, 0])
+                float(np.tanh(state[layer, 1, index, 0]))
+                if len(state[0]) == 2
+                else float(state[layer, 0, index, 0])
             )
             last = c
         if c is not None:
@@ -125,18 +135,20 @@ def test_activation_is_that_of_each_step(text: str, options: dict[str, Any]) -> 
             surprise.activation(model, shown, *bad)
 
 
-def test_activation_of_a_syllable_is_that_after_its_last_letter() -> None:
+def test_activation_of_a_syllable_is_after_its_last_jamo() -> None:
     model = trained(KOREAN, unit="jamo")
     one, two = surprise.activation(model, "값", 0, 0), surprise.activation(model, "값 말", 0, 0)
     ids = model.vocabulary.encode("값")
     state = model.stack.forward(
-        np.concatenate([model.vocabulary.start_id, ids])[:, None], model.stack.zero_state(1), model.stack.new_tape(4, 1)
+        np.concatenate([model.vocabulary.start_id, ids])[:, None],
+        model.stack.zero_state(1),
+        model.stack.new_tape(4, 1),
     )
     assert one.shape == (1,)
     assert two.shape == (3,)
     np.testing.assert_allclose([one[0], two[0]], state[0, 0, 0, 0])
 
 
-def test_nothing_to_show(text: str) -> None:
+def test_empty_text_is_rejected(text: str) -> None:
     with pytest.raises(TextError, match="empty"):
-        surprise.reading(trained(text), "")
+        surprise.score_text(trained(text), "")

@@ -179,7 +179,7 @@ def write_text(
     """Write the highlighted text to standard output, its caption and legend to stderr."""
     from charrnn import shades, surprise
 
-    scored = surprise.reading(model, text[:length])
+    scored = surprise.score_text(model, text[:length])
     values, scale, depth = scored.bits, shades.SURPRISAL_SCALE, color_depth(color)
     if neuron is not None:
         values, scale = surprise.activation(model, text[:length], *neuron), shades.ACTIVATION_SCALE
