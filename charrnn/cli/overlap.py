@@ -110,7 +110,7 @@ def overlap(
     # read the corpus
     text = read(corpus, default_run_name(corpus), unit=unit, by="file", encoding=encoding)
     for note in text.notes:
-        click.echo(f"charrnn: {note}", err=True)
+        click.echo(escape_control(f"charrnn: {note}"), err=True)
     if text.skipped:
         files = format_count(len(text.skipped), "file")
         click.echo(f"charrnn: skipped {files}, not {text.encoding.upper()} text", err=True)
@@ -121,7 +121,7 @@ def overlap(
     else:
         assert model
         seed = secrets.randbits(32) if seed is None else seed
-        click.echo(f"charrnn: {path}, seed {seed}", err=True)
+        click.echo(escape_control(f"charrnn: {path}, seed {seed}"), err=True)
         data = generate(model, length, temp, seed)
     if not data:
         raise TextError("the sample is empty")

@@ -10,6 +10,7 @@ import click
 
 from charrnn.cli.common import default_checkpoint, stdout, supports_color
 from charrnn.errors import UsageError
+from charrnn.formatting import escape_control
 
 
 @click.command()
@@ -57,7 +58,7 @@ def plot(
         except UsageError as e:  # there is no matplotlib
             raise UsageError(f"{e}, or use --terminal") from None
         save_figure(figure, output)
-        click.echo(f"saved {output}", err=True)
+        click.echo(escape_control(f"saved {output}"), err=True)
         return
     encoding, color = stdout().encoding, supports_color()
     text = render_losses(
