@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from charrnn.arrays import Array
 
 HEADER = "header.json"
-ARRAYS = {"run": {"best", "last", "memory", "state"}, "model": {"best"}}
+ARRAYS = {
+    "run": {"best_weights", "last_weights", "optimizer_state", "hidden_state"},
+    "model": {"best_weights"},
+}
 MEMBERS = {HEADER, *(f"{name}.npy" for name in ARRAYS["run"])}
 DIRECTORY_BYTES = 2**12  # of the zip's directory, at most; five members need some 400
 ZIP64 = 2**31 - 1  # a directory that lies beyond this has a longer end
@@ -44,7 +47,7 @@ def save(path: Path, header: Header, arrays: Mapping[str, Array]) -> None:
     """
     import numpy as np
 
-    plain = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
+    plain = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in sorted(arrays.items())}
     for name, a in plain.items():
         if not np.isfinite(a).all():
             raise NotFiniteError(one_line(f"{path}: not saved: a number in {name!r} is not finite, as {a.dtype.name}"))
@@ -93,7 +96,7 @@ def load(path: Path, names: Iterable[str] | None = None) -> tuple[Header, dict[s
             if f"{name}.npy" not in members:
                 raise Refused(f"holds the best weights alone, and no {name!r}")
             arrays[name] = _array(z, members[f"{name}.npy"])
-            if header["format"] > 1 and header["arrays"][name] != _digest(arrays[name]):
+            if header["arrays"][name] != _digest(arrays[name]):
                 raise Refused(f"damaged: {name}.npy does not match its checksum")
         return header, arrays
 
@@ -184,7 +187,7 @@ def _header(z: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Heade
         raise Refused(f"damaged: its header is larger than {BYTES:,} bytes")
     header = decode(z.read(HEADER))
     held = {name[: -len(".npy")] for name in members if name != HEADER}
-    for names in (ARRAYS[header["kind"]], header["arrays"] if header["format"] > 1 else held):
+    for names in (ARRAYS[header["kind"]], header["arrays"]):
         if held != set(names):
             raise Refused(f"damaged: it lacks or has too much of {', '.join(sorted(held ^ set(names)))}")
     return header

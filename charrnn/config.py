@@ -68,7 +68,7 @@ class Config:
         low=0,
         type=float,
     )
-    schedule: str = _option(
+    lr_schedule: str = _option(
         "cosine", "How it falls towards zero over the run.", choices=("cosine", "linear", "constant")
     )
     clip_norm: float = _option(1.0, "Longest gradient; 0 is no limit.", low=0, type=float)
@@ -86,7 +86,9 @@ class Config:
         "What the model reads: characters, bytes (of any file), or characters with Hangul cut into letters.",
         choices=("char", "byte", "jamo"),
     )
-    by: str | None = _option(None, "Begin every line or file afresh, not only the text.", choices=("line", "file"))
+    documents: str | None = _option(
+        None, "Begin every line or file afresh, not only the text.", choices=("line", "file")
+    )
     encoding: str = _option("utf-8", "How the text's bytes stand for characters.", type=str)
     min_count: int = _option(1, "Read what is rarer than this as one unknown symbol.", low=1)
     max_vocab: int | None = _option(None, "Read what is beyond so many commonest symbols as one unknown one.", low=2)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-X_AXES = {"steps": "step", "epochs": "epoch", "characters": "characters", "seconds": "seconds"}
+X_AXES = {"steps": "step", "epochs": "epoch", "characters": "characters_seen", "seconds": "seconds"}
 MAX_PLOTTABLE = 1e18  # the axes overflow beyond
 # by file ending; without the dates, which change
 METADATA: dict[str, Any] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
@@ -93,7 +93,7 @@ def read_headers(paths: Iterable[Path]) -> dict[str, Header]:
         rows = header["history"]
         if all(row["train_loss"] is None and row["val_loss"] is None for row in rows):
             raise CheckpointError(escape_control(f"{path}: nothing to plot: no evaluation yet"))
-        numbers = [header["best"]["val_loss"], *header["ladder"].values()]
+        numbers = [header["best"]["val_loss"], *header["baselines"]["val"].values()]
         keys = ("train_loss", "val_loss", *X_AXES.values())
         numbers += [row[key] for row in rows for key in keys]
         if not all(number is None or 0 <= number <= MAX_PLOTTABLE for number in numbers):
@@ -127,8 +127,8 @@ def _loss_curve(name: str, header: Header, x: str, scale: float) -> Curve:
         step, loss = header["best"]["step"], header["best"]["val_loss"] / scale
         best = float(np.interp(step, steps, xs)), loss
         label = f"{name}: best {loss:.3f} at step {step:,}"
-    if kind := best_baseline(header["ladder"]):
-        baseline = header["ladder"][kind] / scale, kind
+    if kind := best_baseline(header["baselines"]["val"]):
+        baseline = header["baselines"]["val"][kind] / scale, kind
     return Curve(name, xs, train / scale, val / scale, best, label, baseline)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from charrnn.config import Config
 from charrnn.errors import UsageError
 
-FORMAT = 2
+FORMAT = 3
 MOST_THREADS = 1024
 BYTES, VALUES = 2**23, 500_000  # of a header, at most
 Header = dict[str, Any]
@@ -23,44 +23,38 @@ Header = dict[str, Any]
 # integer in it, a set for one of its words; (X,) is X or null, [X] a list of X, [X, Y] a list of these two,
 # {str: X} a dict with any names, and another dict one with just these keys.
 N, N1 = range(2**63), range(1, 2**63)
-PRIVATE = range(0x110000, 0x110000 + 69)  # numbers beyond Unicode, for symbols that are no characters
+SPECIAL = range(0x110000, 0x110000 + 69)  # numbers beyond Unicode, for symbols that are no characters
 MODEL: dict[Any, Any] = {
     "kind": {"model"},
     "format": N1,
     "sha256": str,
     "arrays": {str: str},
-    "charrnn": str,
+    "versions": {"charrnn": str, "numpy": str, "python": str},
     "config": Config,
-    "vocabulary": {"size": N1, "symbols": str, "private": [PRIVATE], "start": N},
+    "vocabulary": {"size": N1, "symbols": str, "special": [SPECIAL], "start_symbol": N},
     "parameters": N,
     **{"step": N, "epoch": float, "best": {"step": N, "val_loss": (float,)}, "test_loss": (float,)},
 }
 RUN: dict[Any, Any] = MODEL | {
     "kind": {"run"},
-    **{"numpy": str, "python": str, "command": str, "threads": range(1, MOST_THREADS + 1)},
+    **{"command": str, "threads": range(1, MOST_THREADS + 1)},
     "corpus": {
         **{"name": str, "files": [[str, (N,), (N,)]], "bytes": N, "characters": N, "symbols": N, "sha256": str},
-        **{"val_files": ([str],), "val_sha256": (str,), "parts": {"train": N, "val": N, "test": N}},
+        **{"val_files": ([str],), "val_sha256": (str,), "split_characters": {"train": N, "val": N, "test": N}},
     },
-    "windows": {"lanes": N1, "length": N1, "per_epoch": N1},
+    "batches": {"batch_size": N1, "seq_length": N1, "steps_per_epoch": N1},
     "plans": [{"from_step": N, "steps": N1, "eval_every": N1, "sample_every": N}],
-    **{"finished": bool, "position": [N, N], "seconds": float, "first_loss": (float,), "read": N, "streak": N},
-    **{"recent": {"loss": float, "steps": N}, "ladder": {str: float}, "ladder_test": {str: float}, "notes": [str]},
+    **{"finished": bool, "data_position": [N, N], "train_seconds": float, "initial_loss": (float,)},
+    **{"symbols_seen": N, "running_loss": {"sum": float, "steps": N}, "nonfinite_streak": N},
+    **{"baselines": {"val": {str: float}, "test": {str: float}}, "notes": [str]},
     "history": [
-        {"step": N, "epoch": float, "learning_rate": float, "characters": N, "seconds": float}
+        {"step": N, "epoch": float, "learning_rate": float, "characters_seen": N, "seconds": float}
         | {"train_loss": (float,), "val_loss": (float,), "grad_norm": (float,)}
     ],
     "samples": [{"step": N, "text": str}],
-    "trouble": [{"step": N, "what": str, "restored": bool}],
+    "nonfinite_events": [{"step": N, "reason": str, "restored": bool}],
     "init_from": ({"file": str, "sha256": (str,), "matched": N, "added": N, "unused": N},),
 }
-# What format 1 had otherwise, and what it had not.
-OLD: dict[str, Any] = {
-    "vocabulary": {"size": N1, "symbols": str, "start": str},
-    "corpus": {**{k: v for k, v in RUN["corpus"].items() if k != "symbols"}, "files": [str]},
-    "recent": [float],
-}
-NEW = {"sha256", "arrays", "read", "trouble", "streak", "init_from", "ladder_test"}
 
 
 class Refused(Exception):  # noqa: N818
@@ -91,19 +85,16 @@ def decode(data: bytes) -> Header:
     version = header.get("format") if isinstance(header, dict) else None
     if type(version) is not int or version < 1:
         raise Refused("not a checkpoint of charrnn: its header names no format")
+    if version < FORMAT:
+        raise Refused(f"format {version} was never released and is not supported; train the model again")
     if version > FORMAT:
         raise Refused(
-            f"written in format {version} by a newer charrnn; this one reads up to {FORMAT}: "
+            f"format {version} needs a newer charrnn (this version reads formats up to {FORMAT}): "
             f"pip install --upgrade charrnn"
         )
-    if (version > 1 or "sha256" in header) and header.get("sha256") != _checksum(header):
+    if header.get("sha256") != _checksum(header):
         raise Refused("damaged: its header does not match its checksum")
-    shape = MODEL if header.get("kind") == "model" else RUN
-    if version == 1:
-        shape = {key: OLD.get(key, value) for key, value in shape.items() if key not in NEW}
-    _check(header, shape, "", version > 1)
-    if version == 1:
-        header = _upgraded(header)
+    _check(header, MODEL if header.get("kind") == "model" else RUN, "")
     header["config"] = dataclasses.asdict(Config(**header["config"]))
     _check_vocabulary(**header["vocabulary"])
     if header["kind"] == "run" and not header["plans"]:
@@ -144,8 +135,8 @@ def _float(digits: str) -> float:
     return number
 
 
-def _check(value: Any, shape: Any, at: str, exact: bool) -> None:
-    """Refuse a value that has not the shape (see MODEL); with ``exact`` also a key that is not in it."""
+def _check(value: Any, shape: Any, at: str) -> None:
+    """Refuse a value that has not the shape (see MODEL)."""
     if isinstance(shape, tuple):
         if value is None:
             return
@@ -169,41 +160,27 @@ def _check(value: Any, shape: Any, at: str, exact: bool) -> None:
             raise Refused(f"damaged: {at} in its header: {str(e)[:200]}") from None
     elif isinstance(shape, list):
         for i, item in enumerate(value):
-            _check(item, shape[i % len(shape)], f"{at}[{i}]", exact)
+            _check(item, shape[i % len(shape)], f"{at}[{i}]")
     elif isinstance(shape, dict) and str in shape:
         for key, item in value.items():
-            _check(item, shape[str], f"{at}[{reprlib.repr(key)}]", exact)
+            _check(item, shape[str], f"{at}[{reprlib.repr(key)}]")
     elif isinstance(shape, dict):
         dot = f"{at}." if at else ""
         for key, inner in shape.items():
             if key not in value:
                 raise Refused(f"damaged: {dot}{key} is not in its header")
-            _check(value[key], inner, dot + key, exact)
-        if exact and (unknown := value.keys() - shape):
+            _check(value[key], inner, dot + key)
+        if unknown := value.keys() - shape:
             raise Refused(f"damaged: {dot}{reprlib.repr(min(unknown))} is unknown in a header")
 
 
-def _check_vocabulary(size: int, symbols: str, private: list[int], start: int, **_: object) -> None:
-    codes = [*map(ord, symbols), *private]
+def _check_vocabulary(size: int, symbols: str, special: list[int], start_symbol: int) -> None:
+    codes = [*map(ord, symbols), *special]
     if any(a >= b for a, b in itertools.pairwise(codes)):
         raise Refused("damaged: the vocabulary in its header is not in order")
     if size != len(codes):
         raise Refused(f"damaged: vocabulary.size in its header is {size}, not {len(codes)}")
-    if start not in codes:
-        raise Refused(f"damaged: vocabulary.start in its header is {start}, which is not in the vocabulary")
-
-
-def _upgraded(header: Header) -> Header:
-    """Bring a header of format 1, whose shape has been checked, to the present one."""
-    h = _plain(header)
-    start = h["vocabulary"]["start"]
-    if len(start) != 1:
-        raise Refused(f"damaged: vocabulary.start in its header is {reprlib.repr(start)}")
-    h["vocabulary"] |= {"private": [], "start": ord(start)}
-    if h["kind"] == "run":
-        k, recent, history = h["corpus"], h["recent"], h["history"]
-        k |= {"files": [[name, None, None] for name in k["files"]], "symbols": k["characters"]}
-        h["recent"] = {"loss": math.fsum(recent), "steps": len(recent)}
-        h["read"] = history[-1]["characters"] if history else 0
-        h |= {"trouble": [], "streak": 0, "init_from": None, "ladder_test": {}}
-    return h
+    if start_symbol not in codes:
+        raise Refused(
+            f"damaged: vocabulary.start_symbol in its header is {start_symbol}, which is not in the vocabulary"
+        )

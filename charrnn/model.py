@@ -34,7 +34,7 @@ class Model:
         """Put the parts together; ``unit``, ``by`` and ``encoding`` are those of ``Config``."""
         self.stack, self.vocabulary, self.header = stack, vocabulary, header
         config = Config(**header["config"])
-        self.unit, self.by, self.encoding = config.unit, config.by, config.encoding
+        self.unit, self.by, self.encoding = config.unit, config.documents, config.encoding
 
     def origin(self, file: str) -> Origin:
         """Return what a run begins with that takes its weights from this model's file."""
@@ -146,9 +146,9 @@ class Model:
         if half:
             with np.errstate(over="ignore"):  # what float16 cannot hold is found, and refused
                 weights = weights.astype(np.float16)
-        keys = ("charrnn", "config", "vocabulary", "parameters", "step", "epoch", "best", "test_loss")
+        keys = ("versions", "config", "vocabulary", "parameters", "step", "epoch", "best", "test_loss")
         header = {"kind": "model", **{key: self.header[key] for key in keys}}
-        checkpoint.save(Path(path), header, {"best": weights})
+        checkpoint.save(Path(path), header, {"best_weights": weights})
 
 
 def train(
@@ -178,7 +178,7 @@ def train(
     with contextlib.nullcontext() if path is None else lock(path, "charrnn.train"):
         begin = None if init_from is None else load(init_from)
         config = Config(**(options if begin is None else inherited(begin, options)))
-        how: dict[str, Any] = {"unit": config.unit, "by": config.by, "encoding": config.encoding}
+        how: dict[str, Any] = {"unit": config.unit, "by": config.documents, "encoding": config.encoding}
         documents = [text] if isinstance(text, (str, bytes)) else text
         corpus = Corpus("text", *documents, **how)
         run = Run(
@@ -215,7 +215,7 @@ def load(path: str | Path, *, last: bool = False) -> Model:
     if header["kind"] == "run" and (last or header["best"]["val_loss"] is None):
         # none has been measured, or what the header tells of the best weights does not hold for these
         name, row = (
-            "last",
+            "last_weights",
             next((row for row in header["history"] if row["step"] == header["step"]), {"val_loss": None}),
         )
         told = {"best": {"step": header["step"], "val_loss": row["val_loss"]}}
@@ -223,7 +223,7 @@ def load(path: str | Path, *, last: bool = False) -> Model:
     elif last:
         raise CheckpointError(f"{path}: holds the best weights alone, not the last ones")
     else:
-        name = "best"
+        name = "best_weights"
     weights = checkpoint.load(path, [name])[1][name]
     config = Config(**header["config"])
     vocabulary = Vocabulary.restore(header["vocabulary"], config.unit)

@@ -78,11 +78,11 @@ def summary(header: Header) -> str:
     )
     if val_loss is None:
         return sentence
-    baseline = best_baseline(header["ladder"])
+    baseline = best_baseline(header["baselines"]["val"])
     comparison = ""
     if baseline:
         comparison = (
-            f" (best baseline: {escape_inline(baseline)}, {header['ladder'][baseline]:.3f})"
+            f" (best baseline: {escape_inline(baseline)}, {header['baselines']['val'][baseline]:.3f})"
         )
     noun = loss_unit(config["unit"])
     return f"{sentence} Validation loss: {val_loss:.3f} nats per {noun}{comparison}."
@@ -91,9 +91,9 @@ def summary(header: Header) -> str:
 def run_facts(model: Model) -> str:
     """Return the sizes of the corpus and of the model, the options, and the losses."""
     header = model.header
-    config, corpus, batches = header["config"], header["corpus"], header["windows"]
-    split, best, V = corpus["parts"], header["best"], header["vocabulary"]["size"]
-    noun, document = loss_unit(config["unit"]), config["by"]
+    config, corpus, batches = header["config"], header["corpus"], header["batches"]
+    split, best, V = corpus["split_characters"], header["best"], header["vocabulary"]["size"]
+    noun, document = loss_unit(config["unit"]), config["documents"]
     layers = format_count(config["num_layers"], "layer")
     uniform = math.log(V) * corpus["symbols"] / max(corpus["characters"], 1)
     rows = [
@@ -106,16 +106,16 @@ def run_facts(model: Model) -> str:
         ("documents", f"one document per {document}" if document else "one continuous text"),
         ("model", f"{config['cell']}, {layers} of {config['hidden_size']} hidden units"),
         ("parameters", f"{header['parameters']:,}"),
-        ("batch size", batches["lanes"]),
-        ("sequence length", batches["length"]),
+        ("batch size", batches["batch_size"]),
+        ("sequence length", batches["seq_length"]),
         ("optimizer", f"{config['optimizer']}, learning rate {config['learning_rate']:g}"),
-        ("learning-rate schedule", config["schedule"]),
+        ("learning-rate schedule", config["lr_schedule"]),
         ("dropout", f"{config['dropout']:g}"),
         ("steps", f"{header['step']:,} of {header['plans'][-1]['steps']:,}"),
-        ("steps per epoch", f"{batches['per_epoch']:,}"),
+        ("steps per epoch", f"{batches['steps_per_epoch']:,}"),
         ("epochs", f"{header['epoch']:.2f}"),
-        ("time", f"{header['seconds']:,.0f} seconds"),
-        ("initial loss", f"{format_loss(header['first_loss'])}, uniform: {uniform:.4f} nats"),
+        ("time", f"{header['train_seconds']:,.0f} seconds"),
+        ("initial loss", f"{format_loss(header['initial_loss'])}, uniform: {uniform:.4f} nats"),
     ]
     if best["val_loss"] is not None:
         loss = format_loss(best["val_loss"])
@@ -127,8 +127,8 @@ def run_facts(model: Model) -> str:
 
 def curves_section(header: Header) -> str:
     """Plot the training and validation loss."""
-    name = best_baseline(header["ladder"])
-    baseline = None if name is None else (name, header["ladder"][name])
+    name = best_baseline(header["baselines"]["val"])
+    baseline = None if name is None else (name, header["baselines"]["val"][name])
     return (
         f"<figure>\n{render_chart(header['history'], header['best'], baseline)}\n"
         f"<figcaption>Nats per {loss_unit(header['config']['unit'])} at each training step. "
@@ -140,7 +140,7 @@ def curves_section(header: Header) -> str:
 
 def baselines_section(header: Header) -> str:
     """Compare the losses of the model with those of the baselines."""
-    val, test = header["ladder"], header["ladder_test"]
+    val, test = header["baselines"]["val"], header["baselines"]["test"]
     if not val:
         return "<p>This run has no validation split to compare with baselines.</p>"
     rows = [(escape_inline(name), val[name], test.get(name), "") for name in val]
@@ -258,10 +258,10 @@ def problems_section(header: Header) -> str:
     problems = []
     if not header["finished"]:
         problems.append(f"stopped at step {header['step']:,} of {header['plans'][-1]['steps']:,}")
-    for event in header["trouble"]:
+    for event in header["nonfinite_events"]:
         action = "the best weights were restored" if event["restored"] else "the batch was skipped"
         problems.append(
-            f"step {event['step']:,}: {escape_inline(event['what'])}; {action}, and the learning "
+            f"step {event['step']:,}: {escape_inline(event['reason'])}; {action}, and the learning "
             "rate was halved"
         )
     section = bullet_list(problems) or (
@@ -275,7 +275,7 @@ def problems_section(header: Header) -> str:
 def reproduction_section(header: Header) -> str:
     """Return the command, and everything else that the weights depend on."""
     corpus = header["corpus"]
-    versions = f"charrnn {header['charrnn']}, NumPy {header['numpy']}, Python {header['python']}"
+    versions = "charrnn {charrnn}, NumPy {numpy}, Python {python}".format(**header["versions"])
     rows: list[tuple[str, Any]] = [
         ("seed", header["config"]["seed"]),
         ("threads", header["threads"]),

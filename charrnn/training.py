@@ -104,7 +104,7 @@ class Run:
         self._text(corpus, val)
 
         N, c = len(self.train), config
-        self.ends = document_ends(self.train, self.border) if c.by and self.border is not None else None
+        self.ends = document_ends(self.train, self.border) if c.documents and self.border is not None else None
         if self.ends is None:
             self.B, self.T = fit_batch_shape(N, c.batch_size, c.seq_length)
             self.per_epoch = math.ceil(steps_per_lane(N, self.B) / self.T)
@@ -117,7 +117,8 @@ class Run:
             self.notes.append(f"left out, not {corpus.encoding.upper()} text: {len(corpus.skipped)} files ({names})")
         if self.ends is not None:
             self.notes.append(
-                f"{len(self.ends):,} {c.by}s to train on, each begun afresh; {self.per_epoch:,} windows to an epoch"
+                f"{len(self.ends):,} {c.documents}s to train on, each begun afresh; "
+                f"{self.per_epoch:,} windows to an epoch"
             )
         elif (c.batch_size, c.seq_length) != (self.B, self.T):
             self.notes.append(
@@ -153,11 +154,11 @@ class Run:
         self._best, self._best_step, self.best_loss = self.stack.p.vector.copy(), 0, math.inf
         self.test_loss: float | None = None
         self.first_loss: float | None = None
-        self.recent = {"loss": 0.0, "steps": 0}  # since the last evaluation
+        self.recent = {"sum": 0.0, "steps": 0}  # since the last evaluation
         self.trouble: list[dict[str, Any]] = []  # each halved the learning rate
         self.streak = 0  # windows in a row that were not finite
-        self.ladder: dict[str, float] = saved["ladder"] if saved else {}
-        self.ladder_test: dict[str, float] = saved["ladder_test"] if saved else {}
+        self.ladder: dict[str, float] = saved["baselines"]["val"] if saved else {}
+        self.ladder_test: dict[str, float] = saved["baselines"]["test"] if saved else {}
         if not saved:
             self._ladders()
         self.history: list[dict[str, Any]] = []
@@ -197,7 +198,7 @@ class Run:
         c, store = self.config, corpus.store
         table = self.vocabulary.table(store.codes)
         everything = Part(store, table, 0, len(store))
-        self.border = border(self.vocabulary, c.by)
+        self.border = border(self.vocabulary, c.documents)
         a, b = split(corpus.characters, 0 if val else c.val_fraction, c.test_fraction)
         a, b = (self._edge(everything, corpus.place(n), len(store)) for n in (a, b))
         if b < len(store) and len(store) - b < SHORTEST_PART:
@@ -224,7 +225,7 @@ class Run:
             **corpus.describe(),
             "val_files": [name for name, _, _ in val.files[:LISTED]] if val else None,
             "val_sha256": val.sha256 if val else None,
-            "parts": self.parts,
+            "split_characters": self.parts,
         }
 
     def _ladders(self) -> None:
@@ -306,7 +307,7 @@ class Run:
         """The learning rate of the next step."""
         rate = self.config.learning_rate
         assert rate is not None
-        return rate * SCHEDULES[self.config.schedule](self.step / self.plan["steps"]) * 0.5 ** len(self.trouble)
+        return rate * SCHEDULES[self.config.lr_schedule](self.step / self.plan["steps"]) * 0.5 ** len(self.trouble)
 
     def characters(self, step: int) -> int:
         """Return how many characters are read in the first ``step`` steps; with documents, about how many."""
@@ -326,34 +327,39 @@ class Run:
         """Return all that is not an array, as JSON can hold it; ``charrnn info --json`` prints it."""
         return {
             "kind": "run",
-            "charrnn": __version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
+            "versions": {
+                "charrnn": __version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
             "threads": self.threads,
             "command": self.command,
             "config": dataclasses.asdict(self.config),
             "vocabulary": self.vocabulary.describe(),
             "parameters": len(self.stack.p.vector),
             "corpus": self.corpus,
-            "windows": {"lanes": self.B, "length": self.T, "per_epoch": self.per_epoch},
+            "batches": {
+                "batch_size": self.B,
+                "seq_length": self.T,
+                "steps_per_epoch": self.per_epoch,
+            },
             "plans": self.plans,
             "step": self.step,
             "epoch": self.epoch,
             "finished": self.finished,
-            "position": list(self.position),
-            "read": self.read,
-            "seconds": round(self.seconds, 3),
+            "data_position": list(self.position),
+            "symbols_seen": self.read,
+            "train_seconds": round(self.seconds, 3),
             "best": {
                 "step": self._best_step,
                 "val_loss": self.best_loss if math.isfinite(self.best_loss) else None,
             },
             "test_loss": self.test_loss,
-            "first_loss": self.first_loss,
-            "recent": self.recent,
-            "trouble": self.trouble,
-            "streak": self.streak,
-            "ladder": self.ladder,
-            "ladder_test": self.ladder_test,
+            "initial_loss": self.first_loss,
+            "running_loss": self.recent,
+            "nonfinite_events": self.trouble,
+            "nonfinite_streak": self.streak,
+            "baselines": {"val": self.ladder, "test": self.ladder_test},
             "notes": self.notes,
             "history": self.history,
             "samples": self.samples,
@@ -362,7 +368,12 @@ class Run:
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays of the file: both weights, the optimizer's memory, the carried state."""
-        return {"best": self._best, "last": self.stack.p.vector, "memory": self.memory, "state": self.state}
+        return {
+            "best_weights": self._best,
+            "last_weights": self.stack.p.vector,
+            "optimizer_state": self.memory,
+            "hidden_state": self.state,
+        }
 
     def save(self, path: Path) -> None:
         """Write the run's file. Raises SaveError."""
@@ -386,30 +397,35 @@ class Run:
         c = Config(**header["config"])
         n = num_parameters(c.cell, header["vocabulary"]["size"], c.hidden_size, c.num_layers)
         shapes = {
-            "last": (n,),
-            "best": (n,),
-            "memory": (OPTIMIZERS[c.optimizer].num_moments, n),
-            "state": (c.num_layers, len(load_cell(c.cell).STATE_NAMES), c.hidden_size, header["windows"]["lanes"]),
+            "last_weights": (n,),
+            "best_weights": (n,),
+            "optimizer_state": (OPTIMIZERS[c.optimizer].num_moments, n),
+            "hidden_state": (
+                c.num_layers,
+                len(load_cell(c.cell).STATE_NAMES),
+                c.hidden_size,
+                header["batches"]["batch_size"],
+            ),
         }
         for name, shape in shapes.items():  # before anything of these sizes is made
             if arrays[name].shape != shape or arrays[name].dtype != c.dtype:
                 raise CheckpointError(f"{path}: damaged: {name} is of the wrong shape or type")
         run = cls(corpus, c, val=val, saved=header)
-        run.step, run.position, run.plans = header["step"], Position(*header["position"]), header["plans"]
+        run.step, run.position, run.plans = header["step"], Position(*header["data_position"]), header["plans"]
         if (
-            header["windows"] != {"lanes": run.B, "length": run.T, "per_epoch": run.per_epoch}
+            header["batches"] != {"batch_size": run.B, "seq_length": run.T, "steps_per_epoch": run.per_epoch}
             or run.step > run.plan["steps"]
             or run.position != run._position()
         ):
             raise CheckpointError(f"{path}: damaged: its windows, plan or position do not fit its text")
-        run.stack.p.vector[:], run._best[:] = arrays["last"], arrays["best"]
-        run.memory[:], run.state[:] = arrays["memory"], arrays["state"]
+        run.stack.p.vector[:], run._best[:] = arrays["last_weights"], arrays["best_weights"]
+        run.memory[:], run.state[:] = arrays["optimizer_state"], arrays["hidden_state"]
         run._best_step = header["best"]["step"]
         run.best_loss = math.inf if header["best"]["val_loss"] is None else header["best"]["val_loss"]
-        for name in (
-            *("seconds", "recent", "read", "trouble", "streak", "notes", "test_loss", "first_loss"),
-            *("history", "samples", "threads", "command", "init_from"),
-        ):
+        run.seconds, run.read = header["train_seconds"], header["symbols_seen"]
+        run.recent, run.first_loss = header["running_loss"], header["initial_loss"]
+        run.trouble, run.streak = header["nonfinite_events"], header["nonfinite_streak"]
+        for name in ("notes", "test_loss", "history", "samples", "threads", "command", "init_from"):
             setattr(run, name, header[name])
         run.saved = True
         return run
@@ -476,7 +492,7 @@ def _step(run: Run, window: Batch, team: DataParallel, masks: Array | None) -> S
         if not math.isfinite(p @ p):  # cheaper than to look at each
             told.append(_trouble(run, "the norm of the weights is not finite after the update", spoilt=True))
         run.streak = 0
-        run.recent["loss"] += loss
+        run.recent["sum"] += loss
         run.recent["steps"] += 1
         if run.first_loss is None:
             run.first_loss = loss
@@ -494,7 +510,7 @@ def _trouble(run: Run, what: str, *, spoilt: bool = False) -> str:
     run.state[:] = 0
     run.streak += 1
     spoilt = spoilt or run.streak >= IN_A_ROW
-    run.trouble.append({"step": run.step, "what": what, "restored": spoilt})
+    run.trouble.append({"step": run.step, "reason": what, "restored": spoilt})
     told = f"step {run.step:,}: {what}; the learning rate is halved to {run.learning_rate:.2g}"
     if not spoilt:
         return f"{told}, and this window left out"
@@ -584,7 +600,7 @@ def _evaluation(run: Run, norm: float, lr: float) -> tuple[dict[str, Any], list[
     if not len(run.val) or (val_loss is not None and val_loss < run.best_loss):
         run._best[:], run._best_step = run.stack.p.vector, run.step
         run.best_loss = math.inf if val_loss is None else val_loss
-    losses, n = run.recent["loss"], run.recent["steps"]
+    losses, n = run.recent["sum"], run.recent["steps"]
     row = {
         "step": run.step,
         "epoch": run.epoch,
@@ -592,13 +608,13 @@ def _evaluation(run: Run, norm: float, lr: float) -> tuple[dict[str, Any], list[
         "val_loss": val_loss,
         "grad_norm": norm if math.isfinite(norm) else None,
         "learning_rate": lr,
-        "characters": round(run.read / run.ratio),
+        "characters_seen": round(run.read / run.ratio),
         "seconds": round(run.seconds, 3),
     }
     if len(run.history) >= ROWS:
         del run.history[1::2]
     run.history.append(row)
-    run.recent = {"loss": 0.0, "steps": 0}
+    run.recent = {"sum": 0.0, "steps": 0}
     if run.finished and len(run.test):
         best = run.stack.copy()
         best.p.vector[:] = run.best
@@ -613,12 +629,10 @@ def _sample(run: Run) -> str | None:
     if not every or not (run.step == 1 or _due(run, every)):
         return None
     rng = np.random.default_rng([run.config.seed, SAMPLE, run.step])
-    n = SAMPLE_LINES if run.config.by == "line" else 1
+    n = SAMPLE_LINES if run.config.documents == "line" else 1
     draws = generate_ids(run.stack, run.vocabulary, rng, temp=SAMPLE_TEMP, num_samples=n)
     drawn = [""] * n
-    for more in decode_stream(
-        draws, run.vocabulary, n, SAMPLE_LENGTH, separator_id=run.border
-    ):
+    for more in decode_stream(draws, run.vocabulary, n, SAMPLE_LENGTH, separator_id=run.border):
         drawn = [text + piece for text, piece in zip(drawn, more, strict=True)]
         if n == 1 and drawn[0].count("\n") == SAMPLE_LINES:
             break

@@ -71,12 +71,12 @@ class Vocabulary:
     @classmethod
     def restore(cls, header: dict[str, Any], unit: str) -> Vocabulary:
         """Return the vocabulary that ``header`` describes, as ``describe`` made it."""
-        return cls([*map(ord, header["symbols"]), *header["private"]], header["start"], unit)
+        return cls([*map(ord, header["symbols"]), *header["special"]], header["start_symbol"], unit)
 
     def describe(self) -> dict[str, Any]:
         """Return it as JSON can hold it: size, characters, numbers of the symbols of its own, start."""
-        private = self.codes[self.codes >= OWN].tolist()
-        return {"size": len(self), "symbols": self.symbols, "private": private, "start": self.start}
+        special = self.codes[self.codes >= OWN].tolist()
+        return {"size": len(self), "symbols": self.symbols, "special": special, "start_symbol": self.start}
 
     @property
     def symbols(self) -> str:

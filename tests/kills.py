@@ -30,8 +30,8 @@ OPTIONS = [
         (
             ("lstm", 1, 0.0, ""),
             ("gru", 2, 0.2, ""),
-            ("vanilla", 1, 0.3, "--by line"),
-            ("gru", 1, 0.0, "--schedule constant"),
+            ("vanilla", 1, 0.3, "--documents line"),
+            ("gru", 1, 0.0, "--lr-schedule constant"),
         ),
         strict=False,
     )
@@ -52,7 +52,7 @@ def command(options: list[str], output: str, *more: str) -> list[str]:
 def content(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return what a run's file holds, but for the time that it took and how it was called."""
     header, arrays = checkpoint.load(path)
-    for key in ("seconds", "command", "sha256"):
+    for key in ("train_seconds", "command", "sha256"):
         del header[key]
     for row in header["history"]:
         del row["seconds"]
@@ -94,7 +94,7 @@ def kills(n: int, seed: int, folder: Path) -> dict[str, int]:
         assert not left, f"left over: {left}"
         count["runs finished and equal"] += 1
         run.unlink()
-        if count["killed"] >= n:
+        if count["killed"] >= n and i == len(OPTIONS) - 1:  # a slow machine kills all in the first
             return count
     raise AssertionError
 

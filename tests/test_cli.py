@@ -33,7 +33,7 @@ def corpus(tmp_path: Path, text: str) -> Path:
 
 
 def last_weights(path: Path) -> Array:
-    return checkpoint.load(path)[1]["last"]
+    return checkpoint.load(path)[1]["last_weights"]
 
 
 # --- train ---
@@ -82,7 +82,7 @@ def test_train_reports_progress_on_stderr_only(
     info = cli("info").stdout.decode()
     for split, loss in (("val", best["val_loss"]), ("test", h["test_loss"])):
         name = {"val": "validation"}.get(split, split)
-        expected = format_baselines(h["ladder" if split == "val" else "ladder_test"])
+        expected = format_baselines(h["baselines"][split])
         assert f"\n{name} loss, nats per character: {expected}, model {loss:.3f}\n" in err
         assert f"\nbaselines  {name} {expected}\n" in info
     assert lines[-1] == (
@@ -162,10 +162,10 @@ def test_resume_refuses_other_options_and_another_text(cli: Cli, run: Path, corp
 
 def test_resume_reads_the_validation_file(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("The king shall not come.\n" * 9)
-    cli("train", "corpus.txt", *QUICK, "--val", "val.txt", "--stop-after", "5")
+    cli("train", "corpus.txt", *QUICK, "--val-file", "val.txt", "--stop-after", "5")
     cli("train", "corpus.txt", "--resume")
     h = checkpoint.read_header(tmp_path / "checkpoints" / "corpus.npz")
-    assert h["corpus"]["parts"]["val"] == 9 * 25
+    assert h["corpus"]["split_characters"]["val"] == 9 * 25
     assert h["finished"]
 
 
@@ -329,14 +329,14 @@ def test_info_describes_a_run(cli: Cli, run: Path, text: str) -> None:
     assert f"\ntest       {h['test_loss']:.4f} nats " in out
     assert "\nmodel      gru 1x12, " in out
     assert (
-        f"\nbatches    batch size 8, sequence length 16, {h['windows']['per_epoch']} steps" in out
+        f"\nbatches    batch size 8, sequence length 16, {h['batches']['steps_per_epoch']} steps" in out
     )
 
 
 def test_info_refuses_a_damaged_header(cli: Cli, run: Path) -> None:
     header, arrays = checkpoint.load(run)
-    for broken in ({}, {**header, "config": 3}, {**header, "best": None}, {**header, "epoch": "x"}):
-        checkpoint.save(run, {"format": 1, **broken}, arrays)
+    for broken in ({"config": 3}, {"best": None}, {"epoch": "x"}):
+        checkpoint.save(run, {**header, **broken}, arrays)
         assert b"checkpoints/corpus.npz: damaged: " in cli("info", rc=4).stderr
 
 
@@ -403,7 +403,7 @@ def test_default_run_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     [
         (("train",), b"", 2, "Missing argument 'CORPUS...'"),
         (("train", "-", "-"), b"", 2, "- (standard input) can be given only once"),
-        (("train", "-", "--val", "-"), b"", 2, "can be given only once"),
+        (("train", "-", "--val-file", "-"), b"", 2, "can be given only once"),
         (("train", "-", "--cell", "transformer"), b"", 2, "'transformer' is not one of"),
         (("train", "-", "--hidden-size", "0"), b"", 2, "0 is not in the range"),
         (("train", "nothing.txt"), b"", 3, "nothing.txt: no such file or directory"),

@@ -157,8 +157,7 @@ def test_overlap_of_given_sample(cli: Cli, tmp_path: Path) -> None:
     done = cli("overlap", "--sample", "sample.txt", "corpus.txt", "--top", "1")
     assert done.stdout.decode().splitlines() == [
         "sample: 80 characters; corpus: 107 characters",
-        "copied verbatim: 93.8% of the sample in passages of at least 20 characters, 62.5% of 40, "
-        "0.0% of 80",
+        "copied verbatim: 93.8% of the sample in passages of at least 20 characters, 62.5% of 40, 0.0% of 80",
         f"50 characters at sample offset 2, from corpus.txt line 2 (offset 24): {text[20:70]!r}",
     ]
     assert not done.stderr
@@ -178,9 +177,9 @@ def test_overlap_of_given_sample(cli: Cli, tmp_path: Path) -> None:
     ("unit", "options"),
     [
         ("char", ["--encoding", "utf-16"]),
-        ("char", ["--encoding", "utf-16", "--by", "line"]),
-        ("byte", ["--unit", "byte", "--by", "file"]),
-        ("char", ["--encoding", "utf-16", "--by", "line", "--unit", "jamo"]),
+        ("char", ["--encoding", "utf-16", "--documents", "line"]),
+        ("byte", ["--unit", "byte", "--documents", "file"]),
+        ("char", ["--encoding", "utf-16", "--documents", "line", "--unit", "jamo"]),
     ],
 )
 def test_overlap_of_generated_sample(
@@ -293,8 +292,8 @@ def test_train_warns_about_overfitting_and_copying(cli: Cli, tmp_path: Path) -> 
     for name in ("text", "val"):
         letters = rng.choice(list("abcdefgh\n"), 400, p=[0.12] * 8 + [0.04])
         (tmp_path / name).write_text("".join(letters))
-    options = ["--val", "val", "--hidden-size", "48", "--test-fraction", "0"]
-    options += ["--schedule", "constant", "--max-steps", "150"]
+    options = ["--val-file", "val", "--hidden-size", "48", "--test-fraction", "0"]
+    options += ["--lr-schedule", "constant", "--max-steps", "150"]
     warned = "while training loss fell"
     shown = cli("train", "text", *options).stderr.decode()
     assert warned in shown

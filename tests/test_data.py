@@ -60,7 +60,7 @@ def test_the_example_writes_verse() -> None:
     assert EXAMPLE.stat().st_size < 500_000
     header, arrays = checkpoint.load(EXAMPLE)
     assert header["kind"] == "model"
-    assert arrays.keys() == {"best"}
+    assert arrays.keys() == {"best_weights"}
     play = (DATA / "play.txt").read_text()
     model = charrnn.load(EXAMPLE)
     assert set(model.vocabulary.symbols) == set(play)

@@ -15,7 +15,7 @@ from tests.conftest import QUICK, Cli
 
 
 @pytest.mark.parametrize(
-    "options", ["", "--unit jamo", "--by line", "--unit byte", "--val val.txt"]
+    "options", ["", "--unit jamo", "--documents line", "--unit byte", "--val-file val.txt"]
 )
 def test_split_has_the_loss_that_training_reported(cli: Cli, tmp_path: Path, options: str) -> None:
     words = ["가나다", "한글은", "é", "the", "각각"]
@@ -29,11 +29,11 @@ def test_split_has_the_loss_that_training_reported(cli: Cli, tmp_path: Path, opt
     for split, loss in (("val", header["best"]["val_loss"]), ("test", header["test_loss"])):
         row = json.loads(cli("eval", "--split", split, "--json").stdout)
         assert row["nats"] == pytest.approx(loss, rel=1e-12)
-        assert row["characters"] == header["corpus"]["parts"][split]
+        assert row["characters"] == header["corpus"]["split_characters"][split]
         assert row["bits"] == pytest.approx(loss / math.log(2))
         assert row["perplexity"] == pytest.approx(math.exp(loss))
         assert row["bits_per_byte"] == pytest.approx(row["bits"] * row["characters"] / row["bytes"])
-        baselines = header["ladder" if split == "val" else "ladder_test"]
+        baselines = header["baselines"][split]
         assert row["baselines"] == baselines
         out = cli("eval", "--split", split).stdout.decode()
         unit = "byte" if "byte" in options else "character"
@@ -71,7 +71,7 @@ def test_dynamic_evaluation_helps_where_the_text_has_changed(
 
 def test_diverged_model_has_infinite_perplexity(cli: Cli, run: Path) -> None:
     header, arrays = checkpoint.load(run)
-    checkpoint.save(run, header, {**arrays, "best": arrays["best"] * 1e5})
+    checkpoint.save(run, header, {**arrays, "best_weights": arrays["best_weights"] * 1e5})
     assert b"perplexity inf; " in cli("eval", "corpus.txt").stdout
     row = json.loads(cli("eval", "corpus.txt", "--json").stdout)
     assert row["nats"] > 1000

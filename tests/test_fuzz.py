@@ -36,7 +36,7 @@ def test_a_seed_makes_the_same_mutation_again(goods: list[fuzz.Good], tmp_path: 
         assert fuzz.mutate(seed, goods)[3] == fuzz.mutate(seed, again)[3]
 
 
-@pytest.mark.parametrize("i", range(5))
+@pytest.mark.parametrize("i", range(4))
 def test_whole_files_are_the_same(goods: list[fuzz.Good], tmp_path: Path, i: int) -> None:
     (tmp_path / "x.npz").write_bytes(goods[i].data)
     assert fuzz.judge(tmp_path / "x.npz", goods[i], forged=False) == ("same", "")

@@ -103,7 +103,7 @@ def test_an_export_holds_the_weights_and_nothing_of_the_run(model: charrnn.Model
     model.save(tmp_path / "full.npz")
     model.save(tmp_path / "half.npz", half=True)
     header, arrays = checkpoint.load(tmp_path / "full.npz")
-    assert arrays.keys() == {"best"}
+    assert arrays.keys() == {"best_weights"}
     assert header["kind"] == "model"
     assert not header.keys() & {"command", "corpus", "history", "samples", "notes"}
     full, half = charrnn.load(tmp_path / "full.npz"), charrnn.load(tmp_path / "half.npz")
@@ -120,7 +120,7 @@ def test_an_export_holds_the_weights_and_nothing_of_the_run(model: charrnn.Model
 def test_last_weights(run: Path) -> None:
     _, arrays = checkpoint.load(run)
     model = charrnn.load(run, last=True)
-    assert (model.stack.p.vector == arrays["last"]).all()
+    assert (model.stack.p.vector == arrays["last_weights"]).all()
     assert model.header["best"] == {"step": 30, "val_loss": model.header["history"][-1]["val_loss"]}
     assert model.header["test_loss"] is None  # that of the best weights is not theirs
 
@@ -130,14 +130,14 @@ def test_damaged_headers_and_weights(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     config = {**header["config"], "hidden_size": 13}
     for changed, weights in [
-        ({**header, "config": config}, arrays["best"]),
-        ({k: v for k, v in header.items() if k != "vocabulary"}, arrays["best"]),
-        ({**header, "config": {**config, "hidden_size": "12"}}, arrays["best"]),
-        ({**header, "config": {**config, "colour": "red"}}, arrays["best"]),
-        (header, arrays["best"][:-1]),
-        (header, arrays["best"].astype(int)),
+        ({**header, "config": config}, arrays["best_weights"]),
+        ({k: v for k, v in header.items() if k != "vocabulary"}, arrays["best_weights"]),
+        ({**header, "config": {**config, "hidden_size": "12"}}, arrays["best_weights"]),
+        ({**header, "config": {**config, "colour": "red"}}, arrays["best_weights"]),
+        (header, arrays["best_weights"][:-1]),
+        (header, arrays["best_weights"].astype(int)),
     ]:
-        checkpoint.save(path, changed, {"best": weights})
+        checkpoint.save(path, changed, {"best_weights": weights})
         with pytest.raises(CheckpointError, match="damaged"):
             charrnn.load(path)
 

@@ -48,6 +48,9 @@ def changed(
     return h
 
 
+NONE: dict[str, Any] = {"val": {}, "test": {}}
+
+
 def of_bytes(header: Header) -> Header:
     return changed(header, config={**header["config"], "unit": "byte"})
 
@@ -58,9 +61,11 @@ CASES += ["no validation", "flat"]
 
 def plotted(header: Header, case: str) -> dict[str, Header]:
     """Return the runs of a case, by name."""
-    unknown: dict[str, Any] = {"best": {"step": 0, "val_loss": None}, "ladder": {}}
+    unknown: dict[str, Any] = {"best": {"step": 0, "val_loss": None}, "baselines": NONE}
     five = {
-        f"run {k}": changed(header, 12 - k, ladder={"trigram": 2.0 + 0.01 * k, "uniform": 3.0})
+        f"run {k}": changed(
+            header, 12 - k, baselines={"val": {"trigram": 2.0 + 0.01 * k, "uniform": 3.0}}
+        )
         for k in range(5)
     }
     cases: dict[str, dict[str, Header]] = {
@@ -72,7 +77,7 @@ def plotted(header: Header, case: str) -> dict[str, Header]:
         "holes": {"play": changed(header, train=[0, 3, 5], val=[4, 6])},
         "units": {"play": header, "bytes": of_bytes(header)},
         "flat": {"play": changed(header, 1, val=[0], **unknown)},
-        "pruned": {"play": changed(header, 5, best={"step": 11, "val_loss": 0.5}, ladder={})},
+        "pruned": {"play": changed(header, 5, best={"step": 11, "val_loss": 0.5}, baselines=NONE)},
     }
     return cases[case]
 
@@ -130,7 +135,7 @@ def test_plotted_losses_are_those_of_the_history(header: Header, x: str, key: st
     best = [[row[key], h["best"]["val_loss"] / scale]]
     assert any(np.allclose(line, best, rtol=1e-12) for line in lines if line.shape == (1, 2))
     # the baseline is plotted once, since both runs have it
-    kind, loss = min(h["ladder"].items(), key=lambda item: item[1])
+    kind, loss = min(h["baselines"]["val"].items(), key=lambda item: item[1])
     (baseline,) = (line for line in ax.lines if line.get_linestyle() == ":")
     assert np.array_equal(np.asarray(baseline.get_ydata()), [loss / scale] * 2)
     assert legend(figure)[2:] == [f"best n-gram baseline: {kind} {loss / scale:.3f}"]
@@ -140,7 +145,9 @@ def test_plotted_losses_are_those_of_the_history(header: Header, x: str, key: st
 
 def test_different_baselines_name_their_runs(header: Header) -> None:
     pytest.importorskip("matplotlib")
-    figure = plot_losses(plotted(header, "five") | {"six": changed(header, ladder={"2-gram": 2.0})})
+    figure = plot_losses(
+        plotted(header, "five") | {"six": changed(header, baselines={"val": {"2-gram": 2.0}})}
+    )
     assert legend(figure)[6:9] == [
         "best n-gram baseline of six: 2-gram 2.000",
         "best n-gram baseline of run 0: trigram 2.000",
@@ -279,7 +286,7 @@ def braille_dots(art: str) -> set[tuple[int, int]]:
 @pytest.mark.parametrize("unicode", [True, False])
 @pytest.mark.parametrize("width", [20, 80, 133])
 def test_terminal_shows_every_point(header: Header, unicode: bool, width: int) -> None:
-    h = changed(header, train=[1, 4], val=[3, 5], ladder={"trigram": 1.0})
+    h = changed(header, train=[1, 4], val=[3, 5], baselines={"val": {"trigram": 1.0}})
     art = render_losses({"play": h}, width=width, unicode=unicode)
     assert art.isascii() is not unicode
     lines, area, dots = art.splitlines(), plot_area(art), braille_dots(art)
@@ -302,7 +309,7 @@ def test_terminal_shows_every_point(header: Header, unicode: bool, width: int) -
 
 def test_terminal_leaves_gaps_where_nothing_was_measured(header: Header) -> None:
     n = len(header["history"])
-    h = changed(header, train=range(n), val=range(3, n - 1), ladder={})
+    h = changed(header, train=range(n), val=range(3, n - 1), baselines=NONE)
     art = render_losses({"play": h}, width=87, unicode=False)
     steps, columns = column(h, "step"), max(map(len, plot_area(art)))
     first, last = (round(steps[k] / steps[-1] * (columns - 1)) for k in (2, n - 1))
@@ -313,7 +320,7 @@ def test_terminal_leaves_gaps_where_nothing_was_measured(header: Header) -> None
 def test_terminal_axes_fit_the_data(header: Header) -> None:
     art = render_losses({"play": header}, bits=True).splitlines()
     losses = [*column(header, "train_loss"), *column(header, "val_loss")]
-    losses.append(min(header["ladder"].values()))
+    losses.append(min(header["baselines"]["val"].values()))
     top, bottom = max(losses) / math.log(2), min(losses) / math.log(2)
     labels = [re.match(r" *([\d.]+) ┤", line) for line in art[1 : 1 + PLOT_ROWS]]
     ticks = {r: float(label[1]) for r, label in enumerate(labels) if label}
@@ -333,7 +340,7 @@ def test_terminal_axes_fit_the_data(header: Header) -> None:
 def test_terminal_numbers_do_not_touch(header: Header) -> None:
     h = changed(header)
     for k, row in enumerate(h["history"]):
-        row["characters"] = (k + 1) * 1_234_567
+        row["characters_seen"] = (k + 1) * 1_234_567
     for width in range(20, 90):
         art = render_losses({"play": h}, "characters", width=width).splitlines()
         numbers = art[2 + PLOT_ROWS].split()

@@ -52,7 +52,7 @@ def same(a: Path, b: Path) -> None:
     (x, xs), (y, ys) = checkpoint.load(a), checkpoint.load(b)
     assert all(xs[name].tobytes() == ys[name].tobytes() for name in xs)
     for header in (x, y):
-        for key in ("seconds", "command", "sha256"):
+        for key in ("train_seconds", "command", "sha256"):
             del header[key]
         for row in header["history"]:
             del row["seconds"]
@@ -268,7 +268,7 @@ def test_init_from_takes_over_what_is_known(cli: Cli, corpus: Path, tmp_path: Pa
         unused = len(set(old.vocabulary.symbols) - set((tmp_path / "other.txt").read_text()))
         assert (origin["added"], origin["unused"]) == (2, unused)
         # it knows what it has learned
-        first, fresh = (checkpoint.read_header(tmp_path / f"{n}.npz")["first_loss"] for n in (f"{name}-new", "fresh"))
+        first, fresh = (checkpoint.read_header(tmp_path / f"{n}.npz")["initial_loss"] for n in (f"{name}-new", "fresh"))
         assert first < 0.7 * fresh
     err = cli("train", "other.txt", "--init-from", "old.npz", "--hidden-size", "17", "-o", "x.npz", rc=2).stderr
     assert b"hidden_size is 16 in the model that this one begins from, and cannot be 17" in err
@@ -351,7 +351,7 @@ def test_a_terminal_of_20_columns(corpus: Path, tmp_path: Path, term: str) -> No
 
 
 @pytest.mark.parametrize("unit", ["char", "byte", "jamo"])
-@pytest.mark.parametrize("by", [(), ("--by", "line"), ("--by", "file")])
+@pytest.mark.parametrize("by", [(), ("--documents", "line"), ("--documents", "file")])
 @pytest.mark.parametrize(
     "text",
     [
@@ -369,7 +369,7 @@ def test_a_terminal_of_20_columns(corpus: Path, tmp_path: Path, term: str) -> No
 )
 def test_every_text_trains_resumes_and_is_drawn(tmp_path: Path, text: str, by: tuple[str, ...], unit: str) -> None:
     path = tmp_path / "run.npz"
-    options: dict[str, Any] = {"unit": unit, "by": by[1] if by else None, "hidden_size": 8, "max_steps": 3}
+    options: dict[str, Any] = {"unit": unit, "documents": by[1] if by else None, "hidden_size": 8, "max_steps": 3}
     model = charrnn.train(text, output=path, **options)
     assert np.isfinite(model.header["history"][-1]["train_loss"])
     drawn = "".join(model.sample(20, seed=0))
@@ -385,7 +385,7 @@ def test_every_text_trains_resumes_and_is_drawn(tmp_path: Path, text: str, by: t
 
 
 @pytest.mark.parametrize(("text", "what"), [("", "is empty"), ("a", "has a single character")])
-@pytest.mark.parametrize("by", [(), ("--by", "file")])
+@pytest.mark.parametrize("by", [(), ("--documents", "file")])
 def test_a_text_of_nothing(cli: Cli, text: str, by: tuple[str, ...], what: str) -> None:
     err = cli("train", "-", *by, stdin=text.encode(), rc=3).stderr.decode()
     assert err == f"charrnn: stdin {what}; a text needs at least two characters\n"
@@ -490,7 +490,7 @@ def test_units_on_the_command_line(cli: Cli, tmp_path: Path) -> None:
 def test_lines_on_the_command_line(cli: Cli, tmp_path: Path) -> None:
     names = "".join(f"{a}{b}{c}\n" for a in "mnt" for b in "aeio" for c in ("", "la", "ran", "dorella") for _ in "ab")
     (tmp_path / "names.txt").write_text(names)
-    err = cli("train", "names.txt", "--by", "line", "--max-steps", "400", "--hidden-size", "32").stderr.decode()
+    err = cli("train", "names.txt", "--documents", "line", "--max-steps", "400", "--hidden-size", "32").stderr.decode()
     assert re.search(r"\d+ lines to train on, each begun afresh; \d+ windows to an epoch\n", err)
     out = cli("sample", "--num-samples", "30", "--seed", "1", "--temp", "0.5").stdout.decode()
     lines = out.splitlines()
@@ -511,7 +511,7 @@ def test_documents_on_the_command_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "poems").mkdir()
     for i in range(40):
         (tmp_path / "poems" / f"{i}.txt").write_text(f"one {i % 3}\ntwo\nthree\n")
-    cli("train", "poems", "--by", "file", "--max-steps", "400", "--hidden-size", "32", "-q", "--lr", "0.02")
+    cli("train", "poems", "--documents", "file", "--max-steps", "400", "--hidden-size", "32", "-q", "--lr", "0.02")
     out = cli("sample", "-0", "--num-samples", "20", "--seed", "1", "--temp", "0.3").stdout.decode().split("\0")
     assert len(out) == 20
     whole = [text for text in out if re.fullmatch(r"one \d\ntwo\nthree\n", text)]

@@ -58,12 +58,12 @@ def test_figures_are_those_of_the_header(model: Model) -> None:
     bits = loss / math.log(2)
     assert rows["best validation loss"] == f"{loss:.4f} nats ({bits:.3f} bits), step {step}"
     assert rows["test loss"].startswith(f"{header['test_loss']:.4f} nats")
-    assert rows["training split"] == f"{header['corpus']['parts']['train']:,} characters"
+    assert rows["training split"] == f"{header['corpus']['split_characters']['train']:,} characters"
     assert rows["parameters"] == f"{header['parameters']:,}"
     assert rows["SHA-256 of the corpus"] == header["corpus"]["sha256"]
     assert rows["seed"] == "0"
     assert page.texts["pre"][-1] == f"\n{header['command']}"
-    best_loss, best_name = min((loss, name) for name, loss in header["ladder"].items())
+    best_loss, best_name = min((loss, name) for name, loss in header["baselines"]["val"].items())
     assert page.texts["p"][0] == (
         "A GRU with 1 layer of 12 hidden units, trained on corpus for 30 steps. Validation loss: "
         f"{loss:.3f} nats per character (best baseline: {best_name}, {best_loss:.3f})."
@@ -74,8 +74,8 @@ def test_figures_are_those_of_the_header(model: Model) -> None:
 def test_model_is_compared_with_the_baselines_in_order(model: Model) -> None:
     header = model.header
     page = Page(render_report(model))
-    val = {**header["ladder"], "model": header["best"]["val_loss"]}
-    test = {**header["ladder_test"], "model": header["test_loss"]}
+    val = {**header["baselines"]["val"], "model": header["best"]["val_loss"]}
+    test = {**header["baselines"]["test"], "model": header["test_loss"]}
     order = sorted(val, key=val.__getitem__, reverse=True)
     assert page.texts["td"] == [
         cell
@@ -128,12 +128,12 @@ def test_hostile_strings_change_nothing_but_the_text(model: Model) -> None:
     for header, word in ((harmless.header, "dull"), (model.header, HOSTILE)):
         header["samples"] = [{"step": 1, "text": word}]
         header["notes"], header["command"] = [word], word
-        header["trouble"] = [{"step": 3, "what": word, "restored": True}]
-        header["ladder"] = {word: 2.0}
+        header["nonfinite_events"] = [{"step": 3, "reason": word, "restored": True}]
+        header["baselines"]["val"] = {word: 2.0}
         header["init_from"] = {"file": word}
         header["corpus"] |= {"name": word, "files": [[word, 1, 1]], "sha256": word}
         header["corpus"] |= {"val_files": [word], "val_sha256": word}
-        header |= {"charrnn": word, "numpy": word, "python": word}
+        header["versions"] = {"charrnn": word, "numpy": word, "python": word}
     html, plain = render_report(model, missing=HOSTILE), render_report(harmless, missing="dull")
     assert [tag for tag, _ in Page(html).tags] == [tag for tag, _ in Page(plain).tags]
     assert html.count("&lt;script&gt;hacked = 1") == plain.count("dull")
@@ -153,10 +153,10 @@ def test_run_without_validation_omits_what_needs_it() -> None:
 def test_report_lists_nonfinite_events(model: Model) -> None:
     no_problem = "None: the run is complete, and all losses and gradients were finite."
     assert no_problem in Page(render_report(model)).texts["p"]
-    model.header |= {"first_loss": None, "samples": [], "finished": False, "notes": ["hello"]}
-    model.header["trouble"] = [
-        {"step": 3, "what": "the loss is nan", "restored": False},
-        {"step": 1500, "what": "the loss is inf", "restored": True},
+    model.header |= {"initial_loss": None, "samples": [], "finished": False, "notes": ["hello"]}
+    model.header["nonfinite_events"] = [
+        {"step": 3, "reason": "the loss is nan", "restored": False},
+        {"step": 1500, "reason": "the loss is inf", "restored": True},
     ]
     page = Page(render_report(model))
     assert no_problem not in page.texts["p"]
@@ -172,7 +172,7 @@ def test_report_lists_nonfinite_events(model: Model) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"unit": "jamo"}, {"unit": "byte"}, {"by": "line"}, {"by": "file"}, {"min_count": 40}],
+    [{}, {"unit": "jamo"}, {"unit": "byte"}, {"documents": "line"}, {"documents": "file"}, {"min_count": 40}],
 )
 def test_report_of_every_unit_and_kind_of_document(options: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)

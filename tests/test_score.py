@@ -58,7 +58,7 @@ def test_score_prints_json_sorts_and_has_thresholds(
     assert {row["line"] for row in kept} == {row["line"] for row in ranked[:2]}
 
     # the threshold is a quantile of the lines of the validation split
-    splits = checkpoint.read_header(run)["corpus"]["parts"]
+    splits = checkpoint.read_header(run)["corpus"]["split_characters"]
     val = text[splits["train"] : splits["train"] + splits["val"]]
     quantile = np.quantile(charrnn.load(run).score_lines(val), 0.9) / math.log(2)
     kept = rows_of(cli("score", "--json", "--quantile", "0.9", stdin=data).stdout)
@@ -170,7 +170,7 @@ def test_odd_lines_of_a_log_are_found(
     corpus = "".join(line + "\n" for line in log_lines(rng, 3000))
     (tmp_path / "log.txt").write_text(corpus)
     options = ("--hidden-size", "64", "--max-steps", "120", "--lr", "0.01", "-q")
-    cli("train", "log.txt", "--by", "line", *options)
+    cli("train", "log.txt", "--documents", "line", *options)
     lines = [*log_lines(rng, 500), *odd_lines(rng, 60)]
     (tmp_path / "mixed.txt").write_text("".join(line + "\n" for line in lines))
     out = cli("score", "mixed.txt").stdout.decode().splitlines()

@@ -52,8 +52,8 @@ CASES: dict[str, tuple[str | bytes, dict[str, Any], int]] = {
     "lstm": ("the queen?\nand a king", {"cell": "lstm", "num_layers": 2}, 9),
     "unknown": ("☃the☃☃ king\n☃and☃", {}, 1),
     "all unknown": ("☃é☃", {}, 1),
-    "line": ("the king\n\nand a queen\n☃not\n", {"by": "line"}, 5),
-    "line, unknown last": ("the king\n☃", {"by": "line"}, 1),
+    "line": ("the king\n\nand a queen\n☃not\n", {"documents": "line"}, 5),
+    "line, unknown last": ("the king\n☃", {"documents": "line"}, 1),
     "byte": (b"the king\xff\x00\nand", {"unit": "byte"}, 5),
 }
 
@@ -103,7 +103,7 @@ def test_diverged_model_gives_finite_bits(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"cell": "gru"}, {"cell": "lstm", "num_layers": 2}, {"by": "line"}]
+    "options", [{"cell": "gru"}, {"cell": "lstm", "num_layers": 2}, {"documents": "line"}]
 )
 def test_activation_matches_each_step_alone(text: str, options: dict[str, Any]) -> None:
     model = trained(text, **options)

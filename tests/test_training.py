@@ -43,7 +43,7 @@ def same(a: Run, b: Run) -> None:
         assert (x == y).all()
     x, y = (json.loads(json.dumps(run.header())) for run in (a, b))
     for header in (x, y):
-        del header["seconds"]
+        del header["train_seconds"]
         for row in header["history"]:
             del row["seconds"]
     assert x == y
@@ -96,7 +96,7 @@ def test_every_step_drops_other_units(text: str, monkeypatch: pytest.MonkeyPatch
         drawn.append(draw(*args).copy())
         return drawn[-1]
 
-    monkeypatch.setattr(run.stack, "masks", masks)
+    monkeypatch.setattr(run.stack, "dropout_masks", masks)
     for _ in itertools.islice(steps(run), 5):
         pass
     assert len({mask.tobytes() for mask in drawn}) == len(drawn) == 5
@@ -122,7 +122,7 @@ def test_before_the_first_evaluation_the_last_weights_are_the_best(text: str, tm
         pass
     header, arrays = checkpoint.load(tmp_path / "run.npz")
     assert header["best"]["val_loss"] is None
-    assert (arrays["last"] == run.best).all()
+    assert (arrays["last_weights"] == run.best).all()
     model = charrnn.load(tmp_path / "run.npz")
     assert (model.stack.p.vector == run.stack.p.vector).all()
     assert model.header["best"] == {"step": 3, "val_loss": None}
@@ -135,7 +135,7 @@ def test_training_loss_of_a_row_is_the_mean_since_the_last(text: str) -> None:
         losses.append(step.loss)
         if step.evaluation:
             assert step.evaluation["train_loss"] == pytest.approx(np.mean(losses[-10:]), rel=1e-12)
-            assert step.evaluation["characters"] == 36 * step.step
+            assert step.evaluation["characters_seen"] == 36 * step.step
     assert len(losses) == 60
 
 
@@ -225,7 +225,7 @@ def test_a_window_that_is_not_finite_is_left_out(text: str, bad: set[int]) -> No
     assert (run.memory == memory).all()
     assert not run.state.any()
     assert run.learning_rate == 0.5 * 8e-3 * 0.5 * (1 + math.cos(math.pi * 13 / 60))
-    assert run.trouble == [{"step": 13, "what": "the loss is nan and the gradient's norm inf", "restored": False}]
+    assert run.trouble == [{"step": 13, "reason": "the loss is nan and the gradient's norm inf", "restored": False}]
     rest = list(stream)
     assert len(rest) == 47
     assert not any(step.told for step in rest)
@@ -302,7 +302,7 @@ def test_the_tenth_time_ends_it_with_a_save(text: str, tmp_path: Path, bad: set[
 
 
 def test_a_validation_loss_that_is_not_finite(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "score", lambda *_: np.array([np.inf]))
+    monkeypatch.setattr(scoring, "contiguous_nll", lambda *_: np.array([np.inf]))
     run = Run(Corpus("text", text), Config(**{**SMALL, "max_steps": 20}))
     told = [line for step in steps(run) for line in step.told]
     assert [line.partition(";")[0] for line in told] == [f"step {n}: the validation loss is inf" for n in (10, 20)]
@@ -318,14 +318,14 @@ def test_weights_that_are_not_finite_reach_no_file(text: str, tmp_path: Path) ->
     for _ in range(3):
         next(stream)
     run.stack.p["by"][0] = np.inf
-    with pytest.raises(NotFiniteError, match="not saved: a number in 'last' is not finite"):
+    with pytest.raises(NotFiniteError, match="not saved: a number in 'last_weights' is not finite"):
         next(stream)
     assert Run.restore(path, Corpus("text", text)).step == 0
 
 
 def test_a_learning_rate_far_too_large_ends_with_a_message(text: str) -> None:
     with pytest.raises(NotFiniteError):
-        trained(text, optimizer="sgd", learning_rate=1e38, clip_norm=0, schedule="constant", cell="vanilla")
+        trained(text, optimizer="sgd", learning_rate=1e38, clip_norm=0, lr_schedule="constant", cell="vanilla")
 
 
 # --- Saving. ---
@@ -414,7 +414,7 @@ def test_resume_refuses_another_text_and_bare_weights(text: str, tmp_path: Path)
         Run.restore(path, Corpus("text", text))
 
 
-@pytest.mark.parametrize("name", ["best", "last", "memory", "state"])
+@pytest.mark.parametrize("name", ["best_weights", "last_weights", "optimizer_state", "hidden_state"])
 def test_resume_refuses_arrays_of_the_wrong_shape(text: str, tmp_path: Path, name: str) -> None:
     path = tmp_path / "run.npz"
     trained(text, path, max_steps=1)
@@ -433,7 +433,7 @@ def test_a_validation_text_of_its_own(text: str) -> None:
     assert len(run.val) == 12
     assert "é" in run.vocabulary.symbols
     assert len(run.train) == len(text) - 5 * len(text) // 100 - (5 * len(text) % 100 > 0)
-    assert run.corpus["parts"] == {"train": len(run.train), "val": 12, "test": len(text) - len(run.train)}
+    assert run.corpus["split_characters"] == {"train": len(run.train), "val": 12, "test": len(text) - len(run.train)}
 
 
 def test_a_validation_text_of_many_files_names_the_first(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -493,13 +493,13 @@ def test_losses_are_for_each_character_and_the_same_for_every_caller(tmp_path: P
     rng = np.random.default_rng(0)
     words = ["가나다", "한글은", "é", "the", "각각"]
     texts = ["".join(" ".join(rng.choice(words, 3)) + "\n" for _ in range(5)) for _ in range(40)]
-    options: dict[str, Any] = {"unit": unit, "by": by, "dtype": "float64", "val_fraction": 0.1, "max_steps": 4}
+    options: dict[str, Any] = {"unit": unit, "documents": by, "dtype": "float64", "val_fraction": 0.1, "max_steps": 4}
     run = Run(Corpus("text", *texts, unit=unit, by=by), Config(hidden_size=6, seq_length=8, batch_size=4, **options))
     for _ in fit(run, tmp_path / "run.npz"):
         pass
     whole = "".join(texts)
     data: str | bytes = whole.encode() if unit == "byte" else whole
-    parts = run.corpus["parts"]
+    parts = run.corpus["split_characters"]
     assert sum(parts.values()) == len(data)
     val = data[parts["train"] : parts["train"] + parts["val"]]
     if by:  # parts hold whole lines
@@ -611,7 +611,8 @@ def test_the_vanilla_cell_follows_min_char_rnn() -> None:
     text = (symbols + "".join(rng.choice(words, 200)))[:1001]  # two and a half passes, each of 40 whole windows
     config = Config(
         cell="vanilla", hidden_size=H, seq_length=T, batch_size=1, optimizer="adagrad", learning_rate=0.01,
-        schedule="constant", clip_norm=0, clip_value=5, max_steps=n, val_fraction=0, test_fraction=0, dtype="float64",
+        lr_schedule="constant", clip_norm=0, clip_value=5, max_steps=n, val_fraction=0, test_fraction=0,
+        dtype="float64",
     )  # fmt: skip
     run = Run(Corpus("text", text), config)
     # at min-char-rnn's own rate of .1 the first steps are chaotic: rounding alone grows past any tolerance
@@ -706,6 +707,6 @@ def test_the_ladders_are_those_of_the_parts(unit: str, monkeypatch: pytest.Monke
 
 def test_a_resume_draws_and_counts_nothing_anew(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(text, tmp_path / "run.npz", max_steps=3)
-    monkeypatch.delattr(Stack, "draw")
+    monkeypatch.delattr(Stack, "init_parameters")
     monkeypatch.delattr(ngram, "ngram_losses")
     same(run, Run.restore(tmp_path / "run.npz", Corpus("text", text)))

@@ -81,12 +81,12 @@ def test_rare_characters_share_one_symbol() -> None:
     text = "aaaabbbccd\n"
     v = counted(text, min_count=2)
     assert v.symbols == "\nabc"  # the newline is always known
-    assert v.describe()["private"] == [units.UNKNOWN]
+    assert v.describe()["special"] == [units.UNKNOWN]
     assert v.decode(v.encode("abdé")) == "ab\ufffd\ufffd"
     assert v.encode("d")[0] == v.encode("é")[0] == v.id(units.UNKNOWN) == len(v) - 1
     assert counted(text, max_vocab=4).symbols == "\nab"
     assert counted(text, max_vocab=4, min_count=4).symbols == "\na"
-    assert counted(text, max_vocab=5).describe()["private"] == []
+    assert counted(text, max_vocab=5).describe()["special"] == []
     with pytest.raises(TextError, match="no symbol is common enough"):
         counted("abc", min_count=2)
 

@@ -96,7 +96,7 @@ def evaluate_split(path: Path, model: Model, split: str, adapt: float | None) ->
     seconds = time.perf_counter() - started
     if not len(nll):
         raise UsageError(f"{path}: the run has no {SPLITS[split]} split")
-    baselines = model.header["ladder" if split == "val" else "ladder_test"]
+    baselines = model.header["baselines"][split]
     text, characters = own(run, model, split), run.parts[split]
     return metrics(f"{split} split", float(nll.sum()), characters, text, seconds, baselines)
 

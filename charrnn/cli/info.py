@@ -72,15 +72,15 @@ def model_rows(h: Header) -> Iterator[tuple[str, Any]]:
 
 def run_rows(h: Header) -> Iterator[tuple[str, Any]]:
     """Yield what only the checkpoint of a run records: its text, its plan, how it went."""
-    corpus, batches, steps = h["corpus"], h["windows"], h["plans"][-1]["steps"]
-    splits = ", ".join(f"{name} {n:,}" for name, n in corpus["parts"].items())
-    yield "baselines", f"validation {format_baselines(h['ladder'])}"
-    yield "baselines", f"test {format_baselines(h['ladder_test'])}"
+    corpus, batches, steps = h["corpus"], h["batches"], h["plans"][-1]["steps"]
+    splits = ", ".join(f"{name} {n:,}" for name, n in corpus["split_characters"].items())
+    yield "baselines", f"validation {format_baselines(h['baselines']['val'])}"
+    yield "baselines", f"test {format_baselines(h['baselines']['test'])}"
     yield "plan", f"{steps:,} steps, {'finished' if h['finished'] else 'not finished'}"
     yield (
         "batches",
-        f"batch size {batches['lanes']}, sequence length {batches['length']}, "
-        f"{batches['per_epoch']:,} steps per epoch",
+        f"batch size {batches['batch_size']}, sequence length {batches['seq_length']}, "
+        f"{batches['steps_per_epoch']:,} steps per epoch",
     )
     yield (
         "corpus",
@@ -89,10 +89,10 @@ def run_rows(h: Header) -> Iterator[tuple[str, Any]]:
     )
     yield "files", ", ".join(name for name, _, _ in corpus["files"])
     yield "sha256", corpus["sha256"]
-    yield "time", f"{h['seconds']:.0f} s, {format_threads(h['threads'])}"
+    yield "time", f"{h['train_seconds']:.0f} s, {format_threads(h['threads'])}"
     yield "command", h["command"]
     for note in h["notes"]:
         yield "note", note
-    for event in h["trouble"]:
-        yield "non-finite", f"step {event['step']:,}: {event['what']}"
-    yield "created by", f"charrnn {h['charrnn']}, Python {h['python']}, NumPy {h['numpy']}"
+    for event in h["nonfinite_events"]:
+        yield "non-finite", f"step {event['step']:,}: {event['reason']}"
+    yield "created by", "charrnn {charrnn}, Python {python}, NumPy {numpy}".format(**h["versions"])

@@ -64,7 +64,7 @@ class Display:
 
 def start_lines(run: Run) -> Iterator[str]:
     """Yield what the run is."""
-    config, splits, unit = run.config, run.corpus["parts"], loss_unit(run.config.unit)
+    config, splits, unit = run.config, run.corpus["split_characters"], loss_unit(run.config.unit)
     distinct = f"{len(run.vocabulary):,} distinct"
     if config.unit == "jamo":
         distinct += f" symbols, {run.ratio:.2f} symbols per character"

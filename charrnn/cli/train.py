@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ALLOWED_WITH_RESUME = {
     "corpus",
-    "val",
+    "val_file",
     "output",
     "resume",
     "max_steps",
@@ -69,7 +69,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("corpus", nargs=-1, required=True)
 @config_options
 @click.option(
-    "--val", metavar="FILE", help="Validate on this file instead of on a split of the corpus."
+    "--val-file", metavar="FILE", help="Validate on this file instead of on a split of the corpus."
 )
 @click.option(
     "-o",
@@ -110,7 +110,7 @@ def train(
     ctx: click.Context,
     /,
     corpus: tuple[str, ...],
-    val: str | None,
+    val_file: str | None,
     output: Path | None,
     init_from: Path | None,
     resume: bool,
@@ -136,7 +136,7 @@ def train(
     --resume with a larger --max-steps.
     """  # noqa: D301
     path = output or CHECKPOINT_DIR / f"{default_run_name(corpus)}.npz"
-    check_stdin_once([*corpus, val])
+    check_stdin_once([*corpus, val_file])
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     given = {name for name, source in sources.items() if source is ParameterSource.COMMANDLINE}
     if resume:
@@ -148,7 +148,7 @@ def train(
         # start or resume the run
         if resume:
             max_steps = options["max_steps"] if "max_steps" in given else None
-            run = resume_run(path, corpus, val, threads, max_steps)
+            run = resume_run(path, corpus, val_file, threads, max_steps)
         else:
             if init_from:
                 # the weights decide some options: a default from the environment gives way,
@@ -156,7 +156,7 @@ def train(
                 default = {n for n, source in sources.items() if source is ParameterSource.DEFAULT}
                 default |= set(INHERITED) - given
                 options = {name: value for name, value in options.items() if name not in default}
-            run = start_run(path, corpus, val, init_from, options)
+            run = start_run(path, corpus, val_file, init_from, options)
             run.threads = threads or DEFAULT_THREADS
 
         # train it
@@ -192,7 +192,7 @@ def load_corpora(
     """Read the text and the validation text of the run that is kept in ``path``."""
     from charrnn.corpus import read
 
-    how: dict[str, Any] = {"unit": config.unit, "by": config.by, "encoding": config.encoding}
+    how: dict[str, Any] = {"unit": config.unit, "by": config.documents, "encoding": config.encoding}
     text, other = (
         read(paths, default_run_name(paths), **how, temp_dir=path.parent) if paths else None
         for paths in (corpus, [val] if val else None)
