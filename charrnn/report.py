@@ -78,14 +78,12 @@ def summary(header: Header) -> str:
     )
     if val_loss is None:
         return sentence
-    baseline = best_baseline(header["baselines"]["val"])
-    comparison = ""
-    if baseline:
-        comparison = (
-            f" (best baseline: {escape_inline(baseline)}, {header['baselines']['val'][baseline]:.3f})"
-        )
-    noun = loss_unit(config["unit"])
-    return f"{sentence} Validation loss: {val_loss:.3f} nats per {noun}{comparison}."
+    sentence += f" Validation loss: {val_loss:.3f} nats per {loss_unit(config['unit'])}"
+    baselines = header["baselines"]["val"]
+    name = best_baseline(baselines)
+    if name is not None:
+        sentence += f" (best baseline: {escape_inline(name)}, {baselines[name]:.3f})"
+    return f"{sentence}."
 
 
 def run_facts(model: Model) -> str:
@@ -127,8 +125,9 @@ def run_facts(model: Model) -> str:
 
 def curves_section(header: Header) -> str:
     """Plot the training and validation loss."""
-    name = best_baseline(header["baselines"]["val"])
-    baseline = None if name is None else (name, header["baselines"]["val"][name])
+    baselines = header["baselines"]["val"]
+    name = best_baseline(baselines)
+    baseline = None if name is None else (name, baselines[name])
     return (
         f"<figure>\n{render_chart(header['history'], header['best'], baseline)}\n"
         f"<figcaption>Nats per {loss_unit(header['config']['unit'])} at each training step. "
