@@ -1,4 +1,4 @@
-"""``charrnn show``: what goes where, in which colours, and what ends it."""
+"""``charrnn show``: highlighted text, neurons and gates."""
 
 import re
 import sys
@@ -14,34 +14,32 @@ from charrnn.neurons import gate_saturation, rank_neurons
 from tests.conftest import Cli
 
 
-@pytest.fixture
-def run(tmp_path: Path, text: str) -> Path:
-    charrnn.train(text, hidden_size=8, max_steps=20, output=tmp_path / "run.npz")
-    (tmp_path / "t.txt").write_text(text, encoding="utf-8", newline="\n")
-    return tmp_path / "run.npz"
+def test_text_is_marked_in_a_pipe(cli: Cli, run: Path) -> None:
+    text = "the k\tng\n한국 ☃\n"
+    env = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    done = cli("show", run, "-", stdin=text.encode(), env=env)
+    bits = surprise.score_text(charrnn.load(run), text).bits
+    lines = shades.render_lines(text, bits.tolist(), shades.SURPRISAL_SCALE, 0, 80)
+    assert done.stdout.decode() == "".join(lines)
+    assert done.stdout.count(b"\n") == 4
+    path, caption, legend = done.stderr.decode().splitlines()
+    assert path == f"charrnn: {run}"
+    assert caption == (
+        f"charrnn: standard input, surprisal under {run}: "
+        f"{len(text)} characters, {bits.mean():.3f} bits per character"
+    )
+    assert "'@' 9+" in legend
 
 
-def test_marks_in_a_pipe(cli: Cli, run: Path) -> None:
-    shown = "the k\tng\n한국 ☃\n"
-    done = cli("show", run, "-", stdin=shown.encode(), env={"TERM": "xterm-256color", "COLORTERM": "truecolor"})
-    bits = surprise.score_text(charrnn.load(run), shown).bits
-    want = "".join(shades.render_lines(shown, bits.tolist(), shades.SURPRISAL_SCALE, 0, 80))
-    assert done.stdout.decode() == want
-    assert len(want.splitlines()) == 4
-    told = done.stderr.decode()
-    assert f"{len(shown)} characters, {bits.mean():.3f} bits per character" in told
-    assert "'@' 9+" in told
-
-
-def test_length_is_the_most_that_is_shown(cli: Cli, run: Path, text: str) -> None:
-    done = cli("show", run, "t.txt", "--length", "7", "--color", "always")
+def test_length_limits_what_is_shown(cli: Cli, run: Path, text: str) -> None:
+    done = cli("show", run, "corpus.txt", "--length", "7", "--color", "always")
     out = re.sub("\x1b\\[[0-9;]*m", "", done.stdout.decode())
     assert out == text[:7] + "\n"
     assert f"the first 7 of {len(text):,} characters" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(
-    ("color", "env", "terminal", "bits"),
+    ("color", "env", "terminal", "depth"),
     [
         ("auto", {"TERM": "xterm-256color", "COLORTERM": "truecolor"}, True, 24),
         ("auto", {"TERM": "xterm-256color", "COLORTERM": "24bit"}, True, 24),
@@ -58,70 +56,75 @@ def test_length_is_the_most_that_is_shown(cli: Cli, run: Path, text: str) -> Non
         ("never", {"TERM": "xterm", "COLORTERM": "truecolor"}, True, 0),
     ],
 )
-def test_colours(monkeypatch: pytest.MonkeyPatch, color: str, env: dict[str, str], terminal: bool, bits: int) -> None:
+def test_color_depth_depends_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, color: str, env: dict[str, str], terminal: bool, depth: int
+) -> None:
     for name in ("TERM", "COLORTERM", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    assert color_depth(color) == bits
+    assert color_depth(color) == depth
 
 
-def test_a_page(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
-    done = cli("show", run, "t.txt", "--html", "page.html", "-n", "50")
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+def test_html_page_has_the_highlighted_text(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
+    done = cli("show", run, "corpus.txt", "--html", "page.html", "-n", "50")
     assert done.stdout == b""
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert shades.render_html(charrnn.load(run), text, 50) in page
-    assert 'charset="utf-8"' in page
-    cli("show", run, "t.txt", "--html", "page.html", "--neuron", "0:7")
+    assert f"<h1>corpus.txt, surprisal under {run}</h1>" in page
+    cli("show", run, "corpus.txt", "--html", "page.html", "--neuron", "0:7")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert shades.render_html(charrnn.load(run), text, neuron=(0, 7)) in page
+    assert f"<h1>hidden unit 0:7 of {run} on corpus.txt</h1>" in page
 
 
-def test_units(cli: Cli, run: Path, text: str) -> None:
+def test_probe_lists_the_best_neurons_and_shows_the_first(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
-    best = rank_neurons(model.stack, model.vocabulary, text, "line-position", model.by)
-    out = cli("show", run, "t.txt", "--probe", "line-position", "-n", "40").stdout.decode()
-    head, _, shown = out.partition("\n\n")
-    assert head.split("\n")[0] == "neuron\tR², line-position"
-    assert head.split("\n")[1:] == [f"{l}:{i}\t{score:.3f}" for l, i, score in best]
-    values = surprise.activation(model, text[:40], *best[0][:2])
-    assert shown == "".join(shades.render_lines(text[:40], values.tolist(), shades.ACTIVATION_SCALE, 0, 80))
-    named = cli("show", run, "t.txt", "--neuron", "{}:{}".format(*best[0]), "-n", "40")
-    assert named.stdout.decode() == shown
+    best = rank_neurons(model.stack, model.vocabulary, text, "line-position", model.by)[:10]
+    out = cli("show", run, "corpus.txt", "--probe", "line-position", "-n", "40").stdout.decode()
+    table, _, shown = out.partition("\n\n")
+    head, *rows = table.split("\n")
+    assert head == "neuron\tR², line-position"
+    assert rows == [f"{layer}:{i}\t{score:.3f}" for layer, i, score in best]
+    values = surprise.activation(model, text[:40], *best[0][:2]).tolist()
+    lines = shades.render_lines(text[:40], values, shades.ACTIVATION_SCALE, 0, 80)
+    assert shown == "".join(lines)
+    neuron = "{}:{}".format(*best[0])
+    assert cli("show", run, "corpus.txt", "--neuron", neuron, "-n", "40").stdout.decode() == shown
 
 
-def test_gates(cli: Cli, run: Path, text: str) -> None:
+def test_gates_are_shown_as_a_table(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
     ids = model.vocabulary.encode(text)
-    shares = gate_saturation(model.stack, ids, model.vocabulary.start_id, None)
-    head, *rows = cli("show", run, "t.txt", "--gates").stdout.decode().splitlines()
+    fractions = gate_saturation(model.stack, ids, model.vocabulary.start_id, None)
+    head, *rows = cli("show", run, "corpus.txt", "--gates").stdout.decode().splitlines()
     assert head == "layer\tgate\tunder 0.1\tover 0.9"
-    assert [row.split("\t")[:2] for row in rows] == [["0", name] for name in shares]
-    found = [[float(x) for x in row.split("\t")[2:]] for row in rows]
-    np.testing.assert_allclose(found, [each[0] for each in shares.values()], atol=6e-4)
+    assert [row.split("\t")[:2] for row in rows] == [["0", name] for name in fractions]
+    shown = [[float(x) for x in row.split("\t")[2:]] for row in rows]
+    np.testing.assert_allclose(shown, [layers[0] for layers in fractions.values()], atol=6e-4)
 
 
 @pytest.mark.parametrize(
     ("args", "rc", "message"),
     [
         ((), 2, "missing text file"),
-        (("t.txt", "t.txt"), 2, "give one FILE, not 2"),
+        (("corpus.txt", "corpus.txt"), 2, "give one FILE, not 2"),
         (("none.txt",), 3, "none.txt: no such file"),
         (("empty.txt",), 3, "the text is empty"),
         (("empty.txt", "--html", "x.html"), 3, "the text is empty"),
         (("empty.txt", "--gates"), 3, "none of the text"),
         (("empty.txt", "--probe", "quote"), 3, "is constant in one half"),
         (("latin.txt",), 3, "latin.txt"),
-        (("t.txt", "--neuron", "0:8"), 2, "0:0 to 0:7"),
-        (("t.txt", "--neuron", "7"), 2, "LAYER:INDEX"),
-        (("t.txt", "--neuron", "0:1", "--probe", "quote"), 2, "mutually exclusive"),
-        (("t.txt", "--gates", "--html", "x.html"), 2, "mutually exclusive"),
-        (("t.txt", "--html", "no/such/folder.html"), 7, "folder.html"),
-        (("t.txt", "--length", "0"), 2, "length"),
+        (("corpus.txt", "--neuron", "0:12"), 2, "0:0 to 0:11"),
+        (("corpus.txt", "--neuron", "7"), 2, "'7' must be LAYER:INDEX, for example 0:17"),
+        (("corpus.txt", "--neuron", "0:1", "--probe", "quote"), 2, "mutually exclusive"),
+        (("corpus.txt", "--gates", "--html", "x.html"), 2, "mutually exclusive"),
+        (("corpus.txt", "--html", "no/such/folder.html"), 7, "folder.html"),
+        (("corpus.txt", "--length", "0"), 2, "length"),
     ],
 )
-def test_what_cannot_be_shown(
+def test_show_refuses_what_it_cannot_show(
     cli: Cli, run: Path, tmp_path: Path, args: tuple[str, ...], rc: int, message: str
 ) -> None:
     (tmp_path / "empty.txt").touch()
@@ -131,7 +134,7 @@ def test_what_cannot_be_shown(
     assert done.stdout == b""
 
 
-def test_a_cell_without_gates_and_a_missing_checkpoint(cli: Cli, text: str, tmp_path: Path) -> None:
+def test_gates_need_a_cell_that_has_them(cli: Cli, text: str, tmp_path: Path) -> None:
     charrnn.train(text, cell="vanilla", hidden_size=4, max_steps=1, output=tmp_path / "v.npz")
-    assert b"no gates" in cli("show", "v.npz", "-", "--gates", stdin=text.encode(), rc=2).stderr
-    assert b"none.npz" in cli("show", "none.npz", "-", rc=4).stderr
+    err = cli("show", "v.npz", "-", "--gates", stdin=text.encode(), rc=2).stderr
+    assert b"this model's cell (vanilla) has no gates" in err
