@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from charrnn import units
 from charrnn.corpus import Corpus, Part, SymbolStore
-from charrnn.units import END, Codes
+from charrnn.units import END_OF_DOCUMENT, Codes
 from charrnn.vocabulary import NEWLINE
 
 CHUNK_SYMBOLS = 1 << 18
@@ -157,7 +157,7 @@ def locate(text: Part, position: int) -> tuple[int, int, int]:
     line = 1
     for start in range(0, position, CHUNK_SYMBOLS):
         codes = text[start : min(start + CHUNK_SYMBOLS, position)]
-        ends = np.flatnonzero(codes == END)
+        ends = np.flatnonzero(codes == END_OF_DOCUMENT)
         if len(ends):
             document += len(ends)
             document_start = start + int(ends[-1]) + 1
@@ -176,7 +176,7 @@ def find_overlap(
     Lengths and offsets are in characters (in bytes, if the unit is byte; the text of a copy then
     has one character per byte). The position of a copy is its first one in the corpus.
     """
-    codes = units.encode(sample, corpus.unit)
+    codes = units.to_codes(sample, corpus.unit)
     text = code_view(corpus.store)
     lengths = match_lengths(codes, text, on_progress)
     copies = []
@@ -185,7 +185,7 @@ def find_overlap(
         document, line, offset = locate(text, find_first(piece, text))
         source = {"file": corpus.files[document][0], "line": line, "offset": offset}
         copy = {"length": length, "sample_offset": position, **source}
-        copies.append(copy | {"text": units.decode(piece.tolist())})
+        copies.append(copy | {"text": units.to_text(piece.tolist())})
     return {
         "characters": len(codes),
         "corpus_characters": corpus.characters,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from charrnn import units
 from charrnn.config import check_encoding
 from charrnn.errors import SaveError, TextError, one_line
-from charrnn.units import BEYOND, END, Codes
+from charrnn.units import CODE_LIMIT, END_OF_DOCUMENT, Codes
 
 CHUNK_BYTES = 1 << 18  # of a file that are read at a time; larger chunks are no faster
 CHUNK_SYMBOLS = 1 << 18
@@ -51,7 +51,7 @@ class SymbolStore:
         self.counts = np.empty(0, np.int64)
         self.num_symbols = 0
         self.dtype = np.dtype(np.uint8)
-        self._index_of = np.full(BEYOND, -1, np.int32)
+        self._index_of = np.full(CODE_LIMIT, -1, np.int32)
 
     def close(self) -> None:
         """Delete the file."""
@@ -191,13 +191,13 @@ class Corpus:
                     f"use --encoding utf-8-sig to drop it"
                 )
             size += len(data)
-            new = self.store.append(units.encode(text, self.unit))
+            new = self.store.append(units.to_codes(text, self.unit))
             for code in new[(new >= 0xD800) & (new < 0xE000)].tolist():
                 raise TextError(f"{name}: {_describe_surrogate(code)}")
         self.bytes += size
         self.files.append((name, size, crc))
         if self.by == "file":
-            self.store.append(np.array([END], np.uint32))
+            self.store.append(np.array([END_OF_DOCUMENT], np.uint32))
             self._hash.update(b"\0%d" % size)  # the documents count, not only their bytes
 
     def _close(self) -> None:
@@ -211,11 +211,11 @@ class Corpus:
     @property
     def characters(self) -> int:
         """How many characters it has (with the unit ``byte``: bytes)."""
-        return int(self.store.counts[units.begins(self.store.codes)].sum())
+        return int(self.store.counts[units.starts_character(self.store.codes)].sum())
 
     def place(self, n: int) -> int:
         """Return which symbol character n begins at."""
-        begins = units.begins(self.store.codes)
+        begins = units.starts_character(self.store.codes)
         if begins.all():
             return n
         for at, numbers in self.store.chunks():
@@ -227,7 +227,7 @@ class Corpus:
 
     def count(self, start: int, stop: int) -> int:
         """Return how many characters begin between two symbols."""
-        begins = units.begins(self.store.codes)
+        begins = units.starts_character(self.store.codes)
         if begins.all():
             return stop - start
         return sum(

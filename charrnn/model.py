@@ -79,7 +79,7 @@ class Model:
             raise UsageError("the string to stop at is empty")
         v = self.vocabulary
         if until is not None:
-            until = units.decode(units.encode(until, v.unit).tolist())
+            until = units.to_text(units.to_codes(until, v.unit).tolist())
         draws = sampling.generate_ids(
             self.stack,
             v,
@@ -104,7 +104,7 @@ class Model:
         With ``adapt``, a learning rate, a copy of the model goes on learning as it reads (see ``scoring.dynamic_nll``).
         """
         v = self.vocabulary
-        ids, character, bad = v.known(units.encode(text, v.unit))
+        ids, character, bad = v.known(units.to_codes(text, v.unit))
         if unknown == "error" and bad.any():
             v.encode(text)
         kept = ~bad[character]
@@ -121,7 +121,7 @@ class Model:
         side, by so many threads. Characters that the model does not know cost what they do in ``score``.
         """
         v = self.vocabulary
-        codes = units.encode(text, v.unit)
+        codes = units.to_codes(text, v.unit)
         ids, character, bad = v.known(codes)
         ended = codes == NEWLINE
         line = np.cumsum(ended) - ended
@@ -132,7 +132,7 @@ class Model:
         nats: Array = np.empty(0)
         if len(ends):
             nats = scoring.document_nll(self.stack, ids[kept], ends, int(v.start_id[0]), threads)
-        begins = units.begins(codes)
+        begins = units.starts_character(codes)
         unknown = np.bincount(line[begins], bad, n) * scoring.UNKNOWN_COST[v.unit]
         means: Array = (np.bincount(line[kept], nats, n) + unknown) / np.bincount(line[begins], minlength=n)
         return means

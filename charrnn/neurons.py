@@ -140,12 +140,12 @@ def rank_neurons(
     Raises TextError if the property is constant in one half of the text.
     """
     # the property of the character that each symbol belongs to
-    codes = units.encode(text, vocabulary.unit)
+    codes = units.to_codes(text, vocabulary.unit)
     ids = vocabulary.table(codes)
     if vocabulary.unit == "byte":
         text = codes.astype(np.uint8).tobytes().decode("latin-1")
     assert isinstance(text, str)
-    y = character_properties(text)[name][np.cumsum(units.begins(codes)) - 1]
+    y = character_properties(text)[name][np.cumsum(units.starts_character(codes)) - 1]
     ids, y = ids[ids >= 0], y[ids >= 0]
     for half in (y[: len(y) // 2], y[len(y) // 2 :]):
         if not len(half) or (half == half[0]).all():

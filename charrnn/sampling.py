@@ -10,7 +10,7 @@ import numpy as np
 from charrnn.arrays import Array, Ids
 from charrnn.errors import UsageError
 from charrnn.stack import Stack, Stepper
-from charrnn.units import END, UNKNOWN, Composer
+from charrnn.units import END_OF_DOCUMENT, UNKNOWN, Composer
 from charrnn.vocabulary import NEWLINE, Vocabulary
 from charrnn.windows import single_lane_batches
 
@@ -75,7 +75,7 @@ def _generate_ids(
 
 def border(vocabulary: Vocabulary, by: str | None) -> int | None:
     """Return the id that ends a document of a model by ``line`` or ``file``."""
-    return None if by is None else vocabulary.id(NEWLINE if by == "line" else END)
+    return None if by is None else vocabulary.id(NEWLINE if by == "line" else END_OF_DOCUMENT)
 
 
 def decode_stream(

@@ -12,7 +12,7 @@ from charrnn.arrays import Array
 from charrnn.drawing.page import read_resource
 from charrnn.formatting import display_width, escape_control, format_count, standalone_jamo
 from charrnn.surprise import ModelLike, ScoredText, activation, score_text, to_model_input
-from charrnn.units import ALONE, END, OWN, UNKNOWN
+from charrnn.units import CONJOINING_JAMO, END_OF_DOCUMENT, FIRST_SPECIAL, UNKNOWN
 
 Color = tuple[int, int, int]  # sRGB, 0 to 255 each
 
@@ -109,9 +109,9 @@ def visible(c: str) -> str:
 
 def symbol_label(code: int, unit: str) -> str:
     """Return how a symbol is displayed: a special one by its name, a byte beyond ASCII escaped."""
-    if code >= OWN:
-        names = {END: "end", UNKNOWN: "unknown"}
-        return names.get(code) or standalone_jamo(chr(ALONE[code - OWN]))
+    if code >= FIRST_SPECIAL:
+        names = {END_OF_DOCUMENT: "end", UNKNOWN: "unknown"}
+        return names.get(code) or standalone_jamo(chr(CONJOINING_JAMO[code - FIRST_SPECIAL]))
     return f"\\x{code:02x}" if unit == "byte" and code > 0x7F else visible(chr(code))
 
 

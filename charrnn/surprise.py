@@ -57,7 +57,7 @@ def top_predictions(
     costs ``scoring.UNKNOWN_COST``. A vocabulary smaller than ``top`` is returned as a whole.
     """
     v, stack = model.vocabulary, model.stack
-    codes = units.encode(text, v.unit)
+    codes = units.to_codes(text, v.unit)
     ids = ids_or_unknown(codes, v)
     read = ids[ids >= 0]
     n, top = len(read), min(top, len(v))
@@ -85,7 +85,7 @@ def top_predictions(
 
     # An unknown character is not read: its predictions are those after the last symbol before it.
     read_index: Ids = np.cumsum(ids >= 0) - (ids >= 0)
-    unknown_nll = np.where(units.begins(codes), UNKNOWN_COST[v.unit], 0)
+    unknown_nll = np.where(units.starts_character(codes), UNKNOWN_COST[v.unit], 0)
     symbol_nll = np.append(nll, 0)[read_index]
     return np.where(ids >= 0, symbol_nll, unknown_nll), top_ids[read_index], p[read_index]
 
@@ -102,11 +102,11 @@ def _log_softmax(logits: Array) -> Array:
 def score_text(model: ModelLike, text: str | bytes) -> ScoredText:
     """Return a text with its surprisal. Raises TextError if it is empty."""
     text = to_model_input(model, text)
-    codes = units.encode(text, model.vocabulary.unit)
+    codes = units.to_codes(text, model.vocabulary.unit)
     if not len(codes):
         raise TextError("the text is empty")
     nll, top_ids, p = top_predictions(model, text)
-    first = np.flatnonzero(units.begins(codes))
+    first = np.flatnonzero(units.starts_character(codes))
     bits = np.add.reduceat(nll, first) / math.log(2)
     if isinstance(text, str):
         characters = list(text)
@@ -132,7 +132,7 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
     H, L = stack.hidden_size, stack.num_layers
     if not (0 <= layer < L and 0 <= index < H):
         raise UsageError(f"no hidden unit {layer}:{index}; the model has 0:0 to {L - 1}:{H - 1}")
-    codes = units.encode(text, v.unit)
+    codes = units.to_codes(text, v.unit)
     ids = ids_or_unknown(codes, v)
     read = ids[ids >= 0]
     values = np.zeros(len(read) + 1)  # the first is that of the state before the text
@@ -141,6 +141,6 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
         values[1:] = np.concatenate([chunk[:, layer, index] for chunk in states])
     if stack.cell.STATE_NAMES[-1] == "c":
         np.tanh(values, out=values)
-    last_symbol = np.append(np.flatnonzero(units.begins(codes))[1:], len(codes)) - 1
+    last_symbol = np.append(np.flatnonzero(units.starts_character(codes))[1:], len(codes)) - 1
     activation: Array = values[np.cumsum(ids >= 0)[last_symbol]]
     return activation

@@ -25,7 +25,7 @@ from charrnn.sampling import border, decode_stream, generate_ids
 from charrnn.scoring import WARM_UP_SYMBOLS
 from charrnn.stack import Stack, num_parameters
 from charrnn.team import DataParallel
-from charrnn.units import OWN, TAIL, UNKNOWN, Codes
+from charrnn.units import FIRST_SPECIAL, FIRST_TAIL, UNKNOWN, Codes
 from charrnn.version import __version__
 from charrnn.vocabulary import Vocabulary
 from charrnn.windows import (
@@ -664,10 +664,10 @@ def longest_copy(run: Run) -> int:
     if not run.samples:
         return 0
     text, unit = run.samples[-1]["text"], run.config.unit
-    codes = units.encode(text.encode("latin-1") if unit == "byte" else text, unit)
+    codes = units.to_codes(text.encode("latin-1") if unit == "byte" else text, unit)
     searched = code_view(run.train.store, min(run.train.stop, SEARCHED))
     for at, length in longest_matches(match_lengths(codes, searched), 1):
         piece = codes[at : at + length]
-        cut = OWN <= piece[-1] < TAIL  # in the text the syllable may have a letter more
-        return int(units.begins(piece).sum()) - int(cut)
+        cut = FIRST_SPECIAL <= piece[-1] < FIRST_TAIL  # in the text the syllable may have a letter more
+        return int(units.starts_character(piece).sum()) - int(cut)
     return 0

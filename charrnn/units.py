@@ -1,4 +1,4 @@
-"""Text to symbols and back. A symbol is a number: a character's code point, a byte, or one of the model's own."""
+"""Text as symbol codes, and back: a code is a code point, a byte, or one of the special codes."""
 
 from __future__ import annotations
 
@@ -10,97 +10,115 @@ from numpy.typing import NDArray
 
 Codes = NDArray[np.uint32]
 
-# Symbols of the model's own lie beyond Unicode, so that no text can hold them: the letters of Hangul, which are not
-# the characters from U+1100 that a text may hold itself; the end of a document; whatever is too rare to be known.
-OWN = 0x110000
-LEADS, VOWELS, TAILS = 19, 21, 27  # the Unicode Standard, section 3.12, whose formulas these are
-VOWEL, TAIL = OWN + LEADS, OWN + LEADS + VOWELS
-END = TAIL + TAILS
-UNKNOWN = END + 1
-BEYOND = UNKNOWN + 1  # no symbol is as large
+# Special codes are beyond Unicode, so no text can contain them: the jamo of a decomposed syllable
+# (a text may contain the characters from U+1100 itself), the end of a document, and the symbol
+# that stands for all rare ones.
+FIRST_SPECIAL = 0x110000
+LEADS, VOWELS, TAILS = 19, 21, 27  # numbers of jamo: the Unicode Standard, section 3.12
+FIRST_VOWEL = FIRST_SPECIAL + LEADS
+FIRST_TAIL = FIRST_VOWEL + VOWELS
+END_OF_DOCUMENT = FIRST_TAIL + TAILS
+UNKNOWN = END_OF_DOCUMENT + 1
+CODE_LIMIT = UNKNOWN + 1  # every code is below it
 
-SYLLABLE, SYLLABLES = 0xAC00, LEADS * VOWELS * (TAILS + 1)
-# How a letter is written that stands in no syllable: a model may draw what no text holds.
-ALONE = [*range(0x1100, 0x1100 + LEADS), *range(0x1161, 0x1161 + VOWELS), *range(0x11A8, 0x11A8 + TAILS)]
+FIRST_SYLLABLE = 0xAC00
+SYLLABLES = LEADS * VOWELS * (TAILS + 1)
+# the characters of jamo that are in no syllable: a model may generate them where no text has them
+CONJOINING_JAMO = [
+    *range(0x1100, 0x1100 + LEADS),
+    *range(0x1161, 0x1161 + VOWELS),
+    *range(0x11A8, 0x11A8 + TAILS),
+]
 
 
 def code_points(text: str) -> Codes:
-    """Return the code points of a text, (n,) uint32; lone surrogates are code points too."""
+    """Return the code points of a text, (n,) uint32, lone surrogates included."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-def encode(text: str | bytes, unit: str) -> Codes:
-    """Return the symbols of a text, (n,) uint32, of the unit ``char``, ``byte`` or ``jamo``.
+def to_codes(text: str | bytes, unit: str) -> Codes:
+    """Return the symbol codes of a text, (n,) uint32, for the unit ``char``, ``byte`` or ``jamo``.
 
-    With ``byte`` a str stands for its UTF-8 bytes. With ``jamo`` a syllable of Hangul becomes its two or three
-    letters; every other character stays.
+    With ``byte``, a str is encoded in UTF-8. With ``jamo``, a syllable of Hangul becomes its two
+    or three jamo; other characters are unchanged. Raises TypeError for bytes with another unit
+    than ``byte``.
     """
     if unit == "byte":
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         return np.frombuffer(data, np.uint8).astype(np.uint32)
-    assert isinstance(text, str)
+    if not isinstance(text, str):
+        raise TypeError(f"unit {unit} needs a str, not {type(text).__name__}: decode the text first")
     codes = code_points(text)
     if unit == "char":
         return codes
-    syllable = np.minimum(codes - np.uint32(SYLLABLE), SYLLABLES)  # wraps around for what stands before them
-    rows = np.take(_letters(), syllable, axis=0)  # take and compress: four times as fast as indexing
+    # a row of three codes for each character; what is below the syllables wraps around
+    syllable = np.minimum(codes - np.uint32(FIRST_SYLLABLE), SYLLABLES)
+    rows = np.take(_jamo_table(), syllable, axis=0)  # take and compress: 4 times as fast as indexing
     others = np.flatnonzero(syllable == SYLLABLES)
     rows[others, 0] = codes[others]
-    symbols: Codes = np.compress(rows.ravel() != BEYOND, rows)
-    return symbols
+    jamo: Codes = np.compress(rows.ravel() != CODE_LIMIT, rows)
+    return jamo
 
 
 @functools.cache
-def _letters() -> Codes:
-    """Return the letters of every syllable, and a row for no syllable, (SYLLABLES + 1, 3); BEYOND where is none."""
+def _jamo_table() -> Codes:
+    """Return the jamo of every syllable, (SYLLABLES + 1, 3); CODE_LIMIT where there is none."""
     block, tail = np.divmod(np.arange(SYLLABLES), TAILS + 1)
-    letters = OWN + block // VOWELS, VOWEL + block % VOWELS, np.where(tail, TAIL + tail - 1, BEYOND)
-    return np.pad(np.stack(letters, axis=1), ((0, 1), (0, 0)), constant_values=BEYOND).astype(np.uint32)
+    lead, vowel = np.divmod(block, VOWELS)
+    tail_code = np.where(tail > 0, FIRST_TAIL + tail - 1, CODE_LIMIT)
+    table = np.stack([FIRST_SPECIAL + lead, FIRST_VOWEL + vowel, tail_code], axis=1)
+    # the last row is for a character that is not a syllable
+    return np.pad(table, ((0, 1), (0, 0)), constant_values=CODE_LIMIT).astype(np.uint32)
 
 
-def begins(codes: Codes) -> NDArray[np.bool_]:
-    """Tell which symbols begin a character: all but the later letters of a syllable and a document's end."""
-    first: NDArray[np.bool_] = (codes < VOWEL) | (codes == UNKNOWN)
-    return first
+def starts_character(codes: Codes) -> NDArray[np.bool_]:
+    """Return which symbols start a character: all but vowels, tails and the end of a document."""
+    starts: NDArray[np.bool_] = (codes < FIRST_VOWEL) | (codes == UNKNOWN)
+    return starts
 
 
-def decode(codes: Iterable[int]) -> str:
-    """Return the text of symbols: letters of Hangul joined to syllables, a byte as the character of its number."""
+def to_text(codes: Iterable[int]) -> str:
+    """Return the text of symbol codes: jamo are composed, a byte is the character of its value."""
     composer = Composer()
     return "".join(map(composer.feed, codes)) + composer.flush()
 
 
 class Composer:
-    """Symbols to text, one at a time: a syllable is held back until it is known to be whole."""
+    """Composes text symbol by symbol; the jamo of a syllable wait until it is complete."""
 
     def __init__(self) -> None:
-        """Begin with nothing held back."""
-        self._held: list[int] = []  # a lead, or a lead and a vowel
+        """Start without a pending syllable."""
+        self._pending: list[int] = []  # index of a lead, or of a lead and a vowel
 
     def feed(self, code: int) -> str:
-        """Take a symbol; return what is now certain, which may be nothing."""
-        if code < OWN:
-            return self.flush() + chr(code) if self._held else chr(code)
-        held = self._held
-        if code < VOWEL:
-            before = self.flush()
-            self._held = [code - OWN]
-            return before
-        if code < TAIL and len(held) == 1:
-            held.append(code - VOWEL)
+        """Add a symbol; return the text that is complete, which may be empty."""
+        pending = self._pending
+        if code < FIRST_SPECIAL:
+            return self.flush() + chr(code) if pending else chr(code)
+        if code < FIRST_VOWEL:
+            text = self.flush()
+            self._pending = [code - FIRST_SPECIAL]
+            return text
+        if code < FIRST_TAIL and len(pending) == 1:
+            pending.append(code - FIRST_VOWEL)
             return ""
-        if TAIL <= code < END and len(held) == 2:
-            self._held = []
-            return _syllable(held, code - TAIL + 1)
-        other = "" if code == END else "\ufffd" if code == UNKNOWN else chr(ALONE[code - OWN])
-        return self.flush() + other
+        if FIRST_TAIL <= code < END_OF_DOCUMENT and len(pending) == 2:
+            self._pending = []
+            return _syllable(pending, code - FIRST_TAIL + 1)
+        if code == END_OF_DOCUMENT:
+            return self.flush()
+        if code == UNKNOWN:
+            return self.flush() + "\ufffd"
+        return self.flush() + chr(CONJOINING_JAMO[code - FIRST_SPECIAL])
 
     def flush(self) -> str:
-        """Return what was held back."""
-        held, self._held = self._held, []
-        return _syllable(held, 0) if len(held) == 2 else "".join(chr(ALONE[code]) for code in held)
+        """Return the text of the pending jamo."""
+        pending, self._pending = self._pending, []
+        if len(pending) == 2:
+            return _syllable(pending, 0)
+        return "".join(chr(CONJOINING_JAMO[lead]) for lead in pending)
 
 
-def _syllable(held: list[int], tail: int) -> str:
-    lead, vowel = held
-    return chr(SYLLABLE + (lead * VOWELS + vowel) * (TAILS + 1) + tail)
+def _syllable(pending: list[int], tail: int) -> str:
+    lead, vowel = pending
+    return chr(FIRST_SYLLABLE + (lead * VOWELS + vowel) * (TAILS + 1) + tail)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from charrnn import units
 from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, UnknownCharacterError
-from charrnn.units import END, OWN, UNKNOWN, Codes
+from charrnn.units import END_OF_DOCUMENT, FIRST_SPECIAL, UNKNOWN, Codes
 
 NEWLINE = ord("\n")
 
@@ -36,7 +36,7 @@ class Vocabulary:
         >>> vocabulary.symbols, chr(vocabulary.start)
         ('ehlo', 'l')
         """
-        return cls.counted(*np.unique(units.encode(text, unit), return_counts=True), unit)
+        return cls.counted(*np.unique(units.to_codes(text, unit), return_counts=True), unit)
 
     @classmethod
     def counted(
@@ -53,7 +53,7 @@ class Vocabulary:
         Letters, the newline and the end of a document are never among them. The start is the end of a document, a
         newline, or else the commonest. Raises TextError if no symbol is left.
         """
-        always = (codes >= OWN) | (codes == NEWLINE)
+        always = (codes >= FIRST_SPECIAL) | (codes == NEWLINE)
         order = np.lexsort((codes, -counts, ~always))
         codes, counts = codes[order], counts[order]
         kept = (counts >= min_count) | always[order]
@@ -65,7 +65,7 @@ class Vocabulary:
             )
         known = codes[kept]
         likeliest = known[counts[kept] == counts[kept].max()].min()
-        start = next((code for code in (END, NEWLINE) if code in known), likeliest)
+        start = next((code for code in (END_OF_DOCUMENT, NEWLINE) if code in known), likeliest)
         return cls([*known, UNKNOWN] if len(known) < len(codes) else known, int(start), unit)
 
     @classmethod
@@ -75,13 +75,13 @@ class Vocabulary:
 
     def describe(self) -> dict[str, Any]:
         """Return it as JSON can hold it: size, characters, numbers of the symbols of its own, start."""
-        special = self.codes[self.codes >= OWN].tolist()
+        special = self.codes[self.codes >= FIRST_SPECIAL].tolist()
         return {"size": len(self), "symbols": self.symbols, "special": special, "start_symbol": self.start}
 
     @property
     def symbols(self) -> str:
         """The characters among them; of bytes, those of the same numbers."""
-        return self.codes[self.codes < OWN].tobytes().decode("utf-32-le", "surrogatepass")
+        return self.codes[self.codes < FIRST_SPECIAL].tobytes().decode("utf-32-le", "surrogatepass")
 
     @property
     def start_id(self) -> Ids:
@@ -104,7 +104,7 @@ class Vocabulary:
 
     def known(self, codes: Codes) -> tuple[Ids, Ids, NDArray[np.bool_]]:
         """Return the ids of symbols (see ``table``), the character that each is of, and which of those are unknown."""
-        ids, character = self.table(codes), np.cumsum(units.begins(codes)) - 1
+        ids, character = self.table(codes), np.cumsum(units.starts_character(codes)) - 1
         n = int(character[-1]) + 1 if len(codes) else 0
         return ids, character, np.bincount(character, ids < 0, n) > 0
 
@@ -114,7 +114,7 @@ class Vocabulary:
         ``unknown`` says what happens to a character that is not here, if no symbol stands for such: ``"error"`` raises
         UnknownCharacterError, which names it and its place, ``"skip"`` leaves it out.
         """
-        codes = units.encode(text, self.unit)
+        codes = units.to_codes(text, self.unit)
         ids, character, bad = self.known(codes)
         if not bad.any():
             return ids
@@ -135,8 +135,8 @@ class Vocabulary:
     def decode(self, ids: Ids) -> str:
         """Return the text of these ids; a byte as the character of its number."""
         codes = self.codes[ids]
-        if codes.max(initial=0) >= OWN:
-            return units.decode(codes.tolist())
+        if codes.max(initial=0) >= FIRST_SPECIAL:
+            return units.to_text(codes.tolist())
         return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
     def one_hot(self, ids: Ids) -> Array:

@@ -43,7 +43,7 @@ def naive(sample: str | bytes, text: Any) -> list[int]:
 
 def match(sample: str | bytes, text: str | bytes, unit: str = "char") -> list[int]:
     text_codes = code_view(Corpus("text", text, unit=unit).store)
-    return list(match_lengths(units.encode(sample, unit), text_codes))
+    return list(match_lengths(units.to_codes(sample, unit), text_codes))
 
 
 @st.composite

@@ -192,11 +192,11 @@ def test_highlighted_bytes_are_escaped() -> None:
 
 
 def test_symbol_labels() -> None:
-    jamo = "".join(shades.symbol_label(units.OWN + k, "jamo") for k in range(67))
+    jamo = "".join(shades.symbol_label(units.FIRST_SPECIAL + k, "jamo") for k in range(67))
     assert jamo[:19] == "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
     assert jamo[19:40] == "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
     assert jamo[40:] == "ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"
-    special = (units.END, units.UNKNOWN, 0xE9, 0x20, 0x301)
+    special = (units.END_OF_DOCUMENT, units.UNKNOWN, 0xE9, 0x20, 0x301)
     assert [shades.symbol_label(code, "char") for code in special] == [
         *("end", "unknown", "é", "space", "◌\u0301")
     ]

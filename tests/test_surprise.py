@@ -26,7 +26,7 @@ def trained(text: str | bytes, **options: Any) -> Model:
 def naive(model: Model, text: str | bytes) -> tuple[list[float], list[Array]]:
     """Return -log p of each symbol and the distribution there: each step alone, character by character."""
     v = model.vocabulary
-    symbols = [units.encode(text[i : i + 1], v.unit).tolist() for i in range(len(text))]
+    symbols = [units.to_codes(text[i : i + 1], v.unit).tolist() for i in range(len(text))]
     nats, p, step, last = [], [], Stepper(model.stack, model.stack.zero_state(1)), v.start
     logits = step(v.start_id)[:, 0].copy()
     for codes in symbols:

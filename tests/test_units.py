@@ -5,64 +5,73 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn import units
-from charrnn.units import END, OWN, TAIL, UNKNOWN, VOWEL, Composer
+from charrnn.units import END_OF_DOCUMENT, FIRST_SPECIAL, FIRST_TAIL, FIRST_VOWEL, UNKNOWN, Composer
 
+LEAD, VOWEL, TAIL = FIRST_SPECIAL, FIRST_VOWEL, FIRST_TAIL
 hangul = st.text(st.sampled_from("가각힣뷁한글ㄱㅏㅋ\u1100\u1161\u11a8\u11ff\ua960\ud7b0 a"))
 anything = st.text(st.characters(codec=None))
 
 
 @given(st.one_of(hangul, anything))
 def test_jamo_are_lossless(text: str) -> None:
-    codes = units.encode(text, "jamo")
-    assert units.decode(codes.tolist()) == text
-    assert units.begins(codes).sum() == len(text)
+    codes = units.to_codes(text, "jamo")
+    assert units.to_text(codes.tolist()) == text
+    assert units.starts_character(codes).sum() == len(text)
 
 
-def test_every_character_of_unicode_comes_back() -> None:
-    text = "".join(map(chr, range(OWN)))
+def test_every_character_of_unicode_is_lossless() -> None:
+    text = "".join(map(chr, range(FIRST_SPECIAL)))
     for unit in ("char", "jamo"):
-        assert units.decode(units.encode(text, unit).tolist()) == text
+        assert units.to_text(units.to_codes(text, unit).tolist()) == text
 
 
-def test_letters_are_those_of_unicode_but_not_its_characters() -> None:
+def test_syllables_decompose_as_in_unicode_but_to_special_codes() -> None:
     for syllable in "가각힣뷁":
-        codes = units.encode(syllable, "jamo")
-        assert (codes >= OWN).all()
-        assert [chr(units.ALONE[code - OWN]) for code in codes] == list(unicodedata.normalize("NFD", syllable))
+        codes = units.to_codes(syllable, "jamo")
+        assert (codes >= FIRST_SPECIAL).all()
+        jamo = [chr(units.CONJOINING_JAMO[code - FIRST_SPECIAL]) for code in codes]
+        assert jamo == list(unicodedata.normalize("NFD", syllable))
     decomposed = unicodedata.normalize("NFD", "한글")
-    assert (units.encode(decomposed, "jamo") < OWN).all()
+    assert (units.to_codes(decomposed, "jamo") < FIRST_SPECIAL).all()
 
 
-def test_bytes() -> None:
-    assert units.encode("é", "byte").tolist() == [0xC3, 0xA9]
-    assert units.encode(bytes(range(256)), "byte").tolist() == list(range(256))
+def test_bytes_are_for_unit_byte_only() -> None:
+    assert units.to_codes("é", "byte").tolist() == [0xC3, 0xA9]
+    assert units.to_codes(bytes(range(256)), "byte").tolist() == list(range(256))
+    for unit in ("char", "jamo"):
+        with pytest.raises(TypeError, match=f"unit {unit} needs a str, not bytes"):
+            units.to_codes(b"abc", unit)
 
 
 @pytest.mark.parametrize(
     ("codes", "text"),
     [
-        ([OWN, VOWEL], "가"),
-        ([OWN, VOWEL, TAIL], "각"),
-        ([OWN, OWN, VOWEL], "\u1100가"),
+        ([LEAD, VOWEL], "가"),
+        ([LEAD, VOWEL, TAIL], "각"),
+        ([LEAD, LEAD, VOWEL], "\u1100가"),
         ([VOWEL, VOWEL], "\u1161\u1161"),
-        ([TAIL, OWN], "\u11a8\u1100"),
-        ([OWN, TAIL], "\u1100\u11a8"),
-        ([OWN, VOWEL, TAIL, TAIL], "각\u11a8"),
-        ([OWN, VOWEL, VOWEL], "가\u1161"),
-        ([OWN, VOWEL, ord("a")], "가a"),
-        ([OWN, END, UNKNOWN, ord("a")], "\u1100\ufffda"),
+        ([TAIL, LEAD], "\u11a8\u1100"),
+        ([LEAD, TAIL], "\u1100\u11a8"),
+        ([LEAD, VOWEL, TAIL, TAIL], "각\u11a8"),
+        ([LEAD, VOWEL, VOWEL], "가\u1161"),
+        ([LEAD, VOWEL, ord("a")], "가a"),
+        ([LEAD, END_OF_DOCUMENT, UNKNOWN, ord("a")], "\u1100\ufffda"),
     ],
 )
-def test_what_no_syllable_holds_is_written_as_letters(codes: list[int], text: str) -> None:
-    assert units.decode(codes) == text
+def test_jamo_outside_a_syllable_become_conjoining_jamo(codes: list[int], text: str) -> None:
+    assert units.to_text(codes) == text
 
 
-@given(st.lists(st.sampled_from([OWN, OWN + 18, VOWEL, VOWEL + 20, TAIL, TAIL + 26, 97, END, UNKNOWN])))
-def test_text_comes_as_soon_as_it_is_certain_and_nothing_is_lost(codes: list[int]) -> None:
+jamo = st.sampled_from([LEAD, LEAD + 18, VOWEL, VOWEL + 20, TAIL, TAIL + 26])
+others = st.sampled_from([ord("a"), END_OF_DOCUMENT, UNKNOWN])
+
+
+@given(st.lists(st.one_of(jamo, others)))
+def test_composer_loses_nothing(codes: list[int]) -> None:
     composer = Composer()
     pieces = [composer.feed(code) for code in codes]
-    assert "".join(pieces) + composer.flush() == units.decode(codes)
+    assert "".join(pieces) + composer.flush() == units.to_text(codes)
     assert composer.flush() == ""
-    # whatever was written, it is a text: it comes back
-    text = units.decode(codes)
-    assert units.decode(units.encode(text, "jamo").tolist()) == text
+    # any text that comes out can be read again
+    text = units.to_text(codes)
+    assert units.to_text(units.to_codes(text, "jamo").tolist()) == text

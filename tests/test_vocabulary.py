@@ -73,7 +73,7 @@ def test_every_unit_is_lossless(unit: str, text: str) -> None:
 
 
 def counted(text: str, min_count: int = 1, max_vocab: int | None = None) -> Vocabulary:
-    codes, counts = np.unique(units.encode(text, "char"), return_counts=True)
+    codes, counts = np.unique(units.to_codes(text, "char"), return_counts=True)
     return Vocabulary.counted(codes, counts, "char", min_count, max_vocab)
 
 
