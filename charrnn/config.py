@@ -1,9 +1,10 @@
-"""Every choice of a run, with its default and its limits: the command line, the API and the file share it."""
+"""The options of a run, their defaults and limits: shared by command line, API and checkpoint."""
 
 from __future__ import annotations
 
 import codecs
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,9 @@ CELLS = {
     "vanilla": "charrnn.cells.vanilla:Vanilla",
 }
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
-INHERITED = ("cell", "hidden_size", "num_layers", "unit", "dtype")  # what weights decide that a run begins with
+DEFAULT_RATES = ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
+# With initial weights, their model decides these.
+INHERITED = ("cell", "hidden_size", "num_layers", "unit", "dtype")
 
 
 def check_encoding(encoding: str) -> None:
@@ -44,80 +47,134 @@ def _option(
     choices: tuple[str, ...] = (),
     type: type = int,
 ) -> Any:
-    meta = {"help": help, "low": low, "high": high, "choices": choices, "type": str if choices else type}
+    kind = str if choices else type
+    meta = {"help": help, "low": low, "high": high, "choices": choices, "type": kind}
     return field(default=default, metadata=meta)
 
 
 @dataclass(frozen=True)
 class Config:
-    """The options of a run; ``None`` stands for a default that depends on the others or on the text.
+    """The options of a run. ``None`` stands for a default that depends on the others or the text.
 
     Raises UsageError for a value of the wrong type or outside its range.
     """
 
-    cell: str = _option("gru", "The recurrence; rnn is vanilla.", choices=(*CELLS, "rnn"))
-    hidden_size: int = _option(256, "Units in a layer.", low=1, high=65536)
-    num_layers: int = _option(1, "Recurrent layers.", low=1, high=64)
-    seq_length: int = _option(64, "Steps that gradients go back.", low=1, high=2**20)
-    batch_size: int = _option(64, "Lanes that are read at once.", low=1, high=2**20)
-    dropout: float = _option(0.0, "Share of each layer's outputs left out at random.", low=0, high=0.99, type=float)
-    optimizer: str = _option("adam", "The update rule.", choices=tuple(LEARNING_RATES))
+    cell: str = _option(
+        "gru",
+        "Type of recurrent cell (rnn is an alias of vanilla).",
+        choices=(*CELLS, "rnn"),
+    )
+    hidden_size: int = _option(256, "Hidden units per layer.", low=1, high=65536)
+    num_layers: int = _option(1, "Number of recurrent layers.", low=1, high=64)
+    seq_length: int = _option(
+        64, "Sequence length: number of steps to backpropagate through.", low=1, high=2**20
+    )
+    batch_size: int = _option(64, "Number of sequences per batch.", low=1, high=2**20)
+    dropout: float = _option(
+        0.0,
+        "Dropout probability, applied to each layer's outputs.",
+        low=0,
+        high=0.99,
+        type=float,
+    )
+    optimizer: str = _option("adam", "Optimizer.", choices=tuple(LEARNING_RATES))
     learning_rate: float | None = _option(
-        None,
-        f"At the start [{', '.join(f'{name} {rate:g}' for name, rate in LEARNING_RATES.items())}].",
+        None, f"Initial learning rate [{DEFAULT_RATES}].", low=0, type=float
+    )
+    lr_schedule: str = _option(
+        "cosine",
+        "Learning-rate schedule; all but constant decay to zero over the run.",
+        choices=("cosine", "linear", "constant"),
+    )
+    clip_norm: float = _option(
+        1.0, "Clip the norm of the gradient to this value; 0 disables.", low=0, type=float
+    )
+    clip_value: float = _option(
+        0.0,
+        "Clip each element of the gradient to this absolute value; 0 disables.",
         low=0,
         type=float,
     )
-    lr_schedule: str = _option(
-        "cosine", "How it falls towards zero over the run.", choices=("cosine", "linear", "constant")
+    epochs: float | None = _option(
+        None, "Number of passes over the training split.", low=0, type=float
     )
-    clip_norm: float = _option(1.0, "Longest gradient; 0 is no limit.", low=0, type=float)
-    clip_value: float = _option(0.0, "Largest element of the gradient; 0 is no limit.", low=0, type=float)
-    epochs: float | None = _option(None, "Passes over the training part.", low=0, type=float)
     max_steps: int | None = _option(
-        None, "Windows trained on [as many as hold 10 million characters]; the earlier end counts.", low=1
+        None,
+        "Number of training steps [enough for 10 million characters]. With --epochs, whichever "
+        "ends first.",
+        low=1,
     )
-    val_fraction: float = _option(0.05, "Share for validation, after the training part.", low=0, high=0.5, type=float)
-    test_fraction: float = _option(0.05, "Share for the test, at the end.", low=0, high=0.49, type=float)
-    eval_every: int | None = _option(None, "Steps between evaluations [a twentieth of the run].", low=1)
-    sample_every: int | None = _option(None, "Steps between samples [a tenth of the run]; 0 is never.", low=0)
+    val_fraction: float = _option(
+        0.05,
+        "Fraction of the corpus for validation, taken after the training split.",
+        low=0,
+        high=0.5,
+        type=float,
+    )
+    test_fraction: float = _option(
+        0.05,
+        "Fraction of the corpus for testing, taken from the end.",
+        low=0,
+        high=0.49,
+        type=float,
+    )
+    eval_every: int | None = _option(None, "Evaluate every N steps [1/20 of the run].", low=1)
+    sample_every: int | None = _option(
+        None, "Print a sample every N steps [1/10 of the run]; 0 disables.", low=0
+    )
     unit: str = _option(
         "char",
-        "What the model reads: characters, bytes (of any file), or characters with Hangul cut into letters.",
+        "Unit of text: characters, bytes (works for any file), or characters with Hangul "
+        "syllables decomposed into jamo.",
         choices=("char", "byte", "jamo"),
     )
     documents: str | None = _option(
-        None, "Begin every line or file afresh, not only the text.", choices=("line", "file")
+        None,
+        "Treat every line or file as a separate document: the hidden state is reset at its start.",
+        choices=("line", "file"),
     )
-    encoding: str = _option("utf-8", "How the text's bytes stand for characters.", type=str)
-    min_count: int = _option(1, "Read what is rarer than this as one unknown symbol.", low=1)
-    max_vocab: int | None = _option(None, "Read what is beyond so many commonest symbols as one unknown one.", low=2)
-    seed: int = _option(0, "Where the random numbers start.", low=0, high=2**64 - 1)
-    dtype: str = _option("float32", "The precision.", choices=("float32", "float64"))
+    encoding: str = _option("utf-8", "Character encoding of the corpus.", type=str)
+    min_count: int = _option(
+        1, "Map symbols that occur fewer than N times to one unknown symbol.", low=1
+    )
+    max_vocab: int | None = _option(
+        None,
+        "Limit the vocabulary to N symbols; the rarer ones become one unknown symbol, which "
+        "counts as one of the N.",
+        low=2,
+    )
+    seed: int = _option(0, "Random seed.", low=0, high=2**64 - 1)
+    dtype: str = _option("float32", "Floating-point type.", choices=("float32", "float64"))
 
     def __post_init__(self) -> None:
         """Check every value; ``rnn`` becomes ``vanilla``, the learning rate its optimizer's."""
         for f in dataclasses.fields(self):
-            value, m = getattr(self, f.name), f.metadata
-            if value is None and f.default is None:
-                continue
-            if m["type"] is float and type(value) is int:
-                object.__setattr__(self, f.name, float(value))
+            value = getattr(self, f.name)
+            if f.metadata["type"] is float and type(value) is int:
                 value = float(value)
-            if type(value) is not m["type"]:
-                raise UsageError(f"{f.name} is {value!r}, and must be of type {m['type'].__name__}")
-            if m["choices"] and value not in m["choices"]:
-                raise UsageError(f"{f.name} is {value!r}, and must be one of {', '.join(m['choices'])}")
-            low, high = m["low"], m["high"]
-            if (low is not None and not value >= low) or (high is not None and not value <= high):
-                limits = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise UsageError(f"{f.name} is {value}, and must be {limits}")
-            if m["type"] is float and value == float("inf"):
-                raise UsageError(f"{f.name} must be finite")
+                object.__setattr__(self, f.name, value)
+            if value is not None or f.default is not None:
+                _check_option(f.name, value, f.metadata)
         check_encoding(self.encoding)
         if self.unit == "byte" and self.encoding != "utf-8":
-            raise UsageError(f"bytes have no encoding: unit byte does not go with encoding {self.encoding}")
+            raise UsageError(f"unit byte cannot be combined with an encoding ({self.encoding})")
         if self.cell == "rnn":
             object.__setattr__(self, "cell", "vanilla")
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
+
+
+def _check_option(name: str, value: Any, meta: Mapping[str, Any]) -> None:
+    """Raise UsageError unless a value has the type, and is one of the choices or in the range."""
+    choices, low, high = meta["choices"], meta["low"], meta["high"]
+    if type(value) is not meta["type"]:
+        wanted = {int: "an integer", float: "a float", str: "a string"}[meta["type"]]
+    elif choices and value not in choices:
+        wanted = f"one of {', '.join(choices)}"
+    elif (low is not None and not value >= low) or (high is not None and not value <= high):
+        wanted = f"at least {low}" if high is None else f"from {low} to {high}"
+    elif value == float("inf"):
+        wanted = "finite"
+    else:
+        return
+    raise UsageError(f"invalid {name}: {value!r}; must be {wanted}")

@@ -741,10 +741,10 @@ def re_escaped(text: str) -> str:
         ({"command": "x" * 10**6 + "\n", "notes": 3}, "notes in its header is 3"),
         ({"notes": "x" * 10**6}, r"notes in its header is 'xx.*\.\.\.xx"),
         ({"config": {**RUN["config"], "colour": 1}}, "config in its header: .*colour"),
-        ({"config": {**RUN["config"], "hidden_size": 0}}, "config in its header: hidden_size is 0"),
-        ({"config": {**RUN["config"], "hidden_size": True}}, "config in its header: hidden_size is True"),
-        ({"config": {**RUN["config"], "cell": "\n" * 10**6}}, "config in its header: cell is '"),
-        ({"config": {**RUN["config"], "cell": []}}, r"config in its header: cell is \[\]"),
+        ({"config": {**RUN["config"], "hidden_size": 0}}, "config in its header: invalid hidden_size: 0"),
+        ({"config": {**RUN["config"], "hidden_size": True}}, "config in its header: invalid hidden_size: True"),
+        ({"config": {**RUN["config"], "cell": "\n" * 10**6}}, "config in its header: invalid cell: '"),
+        ({"config": {**RUN["config"], "cell": []}}, r"config in its header: invalid cell: \[\]"),
     ],
 )
 def test_fields_that_cannot_be(path: Path, change: dict[str, Any], message: str) -> None:

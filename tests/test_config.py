@@ -1,3 +1,6 @@
+import re
+from typing import Any
+
 import pytest
 
 from charrnn.config import Config
@@ -10,3 +13,29 @@ def test_encodings_that_cannot_decode_a_text_are_rejected() -> None:
             Config(encoding=encoding)
     for encoding in ("utf-8", "latin-1", "utf-16", "utf-8-sig", "utf-7", "cp949", "iso2022_kr", "hz", "cp037"):
         assert Config(encoding=encoding).encoding == encoding
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_size": 0}, "invalid hidden_size: 0; must be from 1 to 65536"),
+        ({"hidden_size": 1.0}, "invalid hidden_size: 1.0; must be an integer"),
+        ({"hidden_size": True}, "invalid hidden_size: True; must be an integer"),
+        ({"hidden_size": None}, "invalid hidden_size: None; must be an integer"),
+        ({"max_steps": 0}, "invalid max_steps: 0; must be at least 1"),
+        ({"dropout": float("nan")}, "invalid dropout: nan; must be from 0 to 0.99"),
+        ({"clip_norm": float("inf")}, "invalid clip_norm: inf; must be finite"),
+        ({"cell": "transformer"}, "must be one of lstm, gru, vanilla, rnn"),
+        ({"cell": []}, "must be a string"),
+        ({"unit": "byte", "encoding": "latin-1"}, "unit byte cannot be combined with an encoding"),
+    ],
+)
+def test_values_that_cannot_be_are_rejected(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        Config(**options)
+
+
+def test_defaults_depend_on_other_options() -> None:
+    assert Config(cell="rnn").cell == "vanilla"
+    assert Config(optimizer="sgd").learning_rate == 1
+    assert Config(dropout=0).dropout == 0.0
