@@ -55,7 +55,7 @@ def train(job: dict[str, Any]) -> Callable[[], int]:
 
 def stack(job: dict[str, Any]) -> tuple[Stack, Vocabulary]:
     """Return a model with weights as drawn."""
-    vocabulary = Vocabulary.of(text(job["V"], 10_000))
+    vocabulary = Vocabulary.from_text(text(job["V"], 10_000))
     return Stack(job["cell"], job["V"], job["H"], job["L"], rng=np.random.default_rng(0)), vocabulary
 
 

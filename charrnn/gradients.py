@@ -25,7 +25,7 @@ TOLERANCE = 1e-4  # relative error above which a gradient is wrong
 
 def encode_corpus(corpus: Corpus, vocabulary: Vocabulary) -> tuple[Ids, int]:
     """Return the ids of the first 500,000 symbols of a text, and how many unknown ones were skipped."""
-    ids = np.take(vocabulary.table(corpus.store.codes), corpus.store[:MAX_SYMBOLS])
+    ids = np.take(vocabulary.ids_of(corpus.store.codes), corpus.store[:MAX_SYMBOLS])
     return ids[ids >= 0], int((ids < 0).sum())
 
 

@@ -90,7 +90,7 @@ class Model:
             top_p=top_p,
             num_samples=num_samples,
         )
-        return sampling.decode_stream(draws, v, num_samples, length, until, sampling.border(v, self.by))
+        return sampling.decode_stream(draws, v, num_samples, length, until, v.separator_id(self.by))
 
     def score(self, text: str | bytes, *, unknown: str = "error", adapt: float | None = None) -> Array:
         """Return -log p of each character (of bytes: each byte) given those before it, in nats, (n,) float64.
@@ -104,11 +104,11 @@ class Model:
         With ``adapt``, a learning rate, a copy of the model goes on learning as it reads (see ``scoring.dynamic_nll``).
         """
         v = self.vocabulary
-        ids, character, bad = v.known(units.to_codes(text, v.unit))
+        ids, character, bad = v.lookup(units.to_codes(text, v.unit))
         if unknown == "error" and bad.any():
             v.encode(text)
         kept = ~bad[character]
-        how = ids[kept], v.start_id, sampling.border(v, self.by), int(v.start_id[0])
+        how = ids[kept], v.start_id, v.separator_id(self.by), int(v.start_id[0])
         nats = scoring.symbol_nll(self.stack, *how, dynamic_lr=adapt)
         of_each: Array = np.bincount(character[kept], nats, len(bad)).astype(np.float64)
         of_each[bad] = scoring.UNKNOWN_COST[v.unit]
@@ -122,7 +122,7 @@ class Model:
         """
         v = self.vocabulary
         codes = units.to_codes(text, v.unit)
-        ids, character, bad = v.known(codes)
+        ids, character, bad = v.lookup(codes)
         ended = codes == NEWLINE
         line = np.cumsum(ended) - ended
         n = int(line[-1]) + 1 if len(line) else 0
@@ -226,7 +226,7 @@ def load(path: str | Path, *, last: bool = False) -> Model:
         name = "best_weights"
     weights = checkpoint.load(path, [name])[1][name]
     config = Config(**header["config"])
-    vocabulary = Vocabulary.restore(header["vocabulary"], config.unit)
+    vocabulary = Vocabulary.from_header(header["vocabulary"], config.unit)
     shape = config.cell, len(vocabulary), config.hidden_size, config.num_layers
     if weights.shape != (num_parameters(*shape),):  # before anything of that size is made
         raise CheckpointError(f"{path}: damaged: {weights.shape} weights, not {num_parameters(*shape):,}")

@@ -13,7 +13,6 @@ from charrnn import units
 from charrnn.arrays import Array, Ids
 from charrnn.cells.base import Tape
 from charrnn.errors import TextError
-from charrnn.sampling import border
 from charrnn.stack import Stack
 from charrnn.vocabulary import Vocabulary
 from charrnn.windows import document_ends, single_lane_batches
@@ -122,7 +121,7 @@ class LinearProbe:
 
 def ends_of_documents(ids: Ids, vocabulary: Vocabulary, by: str | None) -> NDArray[np.int64] | None:
     """Return where the documents of a model by line or file end; None where the whole text is one."""
-    separator_id = border(vocabulary, by)
+    separator_id = vocabulary.separator_id(by)
     return None if separator_id is None else document_ends(ids, separator_id)
 
 
@@ -141,7 +140,7 @@ def rank_neurons(
     """
     # the property of the character that each symbol belongs to
     codes = units.to_codes(text, vocabulary.unit)
-    ids = vocabulary.table(codes)
+    ids = vocabulary.ids_of(codes)
     if vocabulary.unit == "byte":
         text = codes.astype(np.uint8).tobytes().decode("latin-1")
     assert isinstance(text, str)

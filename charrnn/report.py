@@ -228,7 +228,7 @@ def gates_section(model: Model, text: str | bytes, missing: str) -> str:
     if not text:
         return missing_notice(missing)
     v = model.vocabulary
-    ids = v.table(units.to_codes(text[:GATE_CHARACTERS], v.unit))
+    ids = v.ids_of(units.to_codes(text[:GATE_CHARACTERS], v.unit))
     ids = ids[ids >= 0]
     ends = ends_of_documents(ids, v, model.by)
     saturated = gate_saturation(model.stack, ids, v.start_id, ends)

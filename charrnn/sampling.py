@@ -10,8 +10,8 @@ import numpy as np
 from charrnn.arrays import Array, Ids
 from charrnn.errors import UsageError
 from charrnn.stack import Stack, Stepper
-from charrnn.units import END_OF_DOCUMENT, UNKNOWN, Composer
-from charrnn.vocabulary import NEWLINE, Vocabulary
+from charrnn.units import UNKNOWN, Composer
+from charrnn.vocabulary import Vocabulary
 from charrnn.windows import single_lane_batches
 
 CHUNK_STEPS = 64  # of a prime that are read at a time
@@ -71,11 +71,6 @@ def _generate_ids(
                 logits[unknown_id] = -np.inf
             ids = sample_logits(logits.T, uniforms, temp, top_k, top_p)
             yield ids
-
-
-def border(vocabulary: Vocabulary, by: str | None) -> int | None:
-    """Return the id that ends a document of a model by ``line`` or ``file``."""
-    return None if by is None else vocabulary.id(NEWLINE if by == "line" else END_OF_DOCUMENT)
 
 
 def decode_stream(

@@ -11,7 +11,6 @@ from charrnn import units
 from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, UsageError
 from charrnn.neurons import activations
-from charrnn.sampling import border
 from charrnn.scoring import UNKNOWN_COST
 from charrnn.stack import Stack
 from charrnn.vocabulary import Vocabulary
@@ -43,7 +42,7 @@ class ScoredText(NamedTuple):
 
 def ids_or_unknown(codes: units.Codes, vocabulary: Vocabulary) -> Ids:
     """Return the id of each symbol, -1 for every symbol of a character that has an unknown one."""
-    ids, character, is_unknown = vocabulary.known(codes)
+    ids, character, is_unknown = vocabulary.lookup(codes)
     return np.where(is_unknown[character], -1, ids)
 
 
@@ -65,7 +64,7 @@ def top_predictions(
     top_ids, p = np.zeros((n + 1, top), np.intp), np.zeros((n + 1, top))
 
     # Symbols after a separator are predicted from a reset state, also if all that follow are unknown.
-    separator_id = border(v, model.by)
+    separator_id = v.separator_id(model.by)
     ends = document_ends(read, separator_id)
     if not n or read[-1] == separator_id:
         ends = np.append(ends, n)
@@ -137,7 +136,7 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
     read = ids[ids >= 0]
     values = np.zeros(len(read) + 1)  # the first is that of the state before the text
     if len(read):
-        states = activations(stack, read, v.start_id, document_ends(read, border(v, model.by)))
+        states = activations(stack, read, v.start_id, document_ends(read, v.separator_id(model.by)))
         values[1:] = np.concatenate([chunk[:, layer, index] for chunk in states])
     if stack.cell.STATE_NAMES[-1] == "c":
         np.tanh(values, out=values)

@@ -21,7 +21,7 @@ from charrnn.corpus import LISTED, LONGEST_PART, SHORTEST_PART, Corpus, Part, sp
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, TextError
 from charrnn.header import Header
 from charrnn.optim import OPTIMIZERS, SCHEDULES, clip
-from charrnn.sampling import border, decode_stream, generate_ids
+from charrnn.sampling import decode_stream, generate_ids
 from charrnn.scoring import WARM_UP_SYMBOLS
 from charrnn.stack import Stack, num_parameters
 from charrnn.team import DataParallel
@@ -98,7 +98,7 @@ class Run:
         self.config, self.name = config, corpus.name
         self.notes: list[str] = [*corpus.notes, *(val.notes if val else [])]
         if saved:
-            self.vocabulary = Vocabulary.restore(saved["vocabulary"], config.unit)
+            self.vocabulary = Vocabulary.from_header(saved["vocabulary"], config.unit)
         else:
             self._vocabulary(corpus, val, origin)
         self._text(corpus, val)
@@ -144,7 +144,7 @@ class Run:
                 f"--max-vocab N or --min-count N reads the rare ones as one, --unit byte (for Hangul: jamo) has few"
             )
         if origin:
-            self.stack.load_weights_from(origin.stack, self.vocabulary.table(origin.vocabulary.codes))
+            self.stack.load_weights_from(origin.stack, self.vocabulary.ids_of(origin.vocabulary.codes))
         self.memory: Array = np.zeros((OPTIMIZERS[c.optimizer].num_moments, n), dtype)
         self.state = self.stack.zero_state(self.B)
         self.position = Position()
@@ -173,9 +173,9 @@ class Run:
         c, stores = self.config, [corpus.store, *([val.store] if val else [])]
         codes, index = np.unique(np.concatenate([store.codes for store in stores]), return_inverse=True)
         counts = np.bincount(index, np.concatenate([store.counts for store in stores])).astype(np.int64)
-        new = Vocabulary.counted(codes, counts, c.unit, c.min_count, c.max_vocab)
+        new = Vocabulary.from_counts(codes, counts, c.unit, c.min_count, c.max_vocab)
         if new.id(UNKNOWN) is not None:
-            rare = new.table(codes) == new.id(UNKNOWN)
+            rare = new.ids_of(codes) == new.id(UNKNOWN)
             self.notes.append(
                 f"{rare.sum():,} rare symbols, {counts[rare].sum() / counts.sum():.2%} of the text, "
                 f"are read as one unknown symbol, which is never drawn"
@@ -192,13 +192,13 @@ class Run:
                 f"weights from {origin.file}: {len(matched):,} symbols matched, {_some(added, c.unit)} added, "
                 f"{_some(unused, c.unit)} of the model's unused here"
             )
-            self.vocabulary = Vocabulary([*new.codes, *old], new.start, c.unit)
+            self.vocabulary = Vocabulary([*new.codes, *old], new.start_symbol, c.unit)
 
     def _text(self, corpus: Corpus, val: Corpus | None) -> None:
         c, store = self.config, corpus.store
-        table = self.vocabulary.table(store.codes)
+        table = self.vocabulary.ids_of(store.codes)
         everything = Part(store, table, 0, len(store))
-        self.border = border(self.vocabulary, c.documents)
+        self.border = self.vocabulary.separator_id(c.documents)
         a, b = split(corpus.characters, 0 if val else c.val_fraction, c.test_fraction)
         a, b = (self._edge(everything, corpus.place(n), len(store)) for n in (a, b))
         if b < len(store) and len(store) - b < SHORTEST_PART:
@@ -212,7 +212,7 @@ class Run:
         val_characters = corpus.count(a, b)
         if val:
             end = val.place(LONGEST_PART) if val.characters > LONGEST_PART else len(val.store)
-            self.val = Part(val.store, self.vocabulary.table(val.store.codes), 0, end)[:]
+            self.val = Part(val.store, self.vocabulary.ids_of(val.store.codes), 0, end)[:]
             self.val_context, val_characters = self.vocabulary.start_id, val.count(0, end)
             if end < len(val.store):
                 self.notes.append(f"validation on the first {LONGEST_PART:,} characters of {val.name}")
@@ -335,7 +335,7 @@ class Run:
             "threads": self.threads,
             "command": self.command,
             "config": dataclasses.asdict(self.config),
-            "vocabulary": self.vocabulary.describe(),
+            "vocabulary": self.vocabulary.to_header(),
             "parameters": len(self.stack.p.vector),
             "corpus": self.corpus,
             "batches": {

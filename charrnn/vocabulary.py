@@ -1,4 +1,4 @@
-"""Symbols to ids and back. Their order is that of the numbers, so that it never changes from run to run."""
+"""Symbols as ids, and back. Ids follow the order of the codes, so they never depend on the text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import units
-from charrnn.arrays import Array, Ids
+from charrnn.arrays import Ids
 from charrnn.errors import TextError, UnknownCharacterError
 from charrnn.units import END_OF_DOCUMENT, FIRST_SPECIAL, UNKNOWN, Codes
 
@@ -17,29 +17,29 @@ NEWLINE = ord("\n")
 
 
 class Vocabulary:
-    """The symbols that a model knows, sorted; a symbol's id is its place.
+    """The symbols of a model. ``codes`` (see ``units``) are sorted; a symbol's id is its index.
 
-    ``codes`` are their numbers (see ``units``), ``start`` is the one that is fed before the first of a text, ``unit``
-    what a text is cut into.
+    ``start_symbol`` is the code of the symbol that is fed before the first one of a text.
     """
 
-    def __init__(self, codes: Iterable[int], start: int, unit: str = "char") -> None:
-        """Hold the distinct ``codes``."""
+    def __init__(self, codes: Iterable[int], start_symbol: int, unit: str = "char") -> None:
+        """Create a vocabulary of the distinct ``codes``."""
         self.codes: Codes = np.unique(np.fromiter(codes, np.uint32))
-        self.start, self.unit = start, unit
+        self.start_symbol, self.unit = start_symbol, unit
 
     @classmethod
-    def of(cls, text: str | bytes, unit: str = "char") -> Vocabulary:
+    def from_text(cls, text: str | bytes, unit: str = "char") -> Vocabulary:
         """Return the vocabulary of a text.
 
-        >>> vocabulary = Vocabulary.of("hello")
-        >>> vocabulary.symbols, chr(vocabulary.start)
+        >>> vocabulary = Vocabulary.from_text("hello")
+        >>> vocabulary.symbols, chr(vocabulary.start_symbol)
         ('ehlo', 'l')
         """
-        return cls.counted(*np.unique(units.to_codes(text, unit), return_counts=True), unit)
+        codes = units.to_codes(text, unit)
+        return cls.from_counts(*np.unique(codes, return_counts=True), unit)
 
     @classmethod
-    def counted(
+    def from_counts(
         cls,
         codes: Codes,
         counts: NDArray[np.integer[Any]],
@@ -47,99 +47,120 @@ class Vocabulary:
         min_count: int = 1,
         max_vocab: int | None = None,
     ) -> Vocabulary:
-        """Return the vocabulary of symbols that were counted.
+        """Return the vocabulary of counted symbols.
 
-        Those that are rarer than ``min_count``, or beyond the ``max_vocab`` commonest, share one unknown symbol.
-        Letters, the newline and the end of a document are never among them. The start is the end of a document, a
-        newline, or else the commonest. Raises TextError if no symbol is left.
+        Symbols that are rarer than ``min_count``, or not among the ``max_vocab`` most common, are
+        replaced with one unknown symbol, but never jamo, the newline or the end of a document. The
+        start symbol is the end of a document, the newline, or else the most common symbol. Raises
+        TextError if no symbol is left.
         """
+        # common symbols first, after those that are always kept
         always = (codes >= FIRST_SPECIAL) | (codes == NEWLINE)
         order = np.lexsort((codes, -counts, ~always))
         codes, counts = codes[order], counts[order]
+
+        # leave out rare ones, and make room for the unknown symbol
         kept = (counts >= min_count) | always[order]
         if max_vocab is not None and not (kept.all() and len(codes) <= max_vocab):
             kept[max(max_vocab - 1, always.sum()) :] = False
         if not kept.any():
             raise TextError(
-                "no symbol is common enough to be known; a lower --min-count or a larger --max-vocab keeps some"
+                "the vocabulary is empty; use a lower --min-count or a larger --max-vocab"
             )
+
         known = codes[kept]
-        likeliest = known[counts[kept] == counts[kept].max()].min()
-        start = next((code for code in (END_OF_DOCUMENT, NEWLINE) if code in known), likeliest)
+        most_common = known[counts[kept] == counts[kept].max()].min()
+        start = next((c for c in (END_OF_DOCUMENT, NEWLINE) if c in known), most_common)
         return cls([*known, UNKNOWN] if len(known) < len(codes) else known, int(start), unit)
 
     @classmethod
-    def restore(cls, header: dict[str, Any], unit: str) -> Vocabulary:
-        """Return the vocabulary that ``header`` describes, as ``describe`` made it."""
-        return cls([*map(ord, header["symbols"]), *header["special"]], header["start_symbol"], unit)
+    def from_header(cls, header: dict[str, Any], unit: str) -> Vocabulary:
+        """Return the vocabulary that ``to_header`` described."""
+        codes = [*map(ord, header["symbols"]), *header["special"]]
+        return cls(codes, header["start_symbol"], unit)
 
-    def describe(self) -> dict[str, Any]:
-        """Return it as JSON can hold it: size, characters, numbers of the symbols of its own, start."""
-        special = self.codes[self.codes >= FIRST_SPECIAL].tolist()
-        return {"size": len(self), "symbols": self.symbols, "special": special, "start_symbol": self.start}
+    def to_header(self) -> dict[str, Any]:
+        """Return the vocabulary as JSON: its size, characters, special codes and start symbol."""
+        return {
+            "size": len(self),
+            "symbols": self.symbols,
+            "special": self.codes[self.codes >= FIRST_SPECIAL].tolist(),
+            "start_symbol": self.start_symbol,
+        }
 
     @property
     def symbols(self) -> str:
-        """The characters among them; of bytes, those of the same numbers."""
-        return self.codes[self.codes < FIRST_SPECIAL].tobytes().decode("utf-32-le", "surrogatepass")
+        """The symbols that are characters (bytes, as the characters of the same values)."""
+        characters = self.codes[self.codes < FIRST_SPECIAL]
+        return characters.tobytes().decode("utf-32-le", "surrogatepass")
 
     @property
     def start_id(self) -> Ids:
-        """The id of ``start``, (1,)."""
-        return self.table(np.array([self.start]))
+        """The id of the start symbol, (1,)."""
+        return self.ids_of(np.array([self.start_symbol]))
+
+    def separator_id(self, documents: str | None) -> int | None:
+        """Return the id that ends a document; ``documents`` as in ``Config``. None if there is none."""
+        if documents is None:
+            return None
+        return self.id(NEWLINE if documents == "line" else END_OF_DOCUMENT)
 
     def id(self, code: int) -> int | None:
-        """Return the id of a symbol, or None if it is not here."""
-        at = int(np.searchsorted(self.codes, code))
-        return at if at < len(self) and self.codes[at] == code else None
+        """Return the id of a symbol, or None if it is not in the vocabulary."""
+        index = int(np.searchsorted(self.codes, code))
+        return index if index < len(self) and self.codes[index] == code else None
 
     def __len__(self) -> int:
         return len(self.codes)
 
-    def table(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
-        """Return the id of each symbol; that of the unknown one, or -1 if there is none, where it is not here."""
+    def ids_of(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+        """Return the ids of symbols, (n,): of the unknown symbol (-1 if there is none) for others."""
         ids = np.searchsorted(self.codes, codes).clip(max=len(self) - 1)
-        rare = self.id(UNKNOWN)
-        return np.where(self.codes[ids] == codes, ids, -1 if rare is None else rare)
+        unknown_id = self.id(UNKNOWN)
+        return np.where(self.codes[ids] == codes, ids, -1 if unknown_id is None else unknown_id)
 
-    def known(self, codes: Codes) -> tuple[Ids, Ids, NDArray[np.bool_]]:
-        """Return the ids of symbols (see ``table``), the character that each is of, and which of those are unknown."""
-        ids, character = self.table(codes), np.cumsum(units.starts_character(codes)) - 1
+    def lookup(self, codes: Codes) -> tuple[Ids, Ids, NDArray[np.bool_]]:
+        """Return the ids of symbols (see ``ids_of``), (n,), and the characters that they belong to.
+
+        These are the index of each symbol's character, (n,), and which characters are unknown.
+        """
+        ids, character = self.ids_of(codes), np.cumsum(units.starts_character(codes)) - 1
         n = int(character[-1]) + 1 if len(codes) else 0
         return ids, character, np.bincount(character, ids < 0, n) > 0
 
     def encode(self, text: str | bytes, *, unknown: str = "error") -> Ids:
         """Return the ids of a text's symbols, (n,).
 
-        ``unknown`` says what happens to a character that is not here, if no symbol stands for such: ``"error"`` raises
-        UnknownCharacterError, which names it and its place, ``"skip"`` leaves it out.
+        A character that is not in the vocabulary, if there is no unknown symbol, raises
+        UnknownCharacterError, or with ``unknown="skip"`` is left out, with all of its jamo.
         """
         codes = units.to_codes(text, self.unit)
-        ids, character, bad = self.known(codes)
-        if not bad.any():
+        ids, character, is_unknown = self.lookup(codes)
+        if not is_unknown.any():
             return ids
         if unknown == "error":
-            symbol = int((ids < 0).argmax())
-            at = int(character[symbol])
-            if self.unit == "byte":
-                what = f"the byte {codes[symbol]:#04x} (offset {at})"
-            else:
-                assert isinstance(text, str)
-                what = f"{text[at]!r} (U+{ord(text[at]):04X}, offset {at})"
-            raise UnknownCharacterError(
-                f"{what} is not among the model's {len(self)} characters; --unknown skip leaves it out"
-            )
-        whole: Ids = ids[~bad[character]]  # no letter of a syllable without the others
-        return whole
+            raise self._unknown_character(text, codes, ids, character)
+        known: Ids = ids[~is_unknown[character]]
+        return known
+
+    def _unknown_character(
+        self, text: str | bytes, codes: Codes, ids: Ids, character: Ids
+    ) -> UnknownCharacterError:
+        """Return the error for the first unknown character of a text."""
+        symbol = int((ids < 0).argmax())
+        offset = int(character[symbol])
+        if isinstance(text, str) and self.unit != "byte":
+            found = f"{text[offset]!r} (U+{ord(text[offset]):04X}, offset {offset:,})"
+        else:
+            found = f"byte {codes[symbol]:#04x} (offset {offset:,})"
+        return UnknownCharacterError(
+            f"{found} is not in the model's vocabulary of {len(self):,} symbols; "
+            f"use --unknown skip to ignore it"
+        )
 
     def decode(self, ids: Ids) -> str:
-        """Return the text of these ids; a byte as the character of its number."""
+        """Return the text of ids; a byte is the character of the same value."""
         codes = self.codes[ids]
         if codes.max(initial=0) >= FIRST_SPECIAL:
             return units.to_text(codes.tolist())
         return codes.tobytes().decode("utf-32-le", "surrogatepass")
-
-    def one_hot(self, ids: Ids) -> Array:
-        """Return a row of zeros with a single one for each id, (n, V): what the models' input stands for."""
-        rows: Array = np.eye(len(self), dtype=np.float32)[ids]
-        return rows

@@ -51,7 +51,14 @@ class Good(NamedTuple):
 def content(model: charrnn.Model) -> tuple[object, ...]:
     vector = model.stack.p.vector
     symbols = model.vocabulary.decode(np.arange(len(model.vocabulary)))
-    return vector.dtype, vector.tobytes(), model.stack.architecture, symbols, model.vocabulary.start, model.header
+    return (
+        vector.dtype,
+        vector.tobytes(),
+        model.stack.architecture,
+        symbols,
+        model.vocabulary.start_symbol,
+        model.header,
+    )
 
 
 def good_files(folder: Path) -> list[Good]:

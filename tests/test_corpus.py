@@ -21,8 +21,8 @@ from charrnn.vocabulary import Vocabulary
 
 def text(corpus: Corpus) -> str:
     """Return what a corpus holds, by way of a vocabulary, as training reads it."""
-    vocabulary = Vocabulary.counted(corpus.store.codes, corpus.store.counts, corpus.unit)
-    return vocabulary.decode(Part(corpus.store, vocabulary.table(corpus.store.codes), 0, len(corpus.store))[:])
+    vocabulary = Vocabulary.from_counts(corpus.store.codes, corpus.store.counts, corpus.unit)
+    return vocabulary.decode(Part(corpus.store, vocabulary.ids_of(corpus.store.codes), 0, len(corpus.store))[:])
 
 
 def test_files_are_joined_in_the_order_given_bytes_as_they_are(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_half_of_the_entries_have_a_gradient() -> None:
 
 
 def test_unknown_symbols_are_skipped_and_counted() -> None:
-    v = Vocabulary.of("abc")
+    v = Vocabulary.from_text("abc")
     ids, unknown = gradients.encode_corpus(Corpus("x", "axbyyc"), v)
     assert ids.tolist() == [0, 1, 2]
     assert unknown == 3

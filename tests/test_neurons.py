@@ -122,7 +122,7 @@ def verses() -> str:
 
 def test_neuron_that_counts_since_the_newline_ranks_first() -> None:
     text = verses()
-    v = Vocabulary.of(text)
+    v = Vocabulary.from_text(text)
     ranks = neurons.rank_neurons(planted(v, 5, "", "\n", 0.01), v, text, "line-position")
     assert ranks[0][:2] == (0, 5)
     assert ranks[0][2] == pytest.approx(1, abs=1e-9)
@@ -140,7 +140,7 @@ def test_neuron_that_counts_since_the_newline_ranks_first() -> None:
 def test_neuron_that_is_on_inside_quotes_ranks_first() -> None:
     words = ["“ab”", "cd", "“e a”", "b c", "d"]
     text = " ".join(np.random.default_rng(0).choice(words, 500))
-    v = Vocabulary.of(text)
+    v = Vocabulary.from_text(text)
     (best, second, *_) = neurons.rank_neurons(planted(v, 3, "“", "”", 0.9), v, text, "quote")
     assert best[:2] == (0, 3)
     assert best[2] == pytest.approx(1, abs=1e-9)
@@ -150,7 +150,7 @@ def test_neuron_that_is_on_inside_quotes_ranks_first() -> None:
 @pytest.mark.parametrize("name", ["line-position", "quote"])
 def test_scores_match_a_plain_fit(name: str) -> None:
     text = verses()
-    v = Vocabulary.of(text)
+    v = Vocabulary.from_text(text)
     stack = Stack("gru", len(v), 8, 2, np.float64, np.random.default_rng(0))
     x = np.concatenate(list(neurons.activations(stack, v.encode(text), v.start_id))).reshape(
         len(text), -1
@@ -176,7 +176,7 @@ def test_scores_match_a_plain_fit(name: str) -> None:
     [("byte", "가나\n (b“c”)\n"), ("jamo", "한 (글\n각)자\n"), ("char", "a(b)\nc\n")],
 )
 def test_every_text_unit_can_be_probed(unit: str, text: str, by: str | None) -> None:
-    v = Vocabulary.of(text, unit)
+    v = Vocabulary.from_text(text, unit)
     stack = Stack("gru", len(v), 4, 1, np.float32, np.random.default_rng(0))
     ranks = neurons.rank_neurons(stack, v, text * 30, "depth", by)
     assert len(ranks) == 4
@@ -184,7 +184,7 @@ def test_every_text_unit_can_be_probed(unit: str, text: str, by: str | None) -> 
 
 
 def test_constant_property_is_rejected() -> None:
-    v = Vocabulary.of("ab\n")
+    v = Vocabulary.from_text("ab\n")
     with pytest.raises(TextError, match="'quote' is constant"):
         neurons.rank_neurons(Stack("gru", 3, 4, 1), v, "ab\n" * 30, "quote")
     with pytest.raises(TextError, match="'depth' is constant"):
@@ -192,7 +192,7 @@ def test_constant_property_is_rejected() -> None:
 
 
 def test_dead_neuron_does_not_beat_chance() -> None:
-    v = Vocabulary.of(verses())
+    v = Vocabulary.from_text(verses())
     stack = Stack("gru", len(v), 4, 1)
     for name in ("line-position", "quote"):
         for _, _, score in neurons.rank_neurons(stack, v, verses(), name):

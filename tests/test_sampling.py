@@ -64,7 +64,7 @@ def test_probability_zero_is_never_sampled() -> None:
 
 
 def stack_and_vocabulary() -> tuple[Stack, Vocabulary]:
-    v = Vocabulary.of("abcdefg\n")
+    v = Vocabulary.from_text("abcdefg\n")
     return Stack("gru", len(v), 16, 2, np.float32, np.random.default_rng(3)), v
 
 

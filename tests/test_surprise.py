@@ -27,7 +27,7 @@ def naive(model: Model, text: str | bytes) -> tuple[list[float], list[Array]]:
     """Return -log p of each symbol and the distribution there: each step alone, character by character."""
     v = model.vocabulary
     symbols = [units.to_codes(text[i : i + 1], v.unit).tolist() for i in range(len(text))]
-    nats, p, step, last = [], [], Stepper(model.stack, model.stack.zero_state(1)), v.start
+    nats, p, step, last = [], [], Stepper(model.stack, model.stack.zero_state(1)), v.start_symbol
     logits = step(v.start_id)[:, 0].copy()
     for codes in symbols:
         ids = [v.id(code) for code in codes]
@@ -111,7 +111,7 @@ def test_activation_matches_each_step_alone(text: str, options: dict[str, Any]) 
     layer, index = stack.num_layers - 1, 3
     want, state, value, last = [], stack.zero_state(1), 0.0, None
     for c in [None, *shown]:
-        i = model.vocabulary.start if c is None else ord(c)
+        i = model.vocabulary.start_symbol if c is None else ord(c)
         at = model.vocabulary.id(i)
         if at is not None:
             if last == "\n" and model.by:

@@ -84,7 +84,7 @@ def gradflow(
         columns |= split_norms(norms, checkpoint.stem, model.stack)
     else:
         text = read(corpus)
-        v = Vocabulary.counted(text.store.codes, text.store.counts)
+        v = Vocabulary.from_counts(text.store.codes, text.store.counts)
         ids, _ = encode_corpus(text, v)
         simplest_first = reversed(CELLS)
         for name in dict.fromkeys(Config(cell=cell).cell for cell in cells or simplest_first):

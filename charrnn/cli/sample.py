@@ -135,7 +135,7 @@ def count_unknown(model: Model, text: str | bytes) -> int:
     from charrnn import units
 
     v = model.vocabulary
-    _, _, is_unknown = v.known(units.to_codes(text, v.unit))
+    _, _, is_unknown = v.lookup(units.to_codes(text, v.unit))
     return int(is_unknown.sum())
 
 
