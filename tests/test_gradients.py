@@ -262,9 +262,9 @@ def test_gradient_commands_print_tables(cli: Cli, tmp_path: str, text: str) -> N
         (["gradflow", "-", "--lags", "7000"], 3),
         (["gradcheck", "none.npz", "-"], 4),
     ]:
-        assert cli(*wrong, stdin=text.encode(), rc=rc).stderr.count(b"\n") == 1
-    for command, lines in (("gradflow", 2), ("gradcheck", 3)):
-        assert cli(command, "m.npz", "-", stdin="жжж".encode(), rc=3).stderr.count(b"\n") == lines
+        assert cli(*wrong, stdin=text.encode(), rc=rc).stderr.splitlines()[-1].startswith(b"charrnn: ")
+    for command in ("gradflow", "gradcheck"):
+        assert cli(command, "m.npz", "-", stdin="жжж".encode(), rc=3).stderr.count(b"\n") == 3
 
 
 def test_gradflow_plots(cli: Cli, tmp_path: Path, text: str) -> None:

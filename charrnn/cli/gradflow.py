@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charrnn.cli.common import Count, read_ids, split_arguments, stdout
+from charrnn.cli.common import Count, ModelFile, read_ids, split_arguments, stdout
 from charrnn.config import CELLS, Config
 from charrnn.errors import UsageError
 
@@ -69,14 +69,13 @@ def gradflow(
 
     from charrnn.corpus import read
     from charrnn.gradients import encode_corpus, gradient_flow
-    from charrnn.model import load
     from charrnn.neurons import ends_of_documents
     from charrnn.stack import Stack
     from charrnn.vocabulary import Vocabulary
 
     columns: dict[str, Array] = {}
     if checkpoint:
-        model = load(checkpoint)
+        model = ModelFile(checkpoint).load()
         v = model.vocabulary
         ids = read_ids(corpus, model)
         ends = ends_of_documents(ids, v, model.by)
