@@ -153,7 +153,7 @@ def invoke(args: list[str], stdin: bytes = b"", rc: int = 0) -> Done:
         for name, stream in zip(names, streams, strict=True):
             patch.setattr(sys, name, stream)
         patch.setattr(sys, "argv", ["charrnn", *args])
-        patch.setenv("COLUMNS", "80")
+        patch.setenv("COLUMNS", os.environ.get("COLUMNS", "80"))
         with pytest.raises(SystemExit) as exited:
             main(args, prog_name="charrnn")
     code = exited.value.code or 0
