@@ -1,4 +1,7 @@
-"""What the command costs beside the bare trainer: the bar on a terminal, the log, the plan. ``overhead.py --help``."""
+"""Cost of the command line compared with the bare trainer: the bar, the log, the plan.
+
+See ``overhead.py --help``.
+"""
 
 # ruff: noqa: E402 (the number of threads must be set before NumPy is imported)
 from __future__ import annotations
@@ -13,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import click
 from side_charrnn import NEVER, text
@@ -22,48 +26,55 @@ from charrnn.config import Config
 from charrnn.corpus import Corpus
 from charrnn.training import Run, Step, fit, steps
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "the defaults": {},
-    "vanilla 1x100, B=1, T=25": {"cell": "vanilla", "hidden_size": 100, "batch_size": 1, "seq_length": 25},
+    "vanilla 1x100, B=1, T=25": {
+        "cell": "vanilla",
+        "hidden_size": 100,
+        "batch_size": 1,
+        "seq_length": 25,
+    },
 }
 
 
 def rate(stepping: Iterator[Step], seconds: float) -> float:
-    """Return characters per second over that time."""
+    """Return characters per second, measured for some seconds."""
     characters, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
         characters += next(stepping).characters
     return characters / elapsed
 
 
-def shown(run: Run, display: Display) -> Iterator[Step]:
-    """Step as the command does."""
+def train_with_display(run: Run, display: Display) -> Iterator[Step]:
+    """Train as the command does."""
     for step in fit(run, None):
         display.update(step)
         yield step
 
 
 @click.command()
-@click.option("--rounds", default=15, show_default=True, help="How often the two alternate.")
-@click.option("--seconds", default=1.0, show_default=True, help="How long each works at a time.")
+@click.option("--rounds", default=15, show_default=True, help="Times that the two alternate.")
+@click.option("--seconds", default=1.0, show_default=True, help="Seconds that each runs at a time.")
 def main(rounds: int, seconds: float) -> None:
-    """Measure the command's loop over the trainer's, with a bar on a terminal that something reads."""
+    """Measure the speed of the command relative to the trainer, with a bar on a terminal."""
     master, slave = os.openpty()
     reader = subprocess.Popen(["cat"], stdin=master, stdout=subprocess.DEVNULL)
     sys.stderr = os.fdopen(slave, "w")
-    click.echo("| | the command's speed over the trainer's |\n|---|---|")
+    click.echo("| | speed of the command, relative to the trainer |\n|---|---|")
     for name, options in SIZES.items():
         plan = {"max_steps": NEVER, "eval_every": NEVER, "sample_every": 0, "val_fraction": 0}
         bare, run = (Run(Corpus("text", text(65)), Config(**plan, **options)) for _ in range(2))
         bare.threads = run.threads = DEFAULT_THREADS
         with Display(run, quiet=False) as display:
-            trainer, command = steps(bare), shown(run, display)
+            trainer, command = steps(bare), train_with_display(run, display)
             ratios = []
             for i in range(rounds):
-                pair = [trainer, command][:: 1 - 2 * (i % 2)]  # each goes first in turn
-                rates = [rate(each, seconds) for each in pair]
-                ratios.append(rates[1] / rates[0] if i % 2 == 0 else rates[0] / rates[1])
-        click.echo(f"| {name} | {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) |")
+                order = (trainer, command) if i % 2 == 0 else (command, trainer)
+                rates = {loop: rate(loop, seconds) for loop in order}
+                ratios.append(rates[command] / rates[trainer])
+        click.echo(
+            f"| {name} | {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) |"
+        )
     reader.kill()
 
 

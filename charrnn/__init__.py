@@ -1,10 +1,11 @@
-"""charrnn learns to write, one character at a time, from any text, and then writes more like it.
+"""charrnn trains character-level RNNs on any text and generates more text like it.
 
     import charrnn
     model = charrnn.train(open("corpus.txt", encoding="utf-8", newline="").read())
     print("".join(model.sample(500, temp=0.8)))
 
-``train`` and ``load`` return a ``Model``, which has ``sample`` and ``score``; ``Config`` lists the options.
+``train`` and ``load`` return a ``Model``, which has ``sample`` and ``score``. ``Config`` lists the
+options of a run.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that the command line starts at once and chooses the number of threads before NumPy is imported.
+    # imported late: the command line starts at once, and sets the threads before NumPy is imported
     if name == "Config":
         from charrnn.config import Config
 
