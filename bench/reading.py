@@ -7,14 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-from charrnn.corpus import read
+from charrnn.corpus import load_corpus
 
 
 def main(path: str, *units: str) -> None:
     """Read a file once for each unit."""
     for unit in units:
         start = time.perf_counter()
-        corpus = read([path], unit=unit, temp_dir=Path())
+        corpus = load_corpus([path], unit=unit, temp_dir=Path())
         seconds = time.perf_counter() - start
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{unit}: {corpus.bytes / 1e6 / seconds:,.0f} MB/s; {memory:.0f} MB of memory at most")

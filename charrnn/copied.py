@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import units
-from charrnn.corpus import Corpus, Part, SymbolStore
+from charrnn.corpus import Corpus, EncodedSlice, SymbolStore
 from charrnn.units import END_OF_DOCUMENT, Codes
 from charrnn.vocabulary import NEWLINE
 
@@ -62,7 +62,7 @@ class SuffixAutomaton:
         self.link.append(link)
         return len(self.next) - 1
 
-    def match(self, text: Part, on_progress: Progress) -> list[int]:
+    def match(self, text: EncodedSlice, on_progress: Progress) -> list[int]:
         """Return the length of the longest substring of each state, or its links, in a text."""
         following, link, length = self.next, self.link, self.length
         longest = [0] * len(link)
@@ -90,7 +90,7 @@ class SuffixAutomaton:
 
 
 def match_lengths(
-    sample: Codes, text: Part, on_progress: Progress = lambda symbols: None
+    sample: Codes, text: EncodedSlice, on_progress: Progress = lambda symbols: None
 ) -> Lengths:
     """Return the length of the longest match with a text from each position of a sample, (n,).
 
@@ -106,10 +106,10 @@ def match_lengths(
     return np.searchsorted(starts, positions, side="right") - 1 - positions
 
 
-def code_view(store: SymbolStore, stop: int | None = None) -> Part:
+def code_view(store: SymbolStore, stop: int | None = None) -> EncodedSlice:
     """Return a store up to ``stop``, as symbols."""
     codes = store.codes.astype(np.intp)
-    return Part(store, codes, 0, len(store) if stop is None else min(stop, len(store)))
+    return EncodedSlice(store, codes, 0, len(store) if stop is None else min(stop, len(store)))
 
 
 def longest_matches(lengths: Lengths, top: int) -> list[tuple[int, int]]:
@@ -138,7 +138,7 @@ def copied_fraction(lengths: Lengths, min_length: int) -> float:
     return float((np.maximum.accumulate(ends) > positions).mean())
 
 
-def find_first(piece: Codes, text: Part) -> int:
+def find_first(piece: Codes, text: EncodedSlice) -> int:
     """Return the first position of a piece in a text, or -1."""
     wanted, size = piece.astype(np.intp).tobytes(), np.dtype(np.intp).itemsize
     for start in range(0, len(text), CHUNK_SYMBOLS):
@@ -151,7 +151,7 @@ def find_first(piece: Codes, text: Part) -> int:
     return -1
 
 
-def locate(text: Part, position: int) -> tuple[int, int, int]:
+def locate(text: EncodedSlice, position: int) -> tuple[int, int, int]:
     """Return the document, from 0, the line in it, from 1, and the offset in it of a position."""
     document = document_start = 0
     line = 1

@@ -178,7 +178,7 @@ def train(
     with contextlib.nullcontext() if path is None else lock(path, "charrnn.train"):
         begin = None if init_from is None else load(init_from)
         config = Config(**(options if begin is None else inherited(begin, options)))
-        how: dict[str, Any] = {"unit": config.unit, "by": config.documents, "encoding": config.encoding}
+        how: dict[str, Any] = {"unit": config.unit, "documents": config.documents, "encoding": config.encoding}
         documents = [text] if isinstance(text, (str, bytes)) else text
         corpus = Corpus("text", *documents, **how)
         run = Run(

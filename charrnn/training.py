@@ -17,7 +17,14 @@ from charrnn.arrays import Array, Ids
 from charrnn.cells import load_cell
 from charrnn.config import Config
 from charrnn.copied import code_view, longest_matches, match_lengths
-from charrnn.corpus import LISTED, LONGEST_PART, SHORTEST_PART, Corpus, Part, split
+from charrnn.corpus import (
+    MAX_EVAL_CHARACTERS,
+    MAX_LISTED_FILES,
+    MIN_EVAL_CHARACTERS,
+    Corpus,
+    EncodedSlice,
+    split_offsets,
+)
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, TextError
 from charrnn.header import Header
 from charrnn.optim import OPTIMIZERS, SCHEDULES, clip
@@ -197,33 +204,37 @@ class Run:
     def _text(self, corpus: Corpus, val: Corpus | None) -> None:
         c, store = self.config, corpus.store
         table = self.vocabulary.ids_of(store.codes)
-        everything = Part(store, table, 0, len(store))
+        everything = EncodedSlice(store, table, 0, len(store))
         self.border = self.vocabulary.separator_id(c.documents)
-        a, b = split(corpus.characters, 0 if val else c.val_fraction, c.test_fraction)
-        a, b = (self._edge(everything, corpus.place(n), len(store)) for n in (a, b))
-        if b < len(store) and len(store) - b < SHORTEST_PART:
+        a, b = split_offsets(corpus.characters, 0 if val else c.val_fraction, c.test_fraction)
+        a, b = (self._edge(everything, corpus.symbol_offset(n), len(store)) for n in (a, b))
+        if b < len(store) and len(store) - b < MIN_EVAL_CHARACTERS:
             b = len(store)
-        if a < b and b - a < SHORTEST_PART:
+        if a < b and b - a < MIN_EVAL_CHARACTERS:
             a = b
-        self.train = Part(store, table, 0, a)
+        self.train = EncodedSlice(store, table, 0, a)
         self.test, self.test_context = everything[b:], everything[max(b - WARM_UP_SYMBOLS, 0) : b]
         self.val: Ids = everything[a:b]
         self.val_context: Ids = everything[max(a - WARM_UP_SYMBOLS, 0) : a]
-        val_characters = corpus.count(a, b)
+        val_characters = corpus.count_characters(a, b)
         if val:
-            end = val.place(LONGEST_PART) if val.characters > LONGEST_PART else len(val.store)
-            self.val = Part(val.store, self.vocabulary.ids_of(val.store.codes), 0, end)[:]
-            self.val_context, val_characters = self.vocabulary.start_id, val.count(0, end)
+            end = val.symbol_offset(MAX_EVAL_CHARACTERS) if val.characters > MAX_EVAL_CHARACTERS else len(val.store)
+            self.val = EncodedSlice(val.store, self.vocabulary.ids_of(val.store.codes), 0, end)[:]
+            self.val_context, val_characters = self.vocabulary.start_id, val.count_characters(0, end)
             if end < len(val.store):
-                self.notes.append(f"validation on the first {LONGEST_PART:,} characters of {val.name}")
+                self.notes.append(f"validation on the first {MAX_EVAL_CHARACTERS:,} characters of {val.name}")
         if len(self.train) < 2:
             raise TextError(f"{corpus.name}: nothing is left to train on; lower the other parts' shares")
-        self.parts = {"train": corpus.count(0, a), "val": val_characters, "test": corpus.count(b, len(store))}
+        self.parts = {
+            "train": corpus.count_characters(0, a),
+            "val": val_characters,
+            "test": corpus.count_characters(b, len(store)),
+        }
         # losses are told for each character: with letters of Hangul there are several symbols to one
         self.ratio = len(self.train) / self.parts["train"]
         self.corpus: dict[str, Any] = {
             **corpus.describe(),
-            "val_files": [name for name, _, _ in val.files[:LISTED]] if val else None,
+            "val_files": [name for name, _, _ in val.files[:MAX_LISTED_FILES]] if val else None,
             "val_sha256": val.sha256 if val else None,
             "split_characters": self.parts,
         }
@@ -247,11 +258,11 @@ class Run:
             for (ladder, characters, *_), nats in zip(parts, losses, strict=True):
                 ladder[f"{n}-gram"] = float(nats.sum() / characters)
 
-    def _edge(self, ids: Part, at: int, end: int) -> int:
+    def _edge(self, ids: EncodedSlice, at: int, end: int) -> int:
         """Return the first border at or after a place, if one is near: a part holds whole documents if it can."""
         if self.border is None or not 0 < at < end:
             return at
-        near = np.flatnonzero(ids[at - 1 : at + LONGEST_PART // 10] == self.border)
+        near = np.flatnonzero(ids[at - 1 : at + MAX_EVAL_CHARACTERS // 10] == self.border)
         return at + int(near[0]) if len(near) else at
 
     def _plan(self) -> None:
@@ -386,7 +397,7 @@ class Run:
         if header["kind"] != "run":
             raise CheckpointError(f"{path}: weights alone, without a run to resume; --init-from {path} begins one")
         was = header["corpus"]
-        other = corpus.differs(was)
+        other = corpus.describe_change(was)
         if not other and was["val_sha256"] != (val.sha256 if val else None):
             other = "the validation text is another"
         if other:

@@ -22,7 +22,7 @@ from charrnn.copied import (
     longest_matches,
     match_lengths,
 )
-from charrnn.corpus import Corpus, read
+from charrnn.corpus import Corpus, load_corpus
 from charrnn.training import Run
 from tests.conftest import CHARRNN, ENV, Cli, on_a_terminal
 
@@ -122,7 +122,7 @@ def test_locate_gives_file_line_and_offset(tmp_path: Path, monkeypatch: pytest.M
     files = {"a.txt": "é one\r\ntwo\n\n", "b.txt": "", "c.txt": "\nthree\nfour", "d.txt": "x\ny\n"}
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8", newline="")
-    codes = code_view(read([str(tmp_path)], by="file").store)
+    codes = code_view(load_corpus([str(tmp_path)], documents="file").store)
     position = 0
     for document, text in enumerate(files.values()):
         for offset in range(len(text)):
@@ -137,7 +137,7 @@ def test_copies_do_not_cross_files(tmp_path: Path) -> None:
         (tmp_path / f"{i:03}.txt").write_text(f"file {i}\n")
     last, other = (str(tmp_path / name) for name in ("last.txt", "149.txt"))
     Path(last).write_text("one\nüber alles\n", encoding="utf-8")
-    result = find_overlap("149\none\nüber alles\n", read([str(tmp_path)], by="file"), 9)
+    result = find_overlap("149\none\nüber alles\n", load_corpus([str(tmp_path)], documents="file"), 9)
     keys = ("length", "sample_offset", "file", "line", "offset", "text")
     assert [tuple(copy[key] for key in keys) for copy in result["copies"]] == [
         (15, 4, last, 1, 0, "one\nüber alles\n"),

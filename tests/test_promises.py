@@ -237,7 +237,7 @@ def test_a_changed_text_is_refused_and_may_begin_another_run(cli: Cli, corpus: P
     err = cli("train", "corpus.txt", "--resume", rc=4).stderr.decode()
     run = "checkpoints/corpus.npz"
     assert err == (
-        f"charrnn: {run}: trained on another text: corpus.txt had {size:,} bytes, and has {size + 6:,} now; "
+        f"charrnn: {run}: trained on another text: corpus.txt changed from {size:,} to {size + 6:,} bytes; "
         f"--init-from {run} with -o FILE trains a new run on this one, from its weights on\n"
     )
     err = cli("train", "corpus.txt", "--init-from", run, "-o", "new.npz", *QUICK[2:]).stderr.decode()
@@ -388,7 +388,7 @@ def test_every_text_trains_resumes_and_is_drawn(tmp_path: Path, text: str, by: t
 @pytest.mark.parametrize("by", [(), ("--documents", "file")])
 def test_a_text_of_nothing(cli: Cli, text: str, by: tuple[str, ...], what: str) -> None:
     err = cli("train", "-", *by, stdin=text.encode(), rc=3).stderr.decode()
-    assert err == f"charrnn: stdin {what}; a text needs at least two characters\n"
+    assert err == f"charrnn: stdin {what}; at least two characters are required\n"
 
 
 @pytest.mark.parametrize("unit", ["char", "byte", "jamo"])
@@ -418,7 +418,7 @@ def test_any_text_of_unicode(tmp_path_factory: pytest.TempPathFactory, text: str
 
 def test_files_that_cannot_be_read(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "empty folder").mkdir()
-    assert b"there is no text file in this folder" in cli("train", "empty folder", rc=3).stderr
+    assert b"empty folder: contains no text files" in cli("train", "empty folder", rc=3).stderr
     if hasattr(os, "getuid") and os.getuid():
         (tmp_path / "secret").write_text("secret")
         (tmp_path / "secret").chmod(0)
@@ -443,7 +443,7 @@ def test_a_fifo_and_standard_input_by_its_name(cli: Cli, corpus: Path, tmp_path:
     command = ["sh", "-c", f"{sys.executable} -m charrnn train /dev/stdin <&-"]
     done = subprocess.run(command, cwd=tmp_path, env=ENV, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 3
-    assert done.stderr == b"charrnn: stdin is empty; a text needs at least two characters\n"
+    assert done.stderr == b"charrnn: stdin is empty; at least two characters are required\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the unit of the memory that a process took is another elsewhere")

@@ -11,7 +11,7 @@ import charrnn
 PACKAGE = Path(charrnn.__file__).parent
 LAYERS = """
     errors version config formatting arrays
-    affine loss optim units vocabulary corpus windows cells
+    affine loss optim units vocabulary files corpus windows cells
     stack
     sampling scoring header checkpoint lock
     ngram copied gradients neurons surprise

@@ -437,7 +437,7 @@ def test_a_validation_text_of_its_own(text: str) -> None:
 
 
 def test_a_validation_text_of_many_files_names_the_first(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "LISTED", 2)
+    monkeypatch.setattr(training, "MAX_LISTED_FILES", 2)
     run = Run(Corpus("text", text), Config(**SMALL), val=Corpus("val", "The king.", "The queen.", "The sea."))
     assert run.header()["corpus"]["val_files"] == ["val", "val"]
 
@@ -494,7 +494,9 @@ def test_losses_are_for_each_character_and_the_same_for_every_caller(tmp_path: P
     words = ["가나다", "한글은", "é", "the", "각각"]
     texts = ["".join(" ".join(rng.choice(words, 3)) + "\n" for _ in range(5)) for _ in range(40)]
     options: dict[str, Any] = {"unit": unit, "documents": by, "dtype": "float64", "val_fraction": 0.1, "max_steps": 4}
-    run = Run(Corpus("text", *texts, unit=unit, by=by), Config(hidden_size=6, seq_length=8, batch_size=4, **options))
+    run = Run(
+        Corpus("text", *texts, unit=unit, documents=by), Config(hidden_size=6, seq_length=8, batch_size=4, **options)
+    )
     for _ in fit(run, tmp_path / "run.npz"):
         pass
     whole = "".join(texts)

@@ -188,10 +188,11 @@ def default_run_name(corpus: Sequence[str]) -> str:
 
 def read_ids(paths: Sequence[str], model: Model) -> Ids:
     """Read a text as ids of a model; print on stderr how many unknown symbols were skipped."""
-    from charrnn import corpus, gradients
+    from charrnn.corpus import load_corpus
+    from charrnn.gradients import encode_corpus
 
-    text = corpus.read(paths, unit=model.unit, by=model.by, encoding=model.encoding)
-    ids, unknown = gradients.encode_corpus(text, model.vocabulary)
+    text = load_corpus(paths, unit=model.unit, documents=model.by, encoding=model.encoding)
+    ids, unknown = encode_corpus(text, model.vocabulary)
     if unknown:
         click.echo(f"charrnn: skipped {format_count(unknown, 'unknown symbol')}", err=True)
     return ids

@@ -77,7 +77,7 @@ def evaluate(
 
 
 def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any]:
-    from charrnn.corpus import read_text
+    from charrnn.files import read_text
 
     text = read_text(file, model.unit, model.encoding)
     started = time.perf_counter()
@@ -103,17 +103,17 @@ def evaluate_split(path: Path, model: Model, split: str, adapt: float | None) ->
 
 def trained(path: Path, model: Model) -> Run:
     """Return the run of a model, if its text is still where it was and what it was. Raises CheckpointError."""
-    from charrnn.corpus import read
+    from charrnn.corpus import load_corpus
     from charrnn.training import Run
 
     if model.header["kind"] != "run":
         raise CheckpointError(f"{path}: an exported model, which does not record its training text")
     corpus = model.header["corpus"]
-    how: dict[str, Any] = {"unit": model.unit, "by": model.by, "encoding": model.encoding}
+    how: dict[str, Any] = {"unit": model.unit, "documents": model.by, "encoding": model.encoding}
     names = [name for name, *_ in corpus["files"]]
     if "standard input" in names:
         raise CheckpointError(f"{path}: was trained on standard input, which cannot be read again")
-    text, val = (read(paths, **how) if paths else None for paths in (names, corpus["val_files"]))
+    text, val = (load_corpus(paths, **how) if paths else None for paths in (names, corpus["val_files"]))
     assert text
     run = Run.restore(path, text, val=val)
     run.threads = 1

@@ -67,7 +67,7 @@ def gradflow(
     out = stdout()
     import numpy as np
 
-    from charrnn.corpus import read
+    from charrnn.corpus import load_corpus
     from charrnn.gradients import encode_corpus, gradient_flow
     from charrnn.neurons import ends_of_documents
     from charrnn.stack import Stack
@@ -82,7 +82,7 @@ def gradflow(
         norms = gradient_flow(model.stack, ids, v.start_id, lags, ends)
         columns |= split_norms(norms, checkpoint.stem, model.stack)
     else:
-        text = read(corpus)
+        text = load_corpus(corpus)
         v = Vocabulary.from_counts(text.store.codes, text.store.counts)
         ids, _ = encode_corpus(text, v)
         simplest_first = reversed(CELLS)

@@ -95,7 +95,8 @@ def overlap(
     from tqdm import tqdm
 
     from charrnn.copied import find_overlap
-    from charrnn.corpus import decode, read, read_file
+    from charrnn.corpus import load_corpus
+    from charrnn.files import decode_bytes, read_file
     from charrnn.model import load
 
     # the unit and the encoding are those of the model, if there is one
@@ -108,7 +109,7 @@ def overlap(
     encoding = encoding or config.get("encoding", "utf-8")
 
     # read the corpus
-    text = read(corpus, default_run_name(corpus), unit=unit, by="file", encoding=encoding)
+    text = load_corpus(corpus, default_run_name(corpus), unit=unit, documents="file", encoding=encoding)
     for note in text.notes:
         click.echo(escape_control(f"charrnn: {note}"), err=True)
     if text.skipped:
@@ -125,7 +126,7 @@ def overlap(
         data = generate(model, length, temp, seed)
     if not data:
         raise TextError("the sample is empty")
-    sample = data if unit == "byte" else decode(data, sample_file or "the sample")
+    sample = data if unit == "byte" else decode_bytes(data, sample_file or "the sample")
 
     # compare them
     with tqdm(

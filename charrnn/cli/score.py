@@ -108,7 +108,7 @@ def score(
 
 def score_file(model: Model, file: str, per: str) -> Iterable[Score]:
     """Score a file: its lines, its characters, or all of it. Raises TextError."""
-    from charrnn.corpus import read_file
+    from charrnn.files import read_file
 
     data = read_file(file)
     text = data.decode("latin-1") if model.unit == "byte" else decode_loosely(model, data, file)
@@ -163,12 +163,12 @@ def score_lines(model: Model, text: str) -> Iterator[Score]:
 
 def decode_loosely(model: Model, data: bytes, file: str) -> str:
     """Decode a text, with surrogates for bytes that are not valid. Raises TextError."""
-    from charrnn.corpus import decode
+    from charrnn.files import decode_bytes
 
     try:
         return data.decode(model.encoding, "surrogateescape")
     except UnicodeError:  # UTF-16 and UTF-32 have no way to escape a byte
-        return decode(data, file, model.encoding)
+        return decode_bytes(data, file, model.encoding)
 
 
 def to_input(model: Model, text: str) -> str | bytes:

@@ -96,7 +96,7 @@ def show(
             "and --gates cannot be combined with --html"
         )
     out = stdout()
-    from charrnn.corpus import read_text
+    from charrnn.files import read_text
 
     model = model_file.load()
     text = read_text(files[0], model.unit, model.encoding)

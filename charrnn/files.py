@@ -1,0 +1,165 @@
+"""Files, folders and standard input, read in chunks and decoded."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from charrnn.errors import TextError
+
+STDIN = "-"  # the argument; a file of this name is Path("-") or "./-"
+CHUNK_BYTES = 1 << 18  # read at a time; larger chunks are no faster
+BINARY_BYTES = 8192  # at the beginning of a file: a NUL among them means that it is not text
+
+BOMS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+ENCODING_HINT = "specify the encoding (for example --encoding latin-1), or use --unit byte"
+CONVERT_HINT = "convert it first, for example with: iconv -f latin1 -t utf-8"
+
+Source = str | Path
+
+
+def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Source], list[str]]:
+    """Return the files that paths stand for, and the names of those that are skipped.
+
+    A folder stands for the text files in it and below, sorted by path, without hidden ones.
+    With ``encoding`` None, for bytes, nothing is skipped. Raises TextError.
+    """
+    files: list[Source] = []
+    skipped: list[str] = []
+    for path in paths:
+        folder = Path(path)
+        try:
+            if path == STDIN or not folder.is_dir():
+                files.append(path)
+                continue
+            found = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+        except OSError as e:
+            raise _read_error(path, e) from None
+        count = len(files)
+        for file in found:
+            if any(name.startswith(".") for name in file.relative_to(folder).parts):
+                continue
+            if encoding is None or _is_text(file, encoding):
+                files.append(file)
+            else:
+                skipped.append(str(file))
+        if len(files) == count:
+            raise TextError(f"{path}: contains no text files")
+    return files, skipped
+
+
+def _is_text(path: Path, encoding: str) -> bool:
+    """Return whether a file can be decoded. Raises TextError if it cannot be read."""
+    decoder = Decoder(str(path), encoding)
+    for i, data in enumerate(itertools.chain(read_chunks(path), [b""])):
+        if encoding == "utf-8" and i == 0 and b"\0" in data[:BINARY_BYTES]:
+            return False
+        try:
+            decoder.decode(data)
+        except TextError:
+            return False
+    return True
+
+
+def read_chunks(path: Source) -> Iterator[bytes]:
+    """Yield a file or standard input in chunks. Raises TextError."""
+    try:
+        with _open(path) as file:
+            while data := file.read(CHUNK_BYTES):
+                yield data
+    except OSError as e:
+        raise _read_error(path, e) from None
+
+
+def _open(path: Source) -> contextlib.AbstractContextManager[BinaryIO]:
+    if path != STDIN:
+        return Path(path).open("rb")
+    if sys.stdin is None:  # after the shell's <&-
+        raise TextError("standard input is closed")
+    return contextlib.nullcontext(sys.stdin.buffer)
+
+
+def _read_error(path: Source, e: OSError) -> TextError:
+    return TextError(f"{display_name(path)}: {(e.strerror or str(e)).lower()}")
+
+
+def display_name(path: Source) -> str:
+    """Return the name of a file or standard input for messages."""
+    return "standard input" if path == STDIN else str(path)
+
+
+def read_file(path: Source) -> bytes:
+    """Read a file or standard input. Raises TextError."""
+    return b"".join(read_chunks(path))
+
+
+def read_text(path: Source, unit: str, encoding: str = "utf-8") -> str | bytes:
+    """Read a file or standard input for a model of this unit. Raises TextError."""
+    data = read_file(path)
+    return data if unit == "byte" else decode_bytes(data, path, encoding)
+
+
+def decode_bytes(data: bytes, path: Source, encoding: str = "utf-8") -> str:
+    """Decode a text. Raises TextError with the path and the position of the first invalid byte."""
+    decoder = Decoder(display_name(path), encoding, CONVERT_HINT)
+    return decoder.decode(data) + decoder.decode(b"")
+
+
+class Decoder:
+    """Decodes a file in chunks; its errors name the file, the position and ``hint``, a way out."""
+
+    def __init__(self, name: str, encoding: str, hint: str = ENCODING_HINT) -> None:
+        """Start at the beginning of a file."""
+        self.name, self.encoding, self.hint = name, encoding, hint
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._head, self._size, self._line = b"", 0, 1
+
+    def decode(self, data: bytes) -> str:
+        """Return the text of the next chunk; an empty one ends the file. Raises TextError."""
+        self._head = self._head or data[:4]
+        self._size += len(data)
+        try:
+            text = self._decoder.decode(data, final=not data)
+        except UnicodeError as e:
+            raise TextError(f"{self.name}: {self._describe(e)}") from None
+        self._line += text.count("\n")
+        return text
+
+    def _describe(self, e: UnicodeError) -> str:
+        encoding = self.encoding.upper()
+        for bom, other in BOMS.items():
+            if self._head.startswith(bom) and not encoding.startswith(("UTF-16", "UTF-32")):
+                use_other = f"use --encoding {other.lower()}, or --unit byte"
+                hint = use_other if self.hint == ENCODING_HINT else self.hint
+                return f"has a {other} byte-order mark, so it is not {encoding}; {hint}"
+        if not isinstance(e, UnicodeDecodeError):  # UTF-16 or UTF-32 without a byte-order mark
+            return f"invalid {encoding} ({e}); {self.hint}"
+        offset = self._size - len(e.object) + e.start
+        line = self._line + e.object[: e.start].decode(self.encoding, "replace").count("\n")
+        invalid = e.object[e.start : e.start + 4].hex(" ")
+        where = f"at offset {offset:,}, line {line:,} (bytes {invalid})"
+        return f"invalid {encoding} {where}; {self.hint}"
+
+
+def encode_utf8(text: str, name: str) -> bytes:
+    """Encode a text. Raises TextError for a lone surrogate."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as e:
+        surrogate = describe_surrogate(ord(text[e.start]))
+        raise TextError(f"{name}: {surrogate} (offset {e.start:,})") from None
+
+
+def describe_surrogate(code: int) -> str:
+    """Return why a surrogate is an error."""
+    return f"U+{code:04X} is a lone surrogate, not a valid character"

@@ -1,0 +1,113 @@
+import encodings
+import io
+import pkgutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charrnn import files
+from charrnn.corpus import Corpus, load_corpus
+from charrnn.errors import TextError, UsageError
+from charrnn.files import decode_bytes, list_files, read_file
+from tests.test_corpus import corpus_text
+
+
+def test_folder_stands_for_its_text_files_in_order(tmp_path: Path) -> None:
+    for name, data in {
+        "z.txt": b"last",
+        "a/two.c": b"second",
+        "a/one.c": b"first",
+        "image.png": b"\x89PNG\0\0",
+        "latin.txt": b"caf\xe9",
+        ".git/config": b"hidden",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    found, skipped = list_files([str(tmp_path)], "utf-8")
+    assert [Path(file).name for file in found] == ["one.c", "two.c", "z.txt"]
+    assert [Path(file).name for file in skipped] == ["image.png", "latin.txt"]
+    found, skipped = list_files([str(tmp_path)], None)
+    assert [Path(file).name for file in found][2:4] == ["image.png", "latin.txt"]
+    assert not skipped
+
+
+def test_only_the_argument_is_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-").write_text("a file")
+    (tmp_path / "b").write_text(" and b")
+    stdin = io.TextIOWrapper(io.BytesIO("né\r\n".encode()), encoding="ascii")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert corpus_text(load_corpus(["."])) == "a file and b"
+    assert corpus_text(load_corpus(["./-"])) == "a file"
+    assert read_file(Path("-")) == b"a file"
+    assert corpus_text(load_corpus(["-"])) == "né\r\n"
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(TextError, match="standard input is closed"):
+        read_file("-")
+
+
+def test_invalid_bytes_are_reported_with_their_position(tmp_path: Path) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes(b"one\ntwo caf\xe9 au lait")
+    invalid = r"latin\.txt: invalid UTF-8 at offset 11, line 2 \(bytes e9 20 61 75\); "
+    with pytest.raises(TextError, match=invalid + "specify the encoding .*--unit byte"):
+        load_corpus([str(path)])
+    with pytest.raises(TextError, match=invalid + "convert it first"):
+        decode_bytes(path.read_bytes(), path)
+    assert decode_bytes(path.read_bytes(), path, "latin-1") == "one\ntwo café au lait"
+
+
+def test_characters_may_lie_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "CHUNK_BYTES", 7)
+    good = "é한👩\n" * 50
+    (tmp_path / "good").write_text(good)
+    assert corpus_text(load_corpus([tmp_path / "good"])) == good
+    (tmp_path / "bad").write_bytes(good.encode() + b"ab\xff")
+    with pytest.raises(TextError, match=r"offset 502, line 51 \(bytes ff\)"):
+        load_corpus([tmp_path / "bad"])
+    (tmp_path / "cut").write_bytes(good.encode()[:-2])
+    with pytest.raises(TextError, match=r"offset 495, line 50 \(bytes f0 9f 91\)"):
+        load_corpus([tmp_path / "cut"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_byte_order_mark_of_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes("Hello, 한국\n".encode(encoding))
+    message = f"has a {encoding.upper()} byte-order mark, .*use --encoding {encoding}, "
+    with pytest.raises(TextError, match=message):
+        load_corpus([path])
+    assert corpus_text(load_corpus([path], encoding=encoding)) == "Hello, 한국\n"
+    path.write_bytes("Hello, 한국\n".encode(f"{encoding}-le"))
+    with pytest.raises(TextError, match=rf"invalid {encoding.upper()} \(.*BOM\); specify the enc"):
+        load_corpus([path], encoding=encoding)
+
+
+@pytest.mark.filterwarnings("ignore:.*invalid escape:DeprecationWarning")  # of unicode_escape
+def test_every_encoding_of_python_is_read_or_refused() -> None:
+    random = np.random.default_rng(0).bytes(300)
+    korean = "héllo 한국\n".encode()
+    texts = (random, bytes(range(128)), korean, b"\\\\", b"~{", b"\x1b$", b"+2")
+    num_read = 0
+    for module in pkgutil.iter_modules(encodings.__path__):
+        for data in texts:
+            try:
+                corpus = Corpus("x", data, encoding=module.name)
+                assert len(decode_bytes(data, "x", module.name)) == corpus.characters
+                num_read += 1
+            except TextError as e:
+                assert str(e).startswith("x")  # noqa: PT017
+            except UsageError as e:
+                assert str(e).startswith(f"unknown encoding '{module.name}'; try")  # noqa: PT017
+    assert num_read > 300
+
+
+def test_missing_files_and_empty_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TextError, match=r"nothing\.txt: no such file"):
+        load_corpus([str(tmp_path / "nothing.txt")])
+    with pytest.raises(TextError, match="contains no text files"):
+        load_corpus([str(tmp_path)])
