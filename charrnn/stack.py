@@ -36,16 +36,11 @@ class NetworkTape:
         """Return views of the steps t0 to t1, for a batch of fewer than T steps."""
         if (t0, t1) == (0, len(self.xs)):
             return self
-        steps = slice(t0, t1)
-        return NetworkTape(
-            [tape.slice(t0, t1) for tape in self.layers],
-            self.xs[steps],
-            self.dhs[steps],
-            self.logits[steps],
-            self.one_hot[steps],
-            self.state,
-            self.W_plus_b,
-        )
+        steps, part = slice(t0, t1), copy.copy(self)
+        part.layers = [tape.slice(t0, t1) for tape in self.layers]
+        part.xs, part.dhs = self.xs[steps], self.dhs[steps]
+        part.logits, part.one_hot = self.logits[steps], self.one_hot[steps]
+        return part
 
 
 class Stack:

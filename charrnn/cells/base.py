@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
@@ -40,19 +41,14 @@ class Tape(Generic[V]):
         """Return views of the steps t0 to t1, for a batch of fewer than T steps."""
         if (t0, t1) == (0, len(self.a)):
             return self
-        steps = slice(t0, t1)
-        return Tape(
-            self.a[steps],
-            self.states[:, t0 : t1 + 1],
-            self.views._make(view[steps] for view in self.views),
-            self.rows[steps],
-            self.da[steps],
-            self.dstate,
-            self.dviews._make(view[steps] for view in self.dviews),
-            self.drows[steps],
-            self.dax[steps],
-            self.x[steps],
-        )
+        steps, part = slice(t0, t1), copy.copy(self)
+        part.states = self.states[:, t0 : t1 + 1]
+        part.a, part.da = self.a[steps], self.da[steps]
+        part.dax, part.x = self.dax[steps], self.x[steps]
+        part.rows, part.drows = self.rows[steps], self.drows[steps]
+        part.views = self.views._make(view[steps] for view in self.views)
+        part.dviews = self.dviews._make(view[steps] for view in self.dviews)
+        return part
 
 
 class Cell(ABC, Generic[V]):
