@@ -15,6 +15,7 @@ import math
 import os
 import re
 import reprlib
+import secrets
 import stat
 import struct
 import zipfile
@@ -58,25 +59,41 @@ def save(path: Path, header: Header, arrays: Mapping[str, Array]) -> None:
     if not fits(data):  # for reading
         shorter = "its history is too long; --eval-every and --sample-every shorten it"
         raise SaveError(one_line(f"{path}: could not be saved ({shorter})"))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with replace_file(path) as f:
+        _write(f, plain, data)
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of ``path`` when the context ends without an error.
+
+    It is written beside the old one under a random name, forced to the disk and renamed. A symbolic
+    link is followed to its target. After a failure the old file is unchanged. Raises SaveError.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as f:
-                _write(f, plain, data)
+            with os.fdopen(os.open(temporary, flags, 0o666), "wb") as f:
+                yield f
                 f.flush()
                 os.fsync(f.fileno())
-            temporary.replace(path)
+            temporary.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        if hasattr(os, "O_DIRECTORY"):  # POSIX: the new name must reach the disk too; elsewhere it does by itself
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        if hasattr(os, "O_DIRECTORY"):  # POSIX: the new name must be forced to the disk too
+            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+    except SaveError:
+        raise
     except OSError as e:
         raise unsaved(path, e) from None
 

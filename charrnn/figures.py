@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from charrnn.arrays import Array
-from charrnn.checkpoint import read_header
-from charrnn.errors import CheckpointError, UsageError, unsaved
+from charrnn.checkpoint import read_header, replace_file
+from charrnn.errors import CheckpointError, UsageError
 from charrnn.formatting import best_baseline, escape_control, loss_unit
 from charrnn.header import Header
 
@@ -222,11 +222,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     data = io.BytesIO()
     with _style():
         figure.savefig(data, format=ending[1:], metadata=METADATA[ending])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.getvalue())
-    except OSError as e:
-        raise unsaved(path, e) from None
+    with replace_file(path) as f:
+        f.write(data.getvalue())
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""One training on a run's file at a time."""
+"""One training at a time on a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,88 +12,79 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from charrnn.errors import CheckpointError, one_line, unsaved
+from charrnn.errors import CheckpointError, unsaved
+from charrnn.formatting import escape_control
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # the file system has none: training goes ahead
+HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+
 
 @contextlib.contextmanager
 def lock(path: Path, command: str) -> Iterator[None]:
-    """Keep every other training off this run file, and remove what killed ones have left half written.
+    """Keep other trainings off a checkpoint, and remove temporary files that killed ones left behind.
 
-    The lock is the kernel's, so that it ends with its process. Raises CheckpointError, which names the process that
-    has the lock, and SaveError where the folder cannot be written.
+    The lock is the operating system's, on a file beside the checkpoint (beside the target of a
+    symbolic link), so that it ends with the process; the file stays. Raises CheckpointError, which
+    names the process that holds the lock, and SaveError if the folder cannot be written.
     """
-    name = path.with_name(f".{path.name}.lock")
-    made = not path.parent.exists()
+    target = Path(os.path.realpath(path))
+    lock_path = target.with_name(f".{target.name}.lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = _locked(name)
-        while fd is not None and not _stands(fd, name):  # removed by its owner before this process got the lock
-            os.close(fd)
-            fd = _locked(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError as e:
         raise unsaved(path, e) from None
-    if fd is None:
-        raise CheckpointError(one_line(f"{path}: {_owner(name)}; -o FILE trains another run"))
-    try:
+    with os.fdopen(fd, "wb") as f:
         try:
-            os.ftruncate(fd, 0)
-            line = json.dumps({"pid": os.getpid(), "host": platform.node(), "command": command}) + "\n"
-            os.write(fd, line.encode())
-            for other in path.parent.iterdir():
-                if re.fullmatch(rf"\.{re.escape(path.name)}\.\d+\.tmp", other.name):
-                    other.unlink()
+            acquired = _acquire(fd)
+            if acquired:
+                f.truncate()
+                owner = {"pid": os.getpid(), "host": platform.node(), "command": command}
+                f.write(json.dumps(owner).encode() + b"\n")
+                f.flush()
+                _remove_temporary_files(target)
         except OSError as e:
             raise unsaved(path, e) from None
+        if not acquired:
+            message = f"{path}: already being trained by {_owner(lock_path)}"
+            raise CheckpointError(escape_control(f"{message}; use -o FILE to train a separate run"))
         yield
-    finally:
-        # while the lock is still held: afterwards the file might be the next one's (Windows removes no open file)
-        if sys.platform == "win32":
-            os.close(fd)
-        with contextlib.suppress(OSError):
-            name.unlink()
-        if sys.platform != "win32":
-            os.close(fd)
-        if made:
-            with contextlib.suppress(OSError):  # of a folder that is not empty: now it holds the run
-                path.parent.rmdir()
 
 
-def _locked(name: Path) -> int | None:
-    """Return the lock file opened and locked, None if another process has the lock."""
-    fd = os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+def _acquire(fd: int) -> bool:
+    """Lock an open file; return False if another process holds the lock."""
     try:
         if sys.platform == "win32":
-            os.lseek(fd, 2**30, os.SEEK_SET)  # what is locked cannot be read: a byte far behind the line
+            os.lseek(fd, 2**30, os.SEEK_SET)  # locked bytes cannot be read: one far beyond the text
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
             os.lseek(fd, 0, os.SEEK_SET)
         else:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
-        # a file system without locks does not keep anyone from training
-        if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-            os.close(fd)
-            if e.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                return None
+        if e.errno in HELD:
+            return False
+        if e.errno not in NO_LOCKS:
             raise
-    return fd
+    return True
 
 
-def _stands(fd: int, name: Path) -> bool:
+def _remove_temporary_files(target: Path) -> None:
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp")
+    for path in target.parent.iterdir():
+        if pattern.fullmatch(path.name):
+            path.unlink()
+
+
+def _owner(lock_path: Path) -> str:
+    """Return the process that holds the lock, as its file describes it."""
     try:
-        return os.path.samestat(os.fstat(fd), name.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _owner(name: Path) -> str:
-    try:
-        with name.open("rb") as f:
+        with lock_path.open("rb") as f:
             owner = json.loads(f.read(2**16))
-        return f"process {owner['pid']} on {owner['host']} is training it ({owner['command'][:200]})"
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # not written yet, or gone in the meantime
-        return "another process is training it"
+        return f"process {owner['pid']} on {owner['host']} ({owner['command'][:200]})"
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # not written yet
+        return "another process"

@@ -21,11 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn import checkpoint
-from charrnn import lock as lock_module
 from charrnn.arrays import Array
 from charrnn.config import Config
-from charrnn.errors import CharrnnError, CheckpointError, NotFiniteError, SaveError
-from charrnn.lock import lock
+from charrnn.errors import CheckpointError, NotFiniteError, SaveError
 from charrnn.stack import Stack
 from tests.conftest import ENV
 
@@ -343,11 +341,6 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SaveError, match=r"run\.npz: could not be saved \("):
         checkpoint.save(tmp_path / "file" / "run.npz", RUN, ARRAYS)
-    with (
-        pytest.raises(SaveError, match=r"run\.npz: could not be saved \("),
-        lock(tmp_path / "file" / "run.npz", ""),
-    ):
-        pass
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -854,124 +847,41 @@ sys.exit("it was read")
         assert (done.returncode, done.stderr.count("\n")) == (0, 1), (file.name, done.stderr)
 
 
-# --- the lock ---
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from charrnn.lock import lock
-with lock(Path(sys.argv[1]), "charrnn train x.txt"):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
+# --- replace_file ---
 
 
-@pytest.mark.parametrize("end", ["killed", "done"])
-def test_two_trainings_keep_off_one_file(tmp_path: Path, end: str) -> None:
-    path = tmp_path / "new" / "x.npz"
-    command = [sys.executable, "-c", HOLD, str(path)]
-    with subprocess.Popen(command, env=ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout
-        assert other.stdout.readline() == "locked\n"
-        message = rf"process {other.pid} on .+ is training it \(charrnn train x\.txt\); -o FILE trains another run$"
-        for _ in range(2):
-            with pytest.raises(CheckpointError, match=message) as e, lock(path, ""):
-                pass
-            assert str(e.value).startswith(f"{path}: ")
-        with lock(path.with_name("y.npz"), ""):
-            pass
-        if end == "killed":
-            other.kill()
-        else:
-            assert other.stdin
-            other.stdin.close()
-        other.wait()
-    if end == "killed":
-        assert [p.name for p in path.parent.iterdir()] == [".x.npz.lock"]
-    else:  # with the folder that it was made for
-        assert not path.parent.exists()
-    for _ in range(2):
-        with lock(path, "me"), pytest.raises(CheckpointError, match=r"training it \(me\)"):
-            lock(path, "").__enter__()
-    assert not path.parent.exists() or not list(path.parent.iterdir())
+def test_file_is_replaced_only_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    for content in (b"old", b"new"):
+        with checkpoint.replace_file(path) as f:
+            f.write(content)
+            assert not path.exists() or path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    with pytest.raises(TypeError), checkpoint.replace_file(path) as f:
+        f.writelines([b"half", None])  # type: ignore[list-item]
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("owner", [b"", b"{}", b"[]", b"x", b"\xff", b"[" * 9999, b'{"pid": 1, "command": 3}'])
-def test_a_lock_that_does_not_say_whose_it_is(tmp_path: Path, owner: bytes) -> None:
-    path = tmp_path / "x.npz"
-    with lock(path, ""):
-        (tmp_path / ".x.npz.lock").write_bytes(owner)
-        with pytest.raises(CheckpointError, match="another process is training it; -o FILE"), lock(path, ""):
-            pass
+@pytest.mark.parametrize("exists", [True, False])
+def test_symbolic_link_is_followed_to_its_target(tmp_path: Path, exists: bool) -> None:
+    target, link = tmp_path / "elsewhere" / "run.npz", tmp_path / "run.npz"
+    target.parent.mkdir()
+    if exists:
+        target.write_bytes(b"old")
+    link.symlink_to(target)
+    checkpoint.save(link, RUN, ARRAYS)
+    assert link.is_symlink()
+    assert checkpoint.load(target)[1].keys() == ARRAYS.keys()
 
 
-def test_a_command_that_is_no_line(tmp_path: Path) -> None:
-    with lock(tmp_path / "x.npz", "a\nb\udcff" + "x" * 10_000):
-        assert (tmp_path / ".x.npz.lock").read_bytes().count(b"\n") == 1
-        with pytest.raises(CheckpointError, match=r"\(a\\nb\\udcffx+\)") as e, lock(tmp_path / "x.npz", ""):
-            pass
-        assert str(e.value).isprintable()
-        assert len(str(e.value)) < 600
-
-
-def test_a_lock_ends_with_an_error(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), lock(tmp_path / "x.npz", ""):
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_killed_trainings_left_is_removed(tmp_path: Path) -> None:
-    stale = [".x.npz.123.tmp", ".x.npz.4.tmp"]
-    others = [".x.npz.1.npz.77.tmp", ".y.npz.123.tmp", "x.npz", ".x.npz.tmp", ".xanpz.1.tmp", "x.npz.1.tmp"]
-    for name in stale + others:
-        (tmp_path / name).touch()
-    with lock(tmp_path / "x.npz", ""):
-        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, ".x.npz.lock"])
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no file that is open")
-def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its owner removes the file between this process's opening and locking it."""
-    locked, name = lock_module._locked, tmp_path / ".x.npz.lock"
-    calls = []
-
-    def late(lock: Path) -> int | None:
-        fd = locked(lock)
-        calls.append(fd)
-        if len(calls) < 3:
-            name.unlink()
-        if len(calls) == 2:
-            name.touch()  # another's, already
-        return fd
-
-    monkeypatch.setattr(lock_module, "_locked", late)
-    with lock(tmp_path / "x.npz", ""):
-        assert len(calls) == 3
-        monkeypatch.undo()
-        with pytest.raises(CheckpointError), lock(tmp_path / "x.npz", ""):
-            pass
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="a lock of POSIX")
-def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-    import fcntl
-
-    def fail(code: int) -> Callable[..., None]:
-        def flock(*_: object) -> None:
-            raise OSError(code, os.strerror(code))
-
-        return flock
-
-    monkeypatch.setattr(fcntl, "flock", fail(errno.ENOLCK))
-    with lock(tmp_path / "x.npz", ""):
-        pass
-    monkeypatch.setattr(fcntl, "flock", fail(errno.EIO))
-    with pytest.raises(SaveError, match="could not be saved"), lock(tmp_path / "x.npz", ""):
-        pass
-
-
-def test_a_lock_file_that_is_a_folder(tmp_path: Path) -> None:
-    (tmp_path / ".x.npz.lock").mkdir()
-    with pytest.raises(CharrnnError, match=r"x\.npz: could not be saved \("), lock(tmp_path / "x.npz", ""):
-        pass
+def test_temporary_file_name_cannot_be_guessed_and_follows_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda n: "ab" * n)
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    (tmp_path / f".run.npz.{'ab' * 8}.tmp").symlink_to(victim)
+    with pytest.raises(SaveError, match="file exists"):
+        checkpoint.save(tmp_path / "run.npz", RUN, ARRAYS)
+    assert victim.read_bytes() == b"mine"

@@ -120,7 +120,7 @@ def test_gates_are_shown_as_a_table(cli: Cli, run: Path, text: str) -> None:
         (("corpus.txt", "--neuron", "7"), 2, "'7' must be LAYER:INDEX, for example 0:17"),
         (("corpus.txt", "--neuron", "0:1", "--probe", "quote"), 2, "mutually exclusive"),
         (("corpus.txt", "--gates", "--html", "x.html"), 2, "mutually exclusive"),
-        (("corpus.txt", "--html", "no/such/folder.html"), 7, "folder.html"),
+        (("corpus.txt", "--html", "corpus.txt/page.html"), 7, "page.html"),
         (("corpus.txt", "--length", "0"), 2, "length"),
     ],
 )

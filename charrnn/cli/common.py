@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import click
 
 import charrnn
-from charrnn.checkpoint import read_header
+from charrnn.checkpoint import read_header, replace_file
 from charrnn.errors import CheckpointError, SaveError, UsageError
 from charrnn.formatting import escape_control, format_count
 
@@ -64,6 +64,13 @@ def stdout() -> TextIO:
     if sys.stdout is None:  # after the shell's >&-
         raise SaveError("standard output is closed")
     return sys.stdout
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file as a whole or not at all, and say so on stderr. Raises SaveError."""
+    with replace_file(path) as f:
+        f.write(data)
+    click.echo(escape_control(f"saved {path}, {format_count(len(data), 'byte')}"), err=True)
 
 
 def supports_color() -> bool:

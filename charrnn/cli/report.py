@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.common import force_option, stdout
+from charrnn.cli.common import force_option, stdout, write_output
 from charrnn.cli.eval import own, trained
-from charrnn.errors import CharrnnError, CheckpointError, UsageError, unsaved
-from charrnn.formatting import escape_control, format_count
+from charrnn.errors import CharrnnError, CheckpointError, UsageError
 
 
 @click.command()
@@ -53,8 +52,4 @@ def report(checkpoint: Path, output: str | None, force: bool) -> None:
     if out is not None:
         out.write(data)
         return
-    try:
-        path.write_bytes(data)
-    except OSError as e:
-        raise unsaved(path, e) from None
-    click.echo(escape_control(f"saved {path}, {format_count(len(data), 'byte')}"), err=True)
+    write_output(path, data)

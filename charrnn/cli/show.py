@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charrnn.cli.common import Count, ModelFile, model_argument, stdout, supports_color
-from charrnn.errors import TextError, UsageError, unsaved
-from charrnn.formatting import escape_control, format_count
+from charrnn.cli.common import (
+    Count,
+    ModelFile,
+    model_argument,
+    stdout,
+    supports_color,
+    write_output,
+)
+from charrnn.errors import TextError, UsageError
+from charrnn.formatting import escape_control
 
 if TYPE_CHECKING:
     from charrnn.model import Model
@@ -161,11 +168,7 @@ def write_page(
     from charrnn.shades import render_html
 
     page = render_page(title, render_html(model, text, length, neuron))
-    try:
-        path.write_text(page, encoding="utf-8", newline="\n")
-    except OSError as e:
-        raise unsaved(path, e) from None
-    click.echo(f"saved {path}, {format_count(path.stat().st_size, 'byte')}", err=True)
+    write_output(path, page.encode())
 
 
 def write_text(
