@@ -29,6 +29,11 @@ LONG = ("--hidden-size", "12", "--max-steps", "400", "--seq-length", "16", "--ba
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits are POSIX's")
 
 
+def files_in(folder: Path) -> list[str]:
+    """Return the names of the files in a folder, without the lock file, which stays."""
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock"))
+
+
 @pytest.fixture
 def corpus(tmp_path: Path, text: str) -> Path:
     (tmp_path / "corpus.txt").write_text(text)
@@ -79,7 +84,7 @@ def test_a_signal_ends_it_with_a_save(cli: Cli, corpus: Path, tmp_path: Path, nu
     assert err.endswith("resume with: charrnn train corpus.txt --resume\n")
     run = tmp_path / "checkpoints" / "corpus.npz"
     assert checkpoint.read_header(run)["step"] == int(stopped[1]) < 400
-    assert [p.name for p in run.parent.iterdir()] == ["corpus.npz"]
+    assert files_in(run.parent) == ["corpus.npz"]
     cli("train", "corpus.txt", "--resume", "-q")
     same(run, tmp_path / "whole.npz")
 
@@ -115,7 +120,7 @@ def test_a_signal_while_the_text_is_read(tmp_path: Path) -> None:
             assert process.wait(60) == rc
             assert process.stderr
             assert b"Traceback" not in process.stderr.read()
-        assert list(tmp_path.iterdir()) == []
+        assert files_in(tmp_path) == []
 
 
 @posix
@@ -140,14 +145,14 @@ def test_a_second_training_of_the_run_is_refused(cli: Cli, corpus: Path, tmp_pat
             err = cli("train", "corpus.txt", more, rc=4).stderr.decode()
             assert time.monotonic() - began < 5
             assert re.fullmatch(
-                rf"charrnn: checkpoints/corpus.npz: process {process.pid} on \S+ is training it "
-                r"\(.*train corpus.txt .*\); -o FILE trains another run\n",
+                rf"charrnn: checkpoints/corpus.npz: already being trained by process {process.pid} on \S+ "
+                r"\(.*train corpus.txt .*\); use -o FILE to train a separate run\n",
                 err,
             )
         process.kill()
     # a dead one's lock does not stay
     cli("train", "corpus.txt", "--resume", "--stop-after", "1")
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["corpus.npz"]
+    assert files_in(tmp_path / "checkpoints") == ["corpus.npz"]
 
 
 @pytest.fixture(params=["limit", "tmpfs"])
@@ -215,7 +220,7 @@ def test_a_full_disk_loses_nothing(
     else:
         assert rc == 0
     same(run, tmp_path / "whole.npz")
-    assert [p.name for p in folder.iterdir()] == ["run.npz"]
+    assert files_in(folder) == ["run.npz"]
 
 
 def test_a_folder_that_goes_away(cli: Cli, corpus: Path, tmp_path: Path) -> None:
@@ -425,7 +430,7 @@ def test_files_that_cannot_be_read(cli: Cli, tmp_path: Path) -> None:
         assert b"secret: permission denied" in cli("train", "secret", rc=3).stderr
     assert b"file name too long" in cli("train", "x" * 300, "-o", "run.npz", rc=3).stderr
     assert b"no such file" in cli("train", "nothing.txt", rc=3).stderr
-    assert not (tmp_path / "checkpoints").exists()
+    assert files_in(tmp_path / "checkpoints") == []
 
 
 @posix
@@ -460,7 +465,6 @@ def test_a_text_of_200_mb_on_one_line_needs_little_memory(tmp_path: Path) -> Non
         command = [sys.executable, "-c", measure, *CHARRNN, "train", "line.txt", *more, "-q"]
         done = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, check=True)
         assert int(done.stdout) < 200_000
-        assert (tmp_path / "checkpoints" / "ids").exists() == (len(more) > 1)  # until the run is finished
     assert checkpoint.read_header(tmp_path / "checkpoints" / "line.npz")["corpus"]["bytes"] == 200_000_000
 
 
@@ -475,7 +479,7 @@ def test_units_on_the_command_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "any.bin").write_bytes(bytes(range(256)) * 20)
     err = cli("train", "any.bin", rc=3).stderr.decode()
     assert "any.bin: invalid UTF-8 at offset 128, line 2 (bytes 80 81 82 83); specify the encoding" in err
-    assert "--unit byte any file at all" in err
+    assert "use --unit byte" in err
     cli("train", "any.bin", "--unit", "byte", *QUICK, "-q")
     cli("train", "any.bin", "--encoding", "latin-1", *QUICK, "-q", "-o", "latin.npz")
     out = cli("sample", "checkpoints/any.npz", "--prime-file", "any.bin", "--length", "10").stdout

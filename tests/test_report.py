@@ -203,7 +203,7 @@ def test_report_is_written_and_nothing_is_overwritten(cli: Cli, run: Path, tmp_p
     assert report.read_bytes() == data
     done = cli("report", run, "-o", "-")
     assert (done.stdout, done.stderr) == (data, b"")
-    cli("report", run, "-o", "no/folder.html", rc=7)
+    cli("report", run, "-o", f"{run}/page.html", rc=7)
     cli("report", "none.npz", rc=4)
 
 
