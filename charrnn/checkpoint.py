@@ -68,13 +68,16 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes the place of ``path`` when the context ends without an error.
 
     It is written beside the old one under a random name, forced to the disk and renamed. A symbolic
-    link is followed to its target. After a failure the old file is unchanged. Raises SaveError.
+    link is followed to its target. After a failure the old file is unchanged. Raises SaveError, also
+    if there is a device, a pipe or a folder at ``path``.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
+        if target.exists() and not target.is_file():
+            raise SaveError(one_line(f"{path}: could not be saved (not a regular file)"))
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with os.fdopen(os.open(temporary, flags, 0o666), "wb") as f:

@@ -885,3 +885,12 @@ def test_temporary_file_name_cannot_be_guessed_and_follows_no_link(
     with pytest.raises(SaveError, match="file exists"):
         checkpoint.save(tmp_path / "run.npz", RUN, ARRAYS)
     assert victim.read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_only_a_regular_file_is_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(SaveError, match="not a regular file"):
+        checkpoint.save(pipe, RUN, ARRAYS)
+    assert pipe.is_fifo()

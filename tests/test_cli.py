@@ -444,6 +444,8 @@ def test_bad_input_gets_one_line_and_an_exit_code(
         ("eval corpus.txt >&-", 7, "standard output is closed"),
         # an OSError, which wants to discard what standard output has buffered
         (f"train corpus.txt -o {'x' * 300} >&-", 7, f"{'x' * 300}: file name too long"),
+        (f"report checkpoints/corpus.npz -o {'x' * 300} >&-", 7, f"{'x' * 300}: file name too long"),
+        ("report checkpoints/corpus.npz -o - >&-", 7, "standard output is closed"),
     ],
 )
 def test_closed_streams_are_errors(

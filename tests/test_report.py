@@ -205,6 +205,10 @@ def test_report_is_written_and_nothing_is_overwritten(cli: Cli, run: Path, tmp_p
     assert (done.stdout, done.stderr) == (data, b"")
     cli("report", run, "-o", f"{run}/page.html", rc=7)
     cli("report", "none.npz", rc=4)
+    for command in ("report", "export"):
+        done = cli(command, run, "-o", "checkpoints/../checkpoints/corpus.npz", "--force", rc=2)
+        assert b"corpus.npz is the checkpoint to read; use --output" in done.stderr
+    assert charrnn.load(run).header["kind"] == "run"
 
 
 def test_exported_model_has_no_report(cli: Cli, run: Path, tmp_path: Path) -> None:

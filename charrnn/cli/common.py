@@ -66,6 +66,14 @@ def stdout() -> TextIO:
     return sys.stdout
 
 
+def check_output(path: Path, force: bool, source: Path) -> None:
+    """Raise UsageError if ``path`` must not be written: it exists, or it is the file read."""
+    if path.exists() and source.exists() and path.samefile(source):
+        raise UsageError(f"{path} is the checkpoint to read; use --output to name another file")
+    if path.exists() and not force:
+        raise UsageError(f"{path} already exists; use --force to overwrite it")
+
+
 def write_output(path: Path, data: bytes) -> None:
     """Write a file as a whole or not at all, and say so on stderr. Raises SaveError."""
     with replace_file(path) as f:

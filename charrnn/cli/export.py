@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.common import force_option, last_option
-from charrnn.errors import UsageError
+from charrnn.cli.common import check_output, force_option, last_option
 from charrnn.formatting import format_count
 
 
@@ -36,8 +35,7 @@ def export(checkpoint: Path, output: Path, half: bool, last: bool, force: bool) 
     """  # noqa: D301
     from charrnn.model import load
 
-    if output.exists() and not force:
-        raise UsageError(f"{output} already exists; use --force to overwrite it")
+    check_output(output, force, checkpoint)
     load(checkpoint, last=last).save(output, half=half)
     size = format_count(output.stat().st_size, "byte")
     click.echo(f"saved {output}, {size}", err=True)

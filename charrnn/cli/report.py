@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.common import force_option, stdout, write_output
+from charrnn.cli.common import check_output, force_option, stdout, write_output
 from charrnn.cli.eval import own, trained
-from charrnn.errors import CharrnnError, CheckpointError, UsageError
+from charrnn.errors import CharrnnError, CheckpointError
 
 
 @click.command()
@@ -31,8 +31,8 @@ def report(checkpoint: Path, output: str | None, force: bool) -> None:
     """  # noqa: D301
     out = stdout().buffer if output == "-" else None
     path = Path(output or f"{checkpoint.stem}.html")
-    if out is None and path.exists() and not force:
-        raise UsageError(f"{path} already exists; use --force to overwrite it")
+    if out is None:
+        check_output(path, force, checkpoint)
     from charrnn.model import load
     from charrnn.report import render_report
 
