@@ -461,10 +461,10 @@ def test_a_text_of_200_mb_on_one_line_needs_little_memory(tmp_path: Path) -> Non
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    for more in ([*QUICK, "--stop-after", "3"], ["--resume"]):  # the second time its ids are there
-        command = [sys.executable, "-c", measure, *CHARRNN, "train", "line.txt", *more, "-q"]
-        done = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, check=True)
-        assert int(done.stdout) < 200_000
+    command = [sys.executable, "-c", measure, *CHARRNN, "train", "line.txt", *QUICK, "-q"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, check=True)
+    assert int(done.stdout) < 200_000
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"line.npz", ".line.npz.lock"}
     assert checkpoint.read_header(tmp_path / "checkpoints" / "line.npz")["corpus"]["bytes"] == 200_000_000
 
 
@@ -479,7 +479,6 @@ def test_units_on_the_command_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "any.bin").write_bytes(bytes(range(256)) * 20)
     err = cli("train", "any.bin", rc=3).stderr.decode()
     assert "any.bin: invalid UTF-8 at offset 128, line 2 (bytes 80 81 82 83); specify the encoding" in err
-    assert "use --unit byte" in err
     cli("train", "any.bin", "--unit", "byte", *QUICK, "-q")
     cli("train", "any.bin", "--encoding", "latin-1", *QUICK, "-q", "-o", "latin.npz")
     out = cli("sample", "checkpoints/any.npz", "--prime-file", "any.bin", "--length", "10").stdout
