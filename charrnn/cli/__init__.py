@@ -50,12 +50,8 @@ class Commands(click.Group):
         except CharrnnError as e:
             fail(ctx, str(e), e.exit_code)
         except MemoryError as e:
-            hint = "try a smaller model"
-            fail(
-                ctx,
-                f"out of memory: {str(e).lower()}; {hint}" if str(e) else f"out of memory; {hint}",
-                Exit.USAGE,
-            )
+            detail = f" ({str(e).lower()})" if str(e) else ""
+            fail(ctx, f"out of memory{detail}; try a smaller model", Exit.USAGE)
         except KeyboardInterrupt:
             ctx.exit(Exit.INTERRUPTED)
         except OSError as e:

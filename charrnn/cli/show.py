@@ -122,9 +122,13 @@ def show(
     if neuron is not None:
         title = f"hidden unit {neuron[0]}:{neuron[1]} of {model_file.path} on {name}"
     if html is not None:
-        write_page(html, model, text, length, neuron, title)
-    else:
-        write_text(model, text, length, neuron, title, color)
+        from charrnn.drawing.page import render_page
+        from charrnn.shades import render_html
+
+        write_output(html, render_page(title, render_html(model, text, length, neuron)).encode())
+        return
+    for line in highlight(model, text, length, neuron, title, color_depth(color)):
+        out.buffer.write(line.encode())
 
 
 def format_saturation(model: Model, text: str | bytes) -> Iterator[str]:
@@ -155,43 +159,26 @@ def format_ranking(best: Sequence[tuple[int, int, float]], probe: str) -> Iterat
         yield f"{layer}:{index}\t{value:.3f}"
 
 
-def write_page(
-    path: Path,
+def highlight(
     model: Model,
     text: str | bytes,
     length: int,
     neuron: tuple[int, int] | None,
     title: str,
-) -> None:
-    """Write the HTML page. Raises SaveError."""
-    from charrnn.drawing.page import render_page
-    from charrnn.shades import render_html
-
-    page = render_page(title, render_html(model, text, length, neuron))
-    write_output(path, page.encode())
-
-
-def write_text(
-    model: Model,
-    text: str | bytes,
-    length: int,
-    neuron: tuple[int, int] | None,
-    title: str,
-    color: str,
-) -> None:
-    """Write the highlighted text to standard output, its caption and legend to stderr."""
+    depth: int,
+) -> Iterator[str]:
+    """Return the lines of the highlighted text; print its caption and legend on stderr."""
     from charrnn import shades, surprise
 
     scored = surprise.score_text(model, text[:length])
-    values, scale, depth = scored.bits, shades.SURPRISAL_SCALE, color_depth(color)
+    values, scale = scored.bits, shades.SURPRISAL_SCALE
     if neuron is not None:
         values, scale = surprise.activation(model, text[:length], *neuron), shades.ACTIVATION_SCALE
     caption = shades.caption(text, length, scored.bits)
     click.echo(f"charrnn: {escape_control(title)}: {caption}", err=True)
     click.echo(shades.render_legend(scale, depth), err=True, color=True)
-    width = shutil.get_terminal_size().columns
-    for line in shades.render_lines(scored.characters, values.tolist(), scale, depth, width):
-        stdout().buffer.write(line.encode())
+    columns = shutil.get_terminal_size().columns
+    return shades.render_lines(scored.characters, values.tolist(), scale, depth, columns)
 
 
 def color_depth(color: str) -> int:
