@@ -293,7 +293,9 @@ def test_sample_does_not_keep_the_first_text(
     monkeypatch.setattr(charrnn.Model, "samples", samples)
     tracemalloc.start()
     cli("sample")
-    assert tracemalloc.get_traced_memory()[1] < 700_000  # bytes: a list of the characters takes more
+    assert (
+        tracemalloc.get_traced_memory()[1] < 700_000
+    )  # bytes: a list of the characters takes more
     tracemalloc.stop()
 
 
@@ -329,7 +331,8 @@ def test_info_describes_a_run(cli: Cli, run: Path, text: str) -> None:
     assert f"\ntest       {h['test_loss']:.4f} nats " in out
     assert "\nmodel      gru 1x12, " in out
     assert (
-        f"\nbatches    batch size 8, sequence length 16, {h['batches']['steps_per_epoch']} steps" in out
+        f"\nbatches    batch size 8, sequence length 16, {h['batches']['steps_per_epoch']} steps"
+        in out
     )
 
 
@@ -433,6 +436,24 @@ def test_bad_input_gets_one_line_and_an_exit_code(
     assert last.startswith(("charrnn: ", "Error: "))
 
 
+@pytest.mark.parametrize(
+    ("error", "rc", "message"),
+    [
+        (MemoryError(), 2, "charrnn: out of memory; try a smaller model\n"),
+        (MemoryError("No 9 GiB"), 2, "charrnn: out of memory (no 9 gib); try a smaller model\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_exceptions_get_one_line_and_an_exit_code(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, rc: int, message: str
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("charrnn.model.load", load)
+    assert cli("sample", rc=rc).stderr.decode() == message
+
+
 @posix
 @pytest.mark.parametrize(
     ("script", "rc", "message"),
@@ -444,7 +465,11 @@ def test_bad_input_gets_one_line_and_an_exit_code(
         ("eval corpus.txt >&-", 7, "standard output is closed"),
         # an OSError, which wants to discard what standard output has buffered
         (f"train corpus.txt -o {'x' * 300} >&-", 7, f"{'x' * 300}: file name too long"),
-        (f"report checkpoints/corpus.npz -o {'x' * 300} >&-", 7, f"{'x' * 300}: file name too long"),
+        (
+            f"report checkpoints/corpus.npz -o {'x' * 300} >&-",
+            7,
+            f"{'x' * 300}: file name too long",
+        ),
         ("report checkpoints/corpus.npz -o - >&-", 7, "standard output is closed"),
     ],
 )
