@@ -137,7 +137,8 @@ def test_copies_do_not_cross_files(tmp_path: Path) -> None:
         (tmp_path / f"{i:03}.txt").write_text(f"file {i}\n")
     last, other = (str(tmp_path / name) for name in ("last.txt", "149.txt"))
     Path(last).write_text("one\nüber alles\n", encoding="utf-8")
-    result = find_overlap("149\none\nüber alles\n", load_corpus([str(tmp_path)], documents="file"), 9)
+    corpus = load_corpus([str(tmp_path)], documents="file")
+    result = find_overlap("149\none\nüber alles\n", corpus, 9)
     keys = ("length", "sample_offset", "file", "line", "offset", "text")
     assert [tuple(copy[key] for key in keys) for copy in result["copies"]] == [
         (15, 4, last, 1, 0, "one\nüber alles\n"),
@@ -157,7 +158,8 @@ def test_overlap_of_given_sample(cli: Cli, tmp_path: Path) -> None:
     done = cli("overlap", "--sample", "sample.txt", "corpus.txt", "--top", "1")
     assert done.stdout.decode().splitlines() == [
         "sample: 80 characters; corpus: 107 characters",
-        "copied verbatim: 93.8% of the sample in passages of at least 20 characters, 62.5% of 40, 0.0% of 80",
+        "copied verbatim: 93.8% of the sample in passages of at least 20 characters, 62.5% of 40, "
+        "0.0% of 80",
         f"50 characters at sample offset 2, from corpus.txt line 2 (offset 24): {text[20:70]!r}",
     ]
     assert not done.stderr

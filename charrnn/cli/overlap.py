@@ -109,7 +109,8 @@ def overlap(
     encoding = encoding or config.get("encoding", "utf-8")
 
     # read the corpus
-    text = load_corpus(corpus, default_run_name(corpus), unit=unit, documents="file", encoding=encoding)
+    name = default_run_name(corpus)
+    text = load_corpus(corpus, name, unit=unit, documents="file", encoding=encoding)
     for note in text.notes:
         click.echo(escape_control(f"charrnn: {note}"), err=True)
     if text.skipped:
