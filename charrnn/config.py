@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ CELLS = {
     "gru": "charrnn.cells.gru:GRU",
     "vanilla": "charrnn.cells.vanilla:Vanilla",
 }
+CELL_ALIASES = {"rnn": "vanilla"}
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
 DEFAULT_RATES = ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
 # With initial weights, their model decides these.
@@ -44,7 +45,7 @@ def _option(
     *,
     low: float | None = None,
     high: float | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
     type: type = int,
 ) -> Any:
     kind = str if choices else type
@@ -62,7 +63,7 @@ class Config:
     cell: str = _option(
         "gru",
         "Type of recurrent cell (rnn is an alias of vanilla).",
-        choices=(*CELLS, "rnn"),
+        choices=CELLS,  # as it is when a value is checked: a cell may have been added
     )
     hidden_size: int = _option(256, "Hidden units per layer.", low=1, high=65536)
     num_layers: int = _option(1, "Number of recurrent layers.", low=1, high=64)
@@ -77,7 +78,7 @@ class Config:
         high=0.99,
         type=float,
     )
-    optimizer: str = _option("adam", "Optimizer.", choices=tuple(LEARNING_RATES))
+    optimizer: str = _option("adam", "Optimizer.", choices=LEARNING_RATES)
     learning_rate: float | None = _option(
         None, f"Initial learning rate [{DEFAULT_RATES}].", low=0, type=float
     )
@@ -147,7 +148,10 @@ class Config:
     dtype: str = _option("float32", "Floating-point type.", choices=("float32", "float64"))
 
     def __post_init__(self) -> None:
-        """Check every value; ``rnn`` becomes ``vanilla``, the learning rate its optimizer's."""
+        """Check every value; resolve aliases and the default of the learning rate."""
+        for alias, cell in CELL_ALIASES.items():
+            if self.cell == alias:
+                object.__setattr__(self, "cell", cell)
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if f.metadata["type"] is float and type(value) is int:
@@ -158,8 +162,6 @@ class Config:
         check_encoding(self.encoding)
         if self.unit == "byte" and self.encoding != "utf-8":
             raise UsageError(f"unit byte cannot be combined with an encoding ({self.encoding})")
-        if self.cell == "rnn":
-            object.__setattr__(self, "cell", "vanilla")
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
 

@@ -3,15 +3,36 @@ from typing import Any
 
 import pytest
 
-from charrnn.config import Config
+from charrnn.config import CELLS, Config
 from charrnn.errors import UsageError
 
 
 def test_encodings_that_cannot_decode_a_text_are_rejected() -> None:
-    for encoding in ("utf-9", "base64", "hex", "rot13", "idna", "punycode", "undefined", "", "a\0b", "\ud800"):
+    for encoding in (
+        "utf-9",
+        "base64",
+        "hex",
+        "rot13",
+        "idna",
+        "punycode",
+        "undefined",
+        "",
+        "a\0b",
+        "\ud800",
+    ):
         with pytest.raises(UsageError, match="unknown encoding"):
             Config(encoding=encoding)
-    for encoding in ("utf-8", "latin-1", "utf-16", "utf-8-sig", "utf-7", "cp949", "iso2022_kr", "hz", "cp037"):
+    for encoding in (
+        "utf-8",
+        "latin-1",
+        "utf-16",
+        "utf-8-sig",
+        "utf-7",
+        "cp949",
+        "iso2022_kr",
+        "hz",
+        "cp037",
+    ):
         assert Config(encoding=encoding).encoding == encoding
 
 
@@ -25,7 +46,7 @@ def test_encodings_that_cannot_decode_a_text_are_rejected() -> None:
         ({"max_steps": 0}, "invalid max_steps: 0; must be at least 1"),
         ({"dropout": float("nan")}, "invalid dropout: nan; must be from 0 to 0.99"),
         ({"clip_norm": float("inf")}, "invalid clip_norm: inf; must be finite"),
-        ({"cell": "transformer"}, "must be one of lstm, gru, vanilla, rnn"),
+        ({"cell": "transformer"}, "must be one of lstm, gru, vanilla"),
         ({"cell": []}, "must be a string"),
         ({"unit": "byte", "encoding": "latin-1"}, "unit byte cannot be combined with an encoding"),
     ],
@@ -35,7 +56,12 @@ def test_values_that_cannot_be_are_rejected(options: dict[str, Any], message: st
         Config(**options)
 
 
-def test_defaults_depend_on_other_options() -> None:
+def test_cells_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Config(cell="rnn").cell == "vanilla"
+    monkeypatch.setitem(CELLS, "toy", "tests.toy:Toy")
+    assert Config(cell="toy").cell == "toy"
+
+
+def test_defaults_depend_on_other_options() -> None:
     assert Config(optimizer="sgd").learning_rate == 1
     assert Config(dropout=0).dropout == 0.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from charrnn.cli.common import Count, ModelFile, read_ids, split_arguments, stdout
-from charrnn.config import CELLS, Config
+from charrnn.config import CELL_ALIASES, CELLS, Config
 from charrnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--cell",
     "cells",
-    type=click.Choice([*CELLS, "rnn"]),
+    type=click.Choice([*CELLS, *CELL_ALIASES]),
     multiple=True,
     help="Untrained cell to measure; can be repeated [all of them].",
 )

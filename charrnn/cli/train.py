@@ -22,7 +22,7 @@ from charrnn.cli.common import (
     default_run_name,
 )
 from charrnn.cli.progress import Display, already_exists, end_lines, start_lines, stop_lines
-from charrnn.config import INHERITED, Config
+from charrnn.config import CELL_ALIASES, INHERITED, Config
 from charrnn.errors import CharrnnError, CheckpointError, Exit, UsageError
 from charrnn.formatting import format_threads
 from charrnn.header import MOST_THREADS as MAX_THREADS
@@ -53,7 +53,8 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
             flags.append("--lr")
         metavar, kind = None, m["type"]
         if m["choices"]:
-            kind = click.Choice(m["choices"])
+            aliases = CELL_ALIASES if f.name == "cell" else ()
+            kind = click.Choice([*m["choices"], *aliases])
         elif m["type"] is int:
             kind = Count(m["low"], m["high"])
         elif m["type"] is float:
