@@ -23,7 +23,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from charrnn.errors import CheckpointError, NotFiniteError, SaveError, one_line, unsaved
+from charrnn.errors import CheckpointError, NotFiniteError, SaveError, os_reason, save_error
+from charrnn.formatting import escape_control
 from charrnn.header import BYTES, Header, Refused, decode, encode, fits
 
 if TYPE_CHECKING:
@@ -51,14 +52,16 @@ def save(path: Path, header: Header, arrays: Mapping[str, Array]) -> None:
     plain = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in sorted(arrays.items())}
     for name, a in plain.items():
         if not np.isfinite(a).all():
-            raise NotFiniteError(one_line(f"{path}: not saved: a number in {name!r} is not finite, as {a.dtype.name}"))
+            raise NotFiniteError(
+                escape_control(f"{path}: not saved: a number in {name!r} is not finite, as {a.dtype.name}")
+            )
     try:
         data = encode(header | {"arrays": {name: _digest(a) for name, a in plain.items()}})
     except ValueError:
-        raise NotFiniteError(one_line(f"{path}: not saved: a number in its header is not finite")) from None
+        raise NotFiniteError(escape_control(f"{path}: not saved: a number in its header is not finite")) from None
     if not fits(data):  # for reading
         shorter = "its history is too long; --eval-every and --sample-every shorten it"
-        raise SaveError(one_line(f"{path}: could not be saved ({shorter})"))
+        raise SaveError(escape_control(f"{path}: could not be saved ({shorter})"))
     with replace_file(path) as f:
         _write(f, plain, data)
 
@@ -77,7 +80,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
         if target.exists() and not target.is_file():
-            raise SaveError(one_line(f"{path}: could not be saved (not a regular file)"))
+            raise SaveError(escape_control(f"{path}: could not be saved (not a regular file)"))
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with os.fdopen(os.open(temporary, flags, 0o666), "wb") as f:
@@ -98,7 +101,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     except SaveError:
         raise
     except OSError as e:
-        raise unsaved(path, e) from None
+        raise save_error(path, e) from None
 
 
 def read_header(path: Path) -> Header:
@@ -157,14 +160,14 @@ def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.Zip
     except FileNotFoundError:
         why = "no such file"
     except OSError as e:
-        why = (e.strerror or str(e)).lower()
+        why = os_reason(e)
     except MemoryError:
         why = "larger than the memory that is free"
     except (zipfile.BadZipFile, struct.error, EOFError, ValueError, RuntimeError, OverflowError):
         why = NOT_ONE
     else:
         return
-    raise CheckpointError(one_line(f"{path}: {why}"))
+    raise CheckpointError(escape_control(f"{path}: {why}"))
 
 
 def _screen(f: IO[bytes]) -> None:

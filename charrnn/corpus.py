@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from charrnn import units
 from charrnn.config import check_encoding
-from charrnn.errors import SaveError, TextError, one_line
+from charrnn.errors import SaveError, TextError, save_error
 from charrnn.files import (
     CHUNK_BYTES,
     Decoder,
@@ -118,8 +118,7 @@ class SymbolStore:
     def _save_error(self, e: OSError) -> SaveError:
         self.close()
         folder = self.temp_dir or "temporary folder"
-        reason = (e.strerror or str(e)).lower()
-        return SaveError(one_line(f"{folder}: could not write the encoded text ({reason})"))
+        return save_error(folder, e, "could not write the encoded text")
 
     def __len__(self) -> int:
         return self.num_symbols

@@ -1,15 +1,13 @@
-"""What can go wrong, and the exit code that tells a shell which it was."""
+"""Errors that a user can fix, and the exit code of each."""
 
 from enum import IntEnum
 from pathlib import Path
 
 from charrnn.formatting import escape_control
 
-one_line = escape_control  # until its callers are renamed
 
-
-class Exit(IntEnum):
-    """Exit codes of the command line; the README lists them."""
+class ExitCode(IntEnum):
+    """Exit codes of the command line."""
 
     OK = 0
     USAGE = 2
@@ -23,51 +21,56 @@ class Exit(IntEnum):
 
 
 class CharrnnError(Exception):
-    """An error that a user can mend; its text is one line that names the thing and the way out."""
+    """An error that a user can fix; its text is one line that names the thing and the way out."""
 
-    exit_code: Exit = Exit.USAGE
+    exit_code: ExitCode = ExitCode.USAGE
 
 
 class UsageError(CharrnnError, ValueError):
-    """Options that do not fit together, or a value outside its range."""
+    """An invalid value, or options that exclude each other."""
 
 
 class TextError(CharrnnError, ValueError):
-    """A corpus that cannot be read, decoded or trained on."""
+    """A text that cannot be read, decoded or trained on."""
 
-    exit_code = Exit.TEXT
+    exit_code = ExitCode.TEXT
 
 
 class CheckpointError(CharrnnError, ValueError):
-    """A checkpoint that is missing, damaged, newer than this program, or not one at all."""
+    """A checkpoint that is missing, damaged, too new, or of another kind than needed."""
 
-    exit_code = Exit.CHECKPOINT
+    exit_code = ExitCode.CHECKPOINT
 
 
 class UnknownCharacterError(CharrnnError, ValueError):
-    """A character that the model's vocabulary does not hold."""
+    """A character that is not in the model's vocabulary."""
 
-    exit_code = Exit.UNKNOWN_CHARACTER
+    exit_code = ExitCode.UNKNOWN_CHARACTER
 
 
 class NotFiniteError(CharrnnError, ArithmeticError):
-    """A loss or a gradient that is infinite or not a number."""
+    """A loss, gradient or weight that is infinite or NaN."""
 
-    exit_code = Exit.NOT_FINITE
+    exit_code = ExitCode.NOT_FINITE
 
 
 class GradientError(CharrnnError, ArithmeticError):
     """A gradient that differs from the numeric one."""
 
-    exit_code = Exit.NOT_FINITE
+    exit_code = ExitCode.NOT_FINITE
 
 
 class SaveError(CharrnnError, OSError):
-    """A checkpoint that could not be written."""
+    """A file that could not be written."""
 
-    exit_code = Exit.SAVE
+    exit_code = ExitCode.SAVE
 
 
-def unsaved(path: Path, e: OSError) -> SaveError:
-    """Return what to raise where writing has failed."""
-    return SaveError(escape_control(f"{path}: could not be saved ({(e.strerror or str(e)).lower()})"))
+def os_reason(e: OSError) -> str:
+    """Return the reason of a system error: ``no such file or directory``."""
+    return (e.strerror or str(e)).lower()
+
+
+def save_error(path: Path | str, e: OSError, failure: str = "could not be saved") -> SaveError:
+    """Return the error to raise for a failed write."""
+    return SaveError(escape_control(f"{path}: {failure} ({os_reason(e)})"))

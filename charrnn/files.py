@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from charrnn.errors import TextError
+from charrnn.errors import TextError, os_reason
 
 STDIN = "-"  # the argument; a file of this name is Path("-") or "./-"
 CHUNK_BYTES = 1 << 18  # read at a time; larger chunks are no faster
@@ -90,7 +90,7 @@ def _open(path: Source) -> contextlib.AbstractContextManager[BinaryIO]:
 
 
 def _read_error(path: Source, e: OSError) -> TextError:
-    return TextError(f"{display_name(path)}: {(e.strerror or str(e)).lower()}")
+    return TextError(f"{display_name(path)}: {os_reason(e)}")
 
 
 def display_name(path: Source) -> str:

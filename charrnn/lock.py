@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from charrnn.errors import CheckpointError, unsaved
+from charrnn.errors import CheckpointError, save_error
 from charrnn.formatting import escape_control
 
 if sys.platform == "win32":
@@ -38,7 +38,7 @@ def lock(path: Path, command: str) -> Iterator[None]:
         target.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError as e:
-        raise unsaved(path, e) from None
+        raise save_error(path, e) from None
     with os.fdopen(fd, "wb") as f:
         try:
             acquired = _acquire(fd)
@@ -49,7 +49,7 @@ def lock(path: Path, command: str) -> Iterator[None]:
                 f.flush()
                 _remove_temporary_files(target)
         except OSError as e:
-            raise unsaved(path, e) from None
+            raise save_error(path, e) from None
         if not acquired:
             message = f"{path}: already being trained by {_owner(lock_path)}"
             raise CheckpointError(escape_control(f"{message}; use -o FILE to train a separate run"))

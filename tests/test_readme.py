@@ -88,10 +88,10 @@ def test_every_command_and_option_is_explained() -> None:
 
 
 def test_every_exit_code_is_explained() -> None:
-    from charrnn.errors import Exit
+    from charrnn.errors import ExitCode
 
     codes = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", README, re.M) for code in row.split(",")}
-    assert codes == {int(code) for code in Exit}
+    assert codes == {int(code) for code in ExitCode}
 
 
 def test_every_key_of_the_header_is_explained(folder: Path) -> None:

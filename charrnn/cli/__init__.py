@@ -25,7 +25,7 @@ from charrnn.cli.sample import sample
 from charrnn.cli.score import score
 from charrnn.cli.show import show
 from charrnn.cli.train import train
-from charrnn.errors import CharrnnError, Exit
+from charrnn.errors import CharrnnError, ExitCode, os_reason
 from charrnn.formatting import format_threads
 
 GROUPS = {
@@ -51,15 +51,15 @@ class Commands(click.Group):
             fail(ctx, str(e), e.exit_code)
         except MemoryError as e:
             detail = f" ({str(e).lower()})" if str(e) else ""
-            fail(ctx, f"out of memory{detail}; try a smaller model", Exit.USAGE)
+            fail(ctx, f"out of memory{detail}; try a smaller model", ExitCode.USAGE)
         except KeyboardInterrupt:
-            ctx.exit(Exit.INTERRUPTED)
+            ctx.exit(ExitCode.INTERRUPTED)
         except OSError as e:
             discard_stdout()
             if isinstance(e, BrokenPipeError):  # the reader has all it wants
-                ctx.exit(Exit.OK)
+                ctx.exit(ExitCode.OK)
             where = e.filename or "standard output"
-            fail(ctx, f"{where}: {(e.strerror or str(e)).lower()}", Exit.SAVE)
+            fail(ctx, f"{where}: {os_reason(e)}", ExitCode.SAVE)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands in their groups, each with its summary and its first example."""
@@ -71,7 +71,7 @@ class Commands(click.Group):
                     formatter.write(f"  {name:<11}{summary}\n{'':<13}$ {example}\n")
 
 
-def fail(ctx: click.Context, message: str, code: Exit) -> NoReturn:
+def fail(ctx: click.Context, message: str, code: ExitCode) -> NoReturn:
     """Print the message on stderr and exit."""
     with contextlib.suppress(OSError):  # stderr may be full or closed, too
         click.echo(f"charrnn: {message}", err=True)

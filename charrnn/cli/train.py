@@ -23,7 +23,7 @@ from charrnn.cli.common import (
 )
 from charrnn.cli.progress import Display, already_exists, end_lines, start_lines, stop_lines
 from charrnn.config import CELL_ALIASES, INHERITED, Config
-from charrnn.errors import CharrnnError, CheckpointError, Exit, UsageError
+from charrnn.errors import CharrnnError, CheckpointError, ExitCode, UsageError
 from charrnn.formatting import format_threads
 from charrnn.header import MOST_THREADS as MAX_THREADS
 from charrnn.lock import lock
@@ -294,7 +294,7 @@ class InterruptHandler:
     def __init__(self) -> None:
         self.signal_number: int | None = None
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.TERMINATED))
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
