@@ -1,4 +1,4 @@
-"""Measure how fast a text is read, and the memory it takes: python bench/reading.py large.txt char byte."""
+"""Measure the speed and memory of reading a text: python bench/reading.py large.txt char byte."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from charrnn.corpus import load_corpus
 
 
 def main(path: str, *units: str) -> None:
-    """Read a file once for each unit."""
+    """Read a file once per unit."""
     for unit in units:
         start = time.perf_counter()
         corpus = load_corpus([path], unit=unit, temp_dir=Path())
         seconds = time.perf_counter() - start
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{unit}: {corpus.bytes / 1e6 / seconds:,.0f} MB/s; {memory:.0f} MB of memory at most")
+        speed = corpus.bytes / 1e6 / seconds
+        print(f"{unit}: {speed:,.0f} MB/s; {memory:.0f} MB of memory at most")
 
 
 if __name__ == "__main__":

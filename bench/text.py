@@ -1,4 +1,4 @@
-"""Write a text of any size to standard output: python bench/text.py 1G > large.txt."""
+"""Print a random text of any size: python bench/text.py 1G > large.txt."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ WORDS = 50_000
 
 
 def main() -> None:
-    """Draw words as they are found in texts: few of them often, many seldom."""
+    """Print words that are as frequent as those of a language."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("size", help="bytes; K, M and G are thousands")
-    parser.add_argument("--line", action="store_true", help="without a line's end")
+    parser.add_argument("size", help="size in bytes; K, M and G are powers of 1000")
+    parser.add_argument("--line", action="store_true", help="print a single line")
     arguments = parser.parse_args()
     power = "KMG".find(arguments.size[-1].upper()) + 1
     left = int(float(arguments.size.rstrip("kKmMgG")) * 1000**power)
@@ -22,10 +22,11 @@ def main() -> None:
     letters = np.array(list("eeeeeeeettttttaaaaaooooiiiinnnnsssshhhrrrdlcumwfgypbvk"))
     words = ["".join(rng.choice(letters, n)) for n in rng.poisson(4, WORDS) + 1]
     while left:
-        # the nth word is as likely as 1 / n (Zipf, 1935)
+        # Zipf's law (1935): the frequency of the nth word is proportional to 1 / n
         ranks = (WORDS ** rng.random(100_000)).astype(int) - 1
         ends = np.where(rng.random(len(ranks)) < 0.08, " " if arguments.line else ".\n", " ")
-        data = "".join(words[r] + end for r, end in zip(ranks.tolist(), ends.tolist(), strict=True)).encode()[:left]
+        pairs = zip(ranks.tolist(), ends.tolist(), strict=True)
+        data = "".join(words[rank] + end for rank, end in pairs).encode()[:left]
         sys.stdout.buffer.write(data)
         left -= len(data)
 

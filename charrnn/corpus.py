@@ -41,7 +41,7 @@ Indices = NDArray[np.unsignedinteger[Any]]
 
 
 class SymbolStore:
-    """A sequence of symbols, stored as their indices in ``codes``: the symbols as they first appear.
+    """A sequence of symbols, stored as indices in ``codes``, the distinct ones by appearance.
 
     ``counts`` are their frequencies. The indices have the smallest unsigned type that holds them.
     Up to 64 MB of them are kept in memory. More go to an unnamed temporary file in ``temp_dir``
@@ -72,7 +72,7 @@ class SymbolStore:
         return tempfile.SpooledTemporaryFile(MAX_IN_MEMORY_BYTES, dir=folder)
 
     def append(self, codes: Codes) -> Codes:
-        """Add symbols; return those that are new. Raises SaveError if the file cannot be written."""
+        """Add symbols; return those that are new. Raises SaveError."""
         # give new symbols an index
         indices, new = self._index_of[codes], codes[:0]
         if len(codes) and indices.min() < 0:
@@ -202,8 +202,11 @@ class Corpus:
         decoder = None if self.unit == "byte" else Decoder(name, self.encoding)
         crc = size = 0
         for data in itertools.chain(chunks, [b""]):
+            # checksums are those of the bytes
             self._hash.update(data)
             crc = zlib.crc32(data, crc)
+
+            # decode; the decoder rejects what is left over at the end
             text = decoder.decode(data) if decoder else data
             if not size and isinstance(text, str) and text.startswith("\ufeff"):
                 self.notes.append(
@@ -211,9 +214,13 @@ class Corpus:
                     f"use --encoding utf-8-sig to drop it"
                 )
             size += len(data)
+
+            # some encodings can decode to surrogates
             new = self.store.append(units.to_codes(text, self.unit))
             for code in new[(new >= 0xD800) & (new < 0xE000)].tolist():
                 raise TextError(f"{name}: {describe_surrogate(code)}")
+
+        # what the corpus records of the file, and where it ends
         self.bytes += size
         self.files.append((name, size, crc))
         if self.documents == "file":
@@ -261,6 +268,7 @@ class Corpus:
         old_files, files = recorded["files"], self.files[:MAX_LISTED_FILES]
         if len(old_files) != len(files):
             return f"the number of files changed from {len(old_files)} to {len(files)}"
+        # the first file that differs
         for (old_name, old_size, old_crc), (name, size, crc) in zip(old_files, files, strict=True):
             if (old_size, old_crc) != (size, crc):
                 renamed = Path(old_name).name != Path(name).name

@@ -37,6 +37,7 @@ def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Sour
     files: list[Source] = []
     skipped: list[str] = []
     for path in paths:
+        # not a folder: read as it is
         folder = Path(path)
         try:
             if path == STDIN or not folder.is_dir():
@@ -45,6 +46,8 @@ def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Sour
             found = [p for p in sorted(folder.rglob("*")) if p.is_file()]
         except OSError as e:
             raise _read_error(path, e) from None
+
+        # the text files in the folder
         count = len(files)
         for file in found:
             if any(name.startswith(".") for name in file.relative_to(folder).parts):

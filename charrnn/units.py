@@ -47,13 +47,13 @@ def to_codes(text: str | bytes, unit: str) -> Codes:
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         return np.frombuffer(data, np.uint8).astype(np.uint32)
     if not isinstance(text, str):
-        raise TypeError(f"unit {unit} needs a str, not {type(text).__name__}: decode the text first")
+        raise TypeError(f"unit {unit} needs a str, not {type(text).__name__}")
     codes = code_points(text)
     if unit == "char":
         return codes
     # a row of three codes for each character; what is below the syllables wraps around
     syllable = np.minimum(codes - np.uint32(FIRST_SYLLABLE), SYLLABLES)
-    rows = np.take(_jamo_table(), syllable, axis=0)  # take and compress: 4 times as fast as indexing
+    rows = np.take(_jamo_table(), syllable, axis=0)  # take, compress: 4 times as fast as indexing
     others = np.flatnonzero(syllable == SYLLABLES)
     rows[others, 0] = codes[others]
     jamo: Codes = np.compress(rows.ravel() != CODE_LIMIT, rows)

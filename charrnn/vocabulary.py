@@ -100,7 +100,7 @@ class Vocabulary:
         return self.ids_of(np.array([self.start_symbol]))
 
     def separator_id(self, documents: str | None) -> int | None:
-        """Return the id that ends a document; ``documents`` as in ``Config``. None if there is none."""
+        """Return the id that ends a document, or None; ``documents`` is that of ``Config``."""
         if documents is None:
             return None
         return self.id(NEWLINE if documents == "line" else END_OF_DOCUMENT)
@@ -114,7 +114,7 @@ class Vocabulary:
         return len(self.codes)
 
     def ids_of(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
-        """Return the ids of symbols, (n,): of the unknown symbol (-1 if there is none) for others."""
+        """Return the ids of symbols, (n,); others get the id of the unknown symbol, or -1."""
         ids = np.searchsorted(self.codes, codes).clip(max=len(self) - 1)
         unknown_id = self.id(UNKNOWN)
         return np.where(self.codes[ids] == codes, ids, -1 if unknown_id is None else unknown_id)

@@ -48,10 +48,5 @@ def test_a_text_of_any_size_and_how_fast_it_is_read(tmp_path: Path) -> None:
     assert b"\n" not in output("text.py", "1k", "--line")
     (tmp_path / "large.txt").write_bytes(text)
     lines = output("reading.py", "large.txt", "char", "byte").decode().splitlines()
-    rows = [re.fullmatch(r"(\w+): (\w+) at [\d,]+ MB/s; (\d+) MB of memory at most", line) for line in lines]
-    assert [row and row.groups()[:2] for row in rows] == [
-        ("char", "read"),
-        ("char", "found"),
-        ("byte", "read"),
-        ("byte", "found"),
-    ]
+    rows = [re.fullmatch(r"(\w+): [\d,]+ MB/s; \d+ MB of memory at most", line) for line in lines]
+    assert [row and row[1] for row in rows] == ["char", "byte"]

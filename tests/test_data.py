@@ -1,4 +1,4 @@
-"""What ships: the texts, and the example model."""
+"""The texts and the example model that are part of the project."""
 
 import dataclasses
 import re
@@ -20,8 +20,10 @@ DATA = ROOT / "data"
 EXAMPLE = ROOT / "checkpoints" / "example.npz"
 
 
-@pytest.mark.parametrize(("name", "size"), [("play.txt", 60_000), ("algebra.tex", 30_000), ("kernel.c", 30_000)])
-def test_texts_are_long_enough_and_do_not_repeat(name: str, size: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "size"), [("play.txt", 60_000), ("algebra.tex", 30_000), ("kernel.c", 30_000)]
+)
+def test_texts_are_long_and_do_not_repeat(name: str, size: int) -> None:
     data = (DATA / name).read_bytes()
     assert len(data) >= size
     text = data.decode("ascii")
@@ -29,11 +31,7 @@ def test_texts_are_long_enough_and_do_not_repeat(name: str, size: int) -> None:
     assert max(pieces.values()) == 1
 
 
-def test_hello() -> None:
-    assert (DATA / "hello.txt").read_bytes() == b"hello"
-
-
-def test_the_algebra_is_well_formed() -> None:
+def test_algebra_is_well_formed() -> None:
     text = (DATA / "algebra.tex").read_text()
     open_environments: list[str] = []
     for kind, name in re.findall(r"\\(begin|end)\{(\w+\*?)\}", text):
@@ -51,12 +49,12 @@ def test_the_algebra_is_well_formed() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler")
-def test_the_kernel_compiles(tmp_path: Path) -> None:
+def test_kernel_compiles(tmp_path: Path) -> None:
     flags = ["-std=c11", "-ffreestanding", "-Wall", "-Wextra", "-Werror"]
     subprocess.run(["cc", *flags, "-c", DATA / "kernel.c", "-o", tmp_path / "kernel.o"], check=True)
 
 
-def test_the_example_writes_verse() -> None:
+def test_example_predicts_and_generates_the_play() -> None:
     assert EXAMPLE.stat().st_size < 500_000
     header, arrays = checkpoint.load(EXAMPLE)
     assert header["kind"] == "model"
@@ -65,16 +63,17 @@ def test_the_example_writes_verse() -> None:
     model = charrnn.load(EXAMPLE)
     assert set(model.vocabulary.symbols) == set(play)
     words = set(re.findall(r"[a-z']+", play.lower()))
-    drawn = re.findall(r"[a-z']+", "".join(model.sample(1500, temp=0.5, seed=0)).lower())
-    assert sum(word in words for word in drawn) / len(drawn) > 0.8
+    sample = "".join(model.sample(1500, temp=0.5, seed=0))
+    sampled = re.findall(r"[a-z']+", sample.lower())
+    assert sum(word in words for word in sampled) / len(sampled) > 0.8
     assert model.score(play[-3000:]).mean() < 2
 
 
-def test_the_example_was_made_by_its_command() -> None:
-    """The command in checkpoints/README.md has just the options that the example's header keeps."""
+def test_example_was_trained_with_the_documented_command() -> None:
     readme = (ROOT / "checkpoints" / "README.md").read_text()
     (command,) = re.findall(r"^ +charrnn (train .*)", readme, re.M)
     context = main.make_context("charrnn", shlex.split(command), resilient_parsing=True)
-    with main.commands["train"].make_context("train", shlex.split(command)[1:], parent=context) as train:
+    arguments = shlex.split(command)[1:]
+    with main.commands["train"].make_context("train", arguments, parent=context) as train:
         options = {f.name: train.params[f.name] for f in dataclasses.fields(Config)}
     assert dataclasses.asdict(Config(**options)) == checkpoint.read_header(EXAMPLE)["config"]
