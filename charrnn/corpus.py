@@ -93,7 +93,7 @@ class SymbolStore:
         return new
 
     def _widen_dtype(self, dtype: np.dtype[Any]) -> None:
-        """Write all indices anew if their type has changed."""
+        """Rewrite all indices if their type has changed."""
         if dtype == self.dtype:
             return
         narrow, self.dtype = self.dtype, dtype
