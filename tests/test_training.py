@@ -405,7 +405,7 @@ def test_a_long_history_is_thinned(text: str, tmp_path: Path, monkeypatch: pytes
 def test_resume_refuses_another_text_and_bare_weights(text: str, tmp_path: Path) -> None:
     path = tmp_path / "run.npz"
     trained(text, path, max_steps=1)
-    with pytest.raises(CheckpointError, match=r"another text: changed \(then text\) had .* --init-from"):
+    with pytest.raises(CheckpointError, match=r"another text: changed \(formerly text\) changed from .* --init-from"):
         Run.restore(path, Corpus("changed", text + "!"))
     with pytest.raises(CheckpointError, match=r"the validation text is another"):
         Run.restore(path, Corpus("text", text), val=Corpus("val", text))
