@@ -46,9 +46,13 @@ def _option(
     low: float | None = None,
     high: float | None = None,
     choices: Collection[str] = (),
-    type: type = int,
+    kind: type = int,
 ) -> Any:
-    kind = str if choices else type
+    """Return a field; ``kind`` is the type of its values if there is no default and no choices."""
+    if choices:
+        kind = str
+    elif default is not None:
+        kind = type(default)
     meta = {"help": help, "low": low, "high": high, "choices": choices, "type": kind}
     return field(default=default, metadata=meta)
 
@@ -72,15 +76,11 @@ class Config:
     )
     batch_size: int = _option(64, "Number of sequences per batch.", low=1, high=2**20)
     dropout: float = _option(
-        0.0,
-        "Dropout probability, applied to each layer's outputs.",
-        low=0,
-        high=0.99,
-        type=float,
+        0.0, "Dropout probability, applied to each layer's outputs.", low=0, high=0.99
     )
     optimizer: str = _option("adam", "Optimizer.", choices=LEARNING_RATES)
     learning_rate: float | None = _option(
-        None, f"Initial learning rate [{DEFAULT_RATES}].", low=0, type=float
+        None, f"Initial learning rate [{DEFAULT_RATES}].", low=0, kind=float
     )
     lr_schedule: str = _option(
         "cosine",
@@ -88,16 +88,13 @@ class Config:
         choices=("cosine", "linear", "constant"),
     )
     clip_norm: float = _option(
-        1.0, "Clip the norm of the gradient to this value; 0 disables.", low=0, type=float
+        1.0, "Clip the norm of the gradient to this value; 0 disables.", low=0
     )
     clip_value: float = _option(
-        0.0,
-        "Clip each element of the gradient to this absolute value; 0 disables.",
-        low=0,
-        type=float,
+        0.0, "Clip each element of the gradient to this absolute value; 0 disables.", low=0
     )
     epochs: float | None = _option(
-        None, "Number of passes over the training split.", low=0, type=float
+        None, "Number of passes over the training split.", low=0, kind=float
     )
     max_steps: int | None = _option(
         None,
@@ -110,14 +107,9 @@ class Config:
         "Fraction of the corpus for validation, taken after the training split.",
         low=0,
         high=0.5,
-        type=float,
     )
     test_fraction: float = _option(
-        0.05,
-        "Fraction of the corpus for testing, taken from the end.",
-        low=0,
-        high=0.49,
-        type=float,
+        0.05, "Fraction of the corpus for testing, taken from the end.", low=0, high=0.49
     )
     eval_every: int | None = _option(None, "Evaluate every N steps [1/20 of the run].", low=1)
     sample_every: int | None = _option(
@@ -134,7 +126,7 @@ class Config:
         "Treat every line or file as a separate document: the hidden state is reset at its start.",
         choices=("line", "file"),
     )
-    encoding: str = _option("utf-8", "Character encoding of the corpus.", type=str)
+    encoding: str = _option("utf-8", "Character encoding of the corpus.")
     min_count: int = _option(
         1, "Map symbols that occur fewer than N times to one unknown symbol.", low=1
     )
