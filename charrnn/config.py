@@ -42,17 +42,13 @@ def check_encoding(encoding: str) -> None:
 def _option(
     default: Any,
     help: str,
-    *,
     low: float | None = None,
     high: float | None = None,
     choices: Collection[str] = (),
     kind: type = int,
 ) -> Any:
     """Return a field; ``kind`` is the type of its values if there is no default and no choices."""
-    if choices:
-        kind = str
-    elif default is not None:
-        kind = type(default)
+    kind = str if choices else kind if default is None else type(default)
     meta = {"help": help, "low": low, "high": high, "choices": choices, "type": kind}
     return field(default=default, metadata=meta)
 
@@ -64,56 +60,45 @@ class Config:
     Raises UsageError for a value of the wrong type or outside its range.
     """
 
-    cell: str = _option(
-        "gru",
-        "Type of recurrent cell (rnn is an alias of vanilla).",
-        choices=CELLS,  # as it is when a value is checked: a cell may have been added
+    cell: str = _option(  # the choices as they are when a value is checked: cells may be added
+        "gru", "Type of recurrent cell (rnn is an alias of vanilla).", choices=CELLS
     )
-    hidden_size: int = _option(256, "Hidden units per layer.", low=1, high=65536)
-    num_layers: int = _option(1, "Number of recurrent layers.", low=1, high=64)
+    hidden_size: int = _option(256, "Hidden units per layer.", 1, 65536)
+    num_layers: int = _option(1, "Number of recurrent layers.", 1, 64)
     seq_length: int = _option(
-        64, "Sequence length: number of steps to backpropagate through.", low=1, high=2**20
+        64, "Sequence length: number of steps to backpropagate through.", 1, 2**20
     )
-    batch_size: int = _option(64, "Number of sequences per batch.", low=1, high=2**20)
-    dropout: float = _option(
-        0.0, "Dropout probability, applied to each layer's outputs.", low=0, high=0.99
-    )
+    batch_size: int = _option(64, "Number of sequences per batch.", 1, 2**20)
+    dropout: float = _option(0.0, "Dropout probability, applied to each layer's outputs.", 0, 0.99)
     optimizer: str = _option("adam", "Optimizer.", choices=LEARNING_RATES)
     learning_rate: float | None = _option(
-        None, f"Initial learning rate [{DEFAULT_RATES}].", low=0, kind=float
+        None, f"Initial learning rate [{DEFAULT_RATES}].", 0, kind=float
     )
     lr_schedule: str = _option(
         "cosine",
         "Learning-rate schedule; all but constant decay to zero over the run.",
         choices=("cosine", "linear", "constant"),
     )
-    clip_norm: float = _option(
-        1.0, "Clip the norm of the gradient to this value; 0 disables.", low=0
-    )
+    clip_norm: float = _option(1.0, "Clip the norm of the gradient to this value; 0 disables.", 0)
     clip_value: float = _option(
-        0.0, "Clip each element of the gradient to this absolute value; 0 disables.", low=0
+        0.0, "Clip each element of the gradient to this absolute value; 0 disables.", 0
     )
-    epochs: float | None = _option(
-        None, "Number of passes over the training split.", low=0, kind=float
-    )
+    epochs: float | None = _option(None, "Number of passes over the training split.", 0, kind=float)
     max_steps: int | None = _option(
         None,
         "Number of training steps [enough for 10 million characters]. With --epochs, whichever "
         "ends first.",
-        low=1,
+        1,
     )
     val_fraction: float = _option(
-        0.05,
-        "Fraction of the corpus for validation, taken after the training split.",
-        low=0,
-        high=0.5,
+        0.05, "Fraction of the corpus for validation, taken after the training split.", 0, 0.5
     )
     test_fraction: float = _option(
-        0.05, "Fraction of the corpus for testing, taken from the end.", low=0, high=0.49
+        0.05, "Fraction of the corpus for testing, taken from the end.", 0, 0.49
     )
-    eval_every: int | None = _option(None, "Evaluate every N steps [1/20 of the run].", low=1)
+    eval_every: int | None = _option(None, "Evaluate every N steps [1/20 of the run].", 1)
     sample_every: int | None = _option(
-        None, "Print a sample every N steps [1/10 of the run]; 0 disables.", low=0
+        None, "Print a sample every N steps [1/10 of the run]; 0 disables.", 0
     )
     unit: str = _option(
         "char",
@@ -128,22 +113,20 @@ class Config:
     )
     encoding: str = _option("utf-8", "Character encoding of the corpus.")
     min_count: int = _option(
-        1, "Map symbols that occur fewer than N times to one unknown symbol.", low=1
+        1, "Map symbols that occur fewer than N times to one unknown symbol.", 1
     )
     max_vocab: int | None = _option(
         None,
         "Limit the vocabulary to N symbols; the rarer ones become one unknown symbol, which "
         "counts as one of the N.",
-        low=2,
+        2,
     )
-    seed: int = _option(0, "Random seed.", low=0, high=2**64 - 1)
+    seed: int = _option(0, "Random seed.", 0, 2**64 - 1)
     dtype: str = _option("float32", "Floating-point type.", choices=("float32", "float64"))
 
     def __post_init__(self) -> None:
         """Check every value; resolve aliases and the default of the learning rate."""
-        for alias, cell in CELL_ALIASES.items():
-            if self.cell == alias:
-                object.__setattr__(self, "cell", cell)
+        object.__setattr__(self, "cell", CELL_ALIASES.get(str(self.cell), self.cell))
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if f.metadata["type"] is float and type(value) is int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Iterable
 
 import numpy as np
@@ -25,9 +26,15 @@ FIRST_SYLLABLE = 0xAC00
 SYLLABLES = LEADS * VOWELS * (TAILS + 1)
 # the characters of jamo that are in no syllable: a model may generate them where no text has them
 CONJOINING_JAMO = [
-    *range(0x1100, 0x1100 + LEADS),
-    *range(0x1161, 0x1161 + VOWELS),
-    *range(0x11A8, 0x11A8 + TAILS),
+    code
+    for first, n in ((0x1100, LEADS), (0x1161, VOWELS), (0x11A8, TAILS))
+    for code in range(first, first + n)
+]
+SPECIAL_TEXT = [*map(chr, CONJOINING_JAMO), "", "\ufffd"]  # of each special code on its own
+NEXT_JAMO = [  # that may continue a syllable of 0, 1 or 2 jamo
+    range(FIRST_SPECIAL, FIRST_VOWEL),
+    range(FIRST_VOWEL, FIRST_TAIL),
+    range(FIRST_TAIL, END_OF_DOCUMENT),
 ]
 
 
@@ -39,9 +46,8 @@ def code_points(text: str) -> Codes:
 def to_codes(text: str | bytes, unit: str) -> Codes:
     """Return the symbol codes of a text, (n,) uint32, for the unit ``char``, ``byte`` or ``jamo``.
 
-    With ``byte``, a str is encoded in UTF-8. With ``jamo``, a syllable of Hangul becomes its two
-    or three jamo; other characters are unchanged. Raises TypeError for bytes with another unit
-    than ``byte``.
+    With ``byte``, a str is encoded in UTF-8; with another unit, bytes raise TypeError. With
+    ``jamo``, a syllable of Hangul becomes its two or three jamo.
     """
     if unit == "byte":
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
@@ -63,8 +69,7 @@ def to_codes(text: str | bytes, unit: str) -> Codes:
 @functools.cache
 def _jamo_table() -> Codes:
     """Return the jamo of every syllable, (SYLLABLES + 1, 3); CODE_LIMIT where there is none."""
-    block, tail = np.divmod(np.arange(SYLLABLES), TAILS + 1)
-    lead, vowel = np.divmod(block, VOWELS)
+    lead, vowel, tail = np.unravel_index(np.arange(SYLLABLES), (LEADS, VOWELS, TAILS + 1))
     tail_code = np.where(tail > 0, FIRST_TAIL + tail - 1, CODE_LIMIT)
     table = np.stack([FIRST_SPECIAL + lead, FIRST_VOWEL + vowel, tail_code], axis=1)
     # the last row is for a character that is not a syllable
@@ -87,38 +92,18 @@ class Composer:
     """Composes text symbol by symbol; the jamo of a syllable wait until it is complete."""
 
     def __init__(self) -> None:
-        """Start without a pending syllable."""
-        self._pending: list[int] = []  # index of a lead, or of a lead and a vowel
+        self._pending = ""  # conjoining jamo
 
     def feed(self, code: int) -> str:
         """Add a symbol; return the text that is complete, which may be empty."""
-        pending = self._pending
-        if code < FIRST_SPECIAL:
-            return self.flush() + chr(code) if pending else chr(code)
-        if code < FIRST_VOWEL:
-            text = self.flush()
-            self._pending = [code - FIRST_SPECIAL]
-            return text
-        if code < FIRST_TAIL and len(pending) == 1:
-            pending.append(code - FIRST_VOWEL)
-            return ""
-        if FIRST_TAIL <= code < END_OF_DOCUMENT and len(pending) == 2:
-            self._pending = []
-            return _syllable(pending, code - FIRST_TAIL + 1)
-        if code == END_OF_DOCUMENT:
-            return self.flush()
-        if code == UNKNOWN:
-            return self.flush() + "\ufffd"
-        return self.flush() + chr(CONJOINING_JAMO[code - FIRST_SPECIAL])
+        text = chr(code) if code < FIRST_SPECIAL else SPECIAL_TEXT[code - FIRST_SPECIAL]
+        complete = "" if code in NEXT_JAMO[len(self._pending)] else self.flush()
+        if code not in NEXT_JAMO[len(self._pending)]:
+            return complete + text
+        self._pending += text
+        return complete + (self.flush() if len(self._pending) == 3 else "")
 
     def flush(self) -> str:
         """Return the text of the pending jamo."""
-        pending, self._pending = self._pending, []
-        if len(pending) == 2:
-            return _syllable(pending, 0)
-        return "".join(chr(CONJOINING_JAMO[lead]) for lead in pending)
-
-
-def _syllable(pending: list[int], tail: int) -> str:
-    lead, vowel = pending
-    return chr(FIRST_SYLLABLE + (lead * VOWELS + vowel) * (TAILS + 1) + tail)
+        pending, self._pending = self._pending, ""
+        return unicodedata.normalize("NFC", pending)

@@ -23,18 +23,11 @@ class Vocabulary:
     """
 
     def __init__(self, codes: Iterable[int], start_symbol: int, unit: str = "char") -> None:
-        """Create a vocabulary of the distinct ``codes``."""
         self.codes: Codes = np.unique(np.fromiter(codes, np.uint32))
         self.start_symbol, self.unit = start_symbol, unit
 
     @classmethod
     def from_text(cls, text: str | bytes, unit: str = "char") -> Vocabulary:
-        """Return the vocabulary of a text.
-
-        >>> vocabulary = Vocabulary.from_text("hello")
-        >>> vocabulary.symbols, chr(vocabulary.start_symbol)
-        ('ehlo', 'l')
-        """
         codes = units.to_codes(text, unit)
         return cls.from_counts(*np.unique(codes, return_counts=True), unit)
 
@@ -64,9 +57,8 @@ class Vocabulary:
         if max_vocab is not None and not (kept.all() and len(codes) <= max_vocab):
             kept[max(max_vocab - 1, always.sum()) :] = False
         if not kept.any():
-            raise TextError(
-                "the vocabulary is empty; use a lower --min-count or a larger --max-vocab"
-            )
+            hint = "use a lower --min-count or a larger --max-vocab"
+            raise TextError(f"the vocabulary is empty; {hint}")
 
         known = codes[kept]
         most_common = known[counts[kept] == counts[kept].max()].min()
@@ -75,12 +67,10 @@ class Vocabulary:
 
     @classmethod
     def from_header(cls, header: dict[str, Any], unit: str) -> Vocabulary:
-        """Return the vocabulary that ``to_header`` described."""
         codes = [*map(ord, header["symbols"]), *header["special"]]
         return cls(codes, header["start_symbol"], unit)
 
     def to_header(self) -> dict[str, Any]:
-        """Return the vocabulary as JSON: its size, characters, special codes and start symbol."""
         return {
             "size": len(self),
             "symbols": self.symbols,
@@ -91,8 +81,7 @@ class Vocabulary:
     @property
     def symbols(self) -> str:
         """The symbols that are characters (bytes, as the characters of the same values)."""
-        characters = self.codes[self.codes < FIRST_SPECIAL]
-        return characters.tobytes().decode("utf-32-le", "surrogatepass")
+        return self.decode(np.flatnonzero(self.codes < FIRST_SPECIAL))
 
     @property
     def start_id(self) -> Ids:
@@ -101,9 +90,7 @@ class Vocabulary:
 
     def separator_id(self, documents: str | None) -> int | None:
         """Return the id that ends a document, or None; ``documents`` is that of ``Config``."""
-        if documents is None:
-            return None
-        return self.id(NEWLINE if documents == "line" else END_OF_DOCUMENT)
+        return self.id(NEWLINE if documents == "line" else END_OF_DOCUMENT) if documents else None
 
     def id(self, code: int) -> int | None:
         """Return the id of a symbol, or None if it is not in the vocabulary."""
@@ -120,10 +107,7 @@ class Vocabulary:
         return np.where(self.codes[ids] == codes, ids, -1 if unknown_id is None else unknown_id)
 
     def lookup(self, codes: Codes) -> tuple[Ids, Ids, NDArray[np.bool_]]:
-        """Return the ids of symbols (see ``ids_of``), (n,), and the characters that they belong to.
-
-        These are the index of each symbol's character, (n,), and which characters are unknown.
-        """
+        """Return ``ids_of``, the index of each symbol's character, and which are unknown."""
         ids, character = self.ids_of(codes), np.cumsum(units.starts_character(codes)) - 1
         n = int(character[-1]) + 1 if len(codes) else 0
         return ids, character, np.bincount(character, ids < 0, n) > 0
@@ -138,22 +122,17 @@ class Vocabulary:
         ids, character, is_unknown = self.lookup(codes)
         if not is_unknown.any():
             return ids
-        if unknown == "error":
-            raise self._unknown_character(text, codes, ids, character)
-        known: Ids = ids[~is_unknown[character]]
-        return known
+        if unknown == "skip":
+            known: Ids = ids[~is_unknown[character]]
+            return known
 
-    def _unknown_character(
-        self, text: str | bytes, codes: Codes, ids: Ids, character: Ids
-    ) -> UnknownCharacterError:
-        """Return the error for the first unknown character of a text."""
+        # name the first unknown one
         symbol = int((ids < 0).argmax())
         offset = int(character[symbol])
+        found = f"byte {codes[symbol]:#04x} (offset {offset:,})"
         if isinstance(text, str) and self.unit != "byte":
             found = f"{text[offset]!r} (U+{ord(text[offset]):04X}, offset {offset:,})"
-        else:
-            found = f"byte {codes[symbol]:#04x} (offset {offset:,})"
-        return UnknownCharacterError(
+        raise UnknownCharacterError(
             f"{found} is not in the model's vocabulary of {len(self):,} symbols; "
             f"use --unknown skip to ignore it"
         )
