@@ -48,17 +48,20 @@ def render_chart(history: Sequence[Row], best: Row, baseline: tuple[str, float] 
     losses += [baseline[1]] if baseline else []
     if not all(0 <= loss <= MAX_LOSS for loss in losses) or history[-1]["step"] < 1:
         return "<p>The losses are out of range.</p>"
+
+    # the axes, which include the baseline
     y_ticks = ticks(min(losses), max(losses))
     axes = Axes(history[-1]["step"], y_ticks[0], y_ticks[-1])
     curves = [name for name in CURVES if any(row[f"{name}_loss"] is not None for row in history)]
     best_step = None if best["val_loss"] is None else best["step"]
 
-    # the steps with values that can be shown: the best among them
+    # the steps that can be pointed at, the best among them
     chosen = {*evenly_spaced(len(history), MAX_POINTS)}
     chosen |= {i for i, row in enumerate(history) if row["step"] == best_step}
     rows = [history[i] for i in sorted(chosen)]
     values = {row["step"]: _describe(row, curves, best_step) for row in rows}
 
+    # from back to front; the lines stretch with the page, the text and the dots do not
     shapes = [*_grid(axes, y_ticks)]
     if baseline:
         shapes.append(_horizontal(axes, baseline[1], "baseline"))
