@@ -1,8 +1,7 @@
 """Update rules, clipping and schedules, all on flat vectors.
 
-An update changes the parameters ``p`` (n,) in place, given their gradient ``d`` (n,), which it overwrites,
-the learning rate ``lr``, the number of the step (from 1) and the optimizer state (k, n), zero at first, which
-it changes too.
+An update changes in place the parameters ``p`` (n,) and the optimizer state (k, n), zero at first,
+given the number of the step, from 1, and the gradient ``d`` (n,), which it overwrites.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ BLOCK_SIZE = 1 << 15  # elements that are updated at a time
 
 
 def adam(p: Array, d: Array, lr: float, step: int, opt_state: Array) -> None:
-    """Adam: Kingma and Ba, 2015, algorithm 1, in the form at the end of its section 2; beta .9, .999."""
+    """Adam: Kingma and Ba, 2015, algorithm 1, as at the end of section 2; beta .9, .999."""
     m, v = opt_state
     alpha = lr * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
     d *= 0.1
@@ -62,10 +61,8 @@ def sgd(p: Array, d: Array, lr: float, step: int, opt_state: Array) -> None:
 
 
 class Optimizer(NamedTuple):
-    """An update rule, and the number of moments that it keeps for each parameter."""
-
     update_fn: Callable[[Array, Array, float, int, Array], None]
-    num_moments: int
+    num_moments: int  # kept for each parameter
 
     def update(self, p: Array, d: Array, lr: float, step: int, opt_state: Array) -> None:
         """Apply the rule block by block: each stays in the cache for all its operations."""
@@ -83,10 +80,9 @@ OPTIMIZERS = {
 
 
 def clip(d: Array, norm: float, value: float) -> float:
-    """Clip the gradient in place, first each element at ``value``, then the norm at ``norm``; 0 disables.
+    """Clip the gradient in place, each element at ``value``, then the norm at ``norm``; 0: do not.
 
-    Return the norm before clipping. Source: Pascanu et al., 2013, algorithm 1; min-char-rnn for the
-    elements.
+    Return the norm before. Pascanu et al., 2013, algorithm 1; the elements as in min-char-rnn.
     """
     norm_before = math.sqrt(d @ d)
     if value:

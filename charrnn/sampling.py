@@ -29,12 +29,12 @@ def generate_ids(
     top_p: float | None = None,
     num_samples: int = 1,
 ) -> Iterator[Ids]:
-    """Yield sampled ids, (num_samples,) at a time, without end.
+    """Return an iterator of sampled ids, (num_samples,) at a time, without end.
 
     ``prime`` is read first, from the zero state; if it is empty, the vocabulary's start symbol is.
-    Raises UsageError for a temperature below 0, a top_k below 1, a top_p outside (0, 1] or no samples.
+    Raises UsageError for an option outside its range, before anything is sampled.
     """
-    if not (temp >= 0 and np.isfinite(temp)):
+    if not 0 <= temp < np.inf:
         raise UsageError(f"the temperature must be at least 0, not {temp}")
     if top_k is not None and top_k < 1:
         raise UsageError(f"top_k must be at least 1, not {top_k}")
@@ -42,35 +42,27 @@ def generate_ids(
         raise UsageError(f"top_p must be above 0 and at most 1, not {top_p}")
     if num_samples < 1:
         raise UsageError(f"num_samples must be at least 1, not {num_samples}")
-    read = vocabulary.start_id if prime is None or not len(prime) else prime
-    return _generate_ids(stack, read, vocabulary.id(UNKNOWN), rng, num_samples, temp, top_k, top_p)
+    ids = vocabulary.start_id if prime is None or not len(prime) else prime
+    unknown_id = vocabulary.id(UNKNOWN)
 
+    def generate(ids: Ids) -> Iterator[Ids]:
+        # read all but the last id, whose successor is the first to be sampled
+        state, ends = stack.zero_state(1), np.array([len(ids) - 1])
+        batches = single_lane_batches(ids[:-1], ids[:0], ends, CHUNK_STEPS)
+        for _, tape in stack.read(batches, CHUNK_STEPS, 1):
+            state = tape.state
 
-def _generate_ids(
-    stack: Stack,
-    prime: Ids,
-    unknown_id: int | None,
-    rng: np.random.Generator,
-    B: int,
-    temp: float,
-    top_k: int | None,
-    top_p: float | None,
-) -> Iterator[Ids]:
-    state = stack.zero_state(1)
-    all_but_last = np.array([len(prime) - 1])
-    batches = single_lane_batches(prime[:-1], prime[:0], all_but_last, CHUNK_STEPS)
-    for _, tape in stack.read(batches, CHUNK_STEPS, 1):
-        state = tape.state
+        step = Stepper(stack, np.repeat(state, num_samples, axis=-1))
+        ids = np.repeat(ids[-1], num_samples)
+        while True:
+            for uniforms in rng.random((UNIFORM_BLOCK, num_samples)):
+                logits = step(ids)
+                if unknown_id is not None:
+                    logits[unknown_id] = -np.inf
+                ids = sample_logits(logits.T, uniforms, temp, top_k, top_p)
+                yield ids
 
-    step = Stepper(stack, np.repeat(state, B, axis=-1))
-    ids: Ids = np.repeat(prime[-1], B)
-    while True:
-        for uniforms in rng.random((UNIFORM_BLOCK, B)):
-            logits = step(ids)
-            if unknown_id is not None:
-                logits[unknown_id] = -np.inf
-            ids = sample_logits(logits.T, uniforms, temp, top_k, top_p)
-            yield ids
+    return generate(ids)
 
 
 def decode_stream(
@@ -81,7 +73,7 @@ def decode_stream(
     until: str | None = None,
     separator_id: int | None = None,
 ) -> Iterator[tuple[str, ...]]:
-    """Turn sampled ids into text: yield the characters that have become certain, one string per sample.
+    """Turn sampled ids into text: yield the characters that are complete, a string per sample.
 
     A text ends after ``length`` characters, after ``until``, or with the separator.
     """
@@ -94,8 +86,7 @@ def decode_stream(
         return
 
     composers = [Composer() for _ in range(num_samples)]
-    tails = [""] * num_samples
-    remaining = [length] * num_samples
+    tails, remaining = [""] * num_samples, [length] * num_samples
     for ids in id_stream if length else ():
         pieces = [""] * num_samples
         for k, i in enumerate(ids.tolist()):
@@ -125,21 +116,21 @@ def sample_logits(
 ) -> Ids:
     """Return an id for each row of logits (B, V), given a uniform number in [0, 1) for each, (B,).
 
-    Temperature divides the logits; 0 takes the largest, the lowest id if there are several. ``top_k``
-    keeps the K most likely symbols (Fan et al., 2018), ``top_p`` the fewest whose probabilities add up
-    to P (Holtzman et al., 2020).
+    Temperature divides the logits; 0 takes the largest, the lowest id if there are several.
+    ``top_k`` keeps the K most likely symbols (Fan et al., 2018), ``top_p`` the fewest whose
+    probabilities add up to P (Holtzman et al., 2020).
     """
     p = (logits[0] if len(logits) == 1 else logits).astype(np.float64)
     p -= np.maximum.reduce(p, axis=-1, keepdims=True)
     if temp == 0:
         most_likely: Ids = np.atleast_1d(p.argmax(-1))
         return most_likely
-    if top_k is not None or top_p is not None:
-        # ranked by the logits: a high temperature makes all probabilities equal
+    is_truncated = top_k is not None or top_p is not None
+    if is_truncated:  # ranked by the logits: a high temperature makes all probabilities equal
         order = np.argsort(-p, axis=-1, kind="stable")
     p /= temp
     np.exp(p, out=p)
-    if top_k is not None or top_p is not None:
+    if is_truncated:
         ranked = np.take_along_axis(p, order, -1)
         if top_k is not None:
             ranked[..., top_k:] = 0
@@ -148,7 +139,7 @@ def sample_logits(
             ranked[before >= top_p * ranked.sum(-1, keepdims=True)] = 0
         np.put_along_axis(p, order, ranked, -1)
 
-    # the cumulative sum ends in exactly 1, above every uniform number: probability 0 is never sampled
+    # the sum ends in exactly 1, above every uniform number: probability 0 is never sampled
     np.add.accumulate(p, axis=-1, out=p)
     p /= p[..., -1:]
     if p.ndim == 1:

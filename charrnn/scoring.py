@@ -1,28 +1,20 @@
-"""How well a model predicts a given text: the negative log-likelihood (NLL) of each symbol, in nats."""
+"""How well a model predicts a text: the negative log-likelihood (NLL) of each symbol, in nats."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from charrnn import loss
+from charrnn import loss, windows
 from charrnn.arrays import Array, Ids, merge_time_batch
 from charrnn.optim import OPTIMIZERS, clip
 from charrnn.stack import Stack
-from charrnn.windows import (
-    Batch,
-    Position,
-    batches_per_epoch,
-    document_batches,
-    document_ends,
-    warm_up_batches,
-)
+from charrnn.windows import Batch, document_ends
 
 WARM_UP_SYMBOLS = 200  # read before the first target of every lane
 # -log p of a character that is not in the vocabulary, in nats: it could be any character.
@@ -34,29 +26,24 @@ MIN_LANE_SYMBOLS = 1000
 DOCUMENT_LANES = 128
 
 
-def num_lanes(n: int) -> int:
-    """Return the number of lanes for n symbols: it depends on the length alone, for every caller."""
-    return max(1, min(MAX_LANES, n // MIN_LANE_SYMBOLS))
-
-
 def contiguous_nll(stack: Stack, ids: Ids, context: Ids, threads: int = 1) -> Array:
     """Return -log p of each symbol given those before it, in nats, (n,) float64.
 
-    ``context`` (at least one symbol) comes before the first. A text of 2,000 symbols or more is read
-    in parallel lanes, each warmed up by the 200 symbols before it; threads share the lanes.
+    ``context`` (at least one symbol) comes before the first. From 2,000 symbols on, parallel lanes
+    read the text, each warmed up by the 200 symbols before it; threads share the lanes.
     """
     n, c = len(ids), len(context)
     out = np.zeros(n)
     if not n:
         return out
     context_and_ids = np.concatenate([context, ids])
-    B = num_lanes(n)
+    B = max(1, min(MAX_LANES, n // MIN_LANE_SYMBOLS))  # the same for every caller
     starts = c + np.arange(B) * n // B  # the first target of each lane
     lane_ends = np.append(starts[1:], c + n)
 
     def score_lanes(starts: Ids, ends: Ids) -> None:
         T = min(max(1, CHUNK_SYMBOLS // len(starts)), len(context_and_ids))
-        batches = warm_up_batches(context_and_ids, starts, ends, WARM_UP_SYMBOLS, T)
+        batches = windows.warm_up_batches(context_and_ids, starts, ends, WARM_UP_SYMBOLS, T)
         _write_nll(stack, batches, T, len(starts), out, c)
 
     threads = min(threads, B)
@@ -64,32 +51,28 @@ def contiguous_nll(stack: Stack, ids: Ids, context: Ids, threads: int = 1) -> Ar
     return out
 
 
-def document_nll(
-    stack: Stack, ids: Ids, ends: NDArray[np.int64], start: int, threads: int = 1
-) -> Array:
+def document_nll(stack: Stack, ids: Ids, ends: Ids, start: int, threads: int = 1) -> Array:
     """Return -log p of each symbol given those before it in its document, in nats, (n,) float64.
 
-    ``ends`` are the documents' ends (see ``windows.document_ends``); ``start`` is the id that is fed
-    before the first symbol of each. Threads share the documents.
+    ``ends`` are the documents' ends (see ``document_ends``); ``start`` is the id that is fed before
+    the first symbol of each. Threads share the documents.
     """
     out = np.zeros(len(ids))
 
-    def score_group(begin: int, ends: NDArray[np.int64]) -> None:
+    def score_group(begin: int, ends: Ids) -> None:
         B, T = min(DOCUMENT_LANES, len(ends)), CHUNK_SYMBOLS // DOCUMENT_LANES
         group, ends = ids[begin : ends[-1]], ends - begin
-        batches = document_batches(group, ends, B, T, Position(), start, None)
-        one_epoch = islice(batches, batches_per_epoch(ends, B, T))
+        batches = windows.document_batches(group, ends, B, T, windows.Position(), start, None)
+        one_epoch = islice(batches, windows.batches_per_epoch(ends, B, T))
         _write_nll(stack, one_epoch, T, B, out[begin:], 0)
 
-    threads = min(threads, len(ends))
-    groups = np.array_split(ends, threads)
-    begins = [0, *(int(group[-1]) for group in groups[:-1])]
-    _map(score_group, begins, groups)
+    groups = np.array_split(ends, min(threads, len(ends)))
+    _map(score_group, [0, *(int(group[-1]) for group in groups[:-1])], groups)
     return out
 
 
 def _map(work: Callable[..., None], *args: Sequence[Any]) -> None:
-    """Call ``work`` for each of the arguments, each on a thread of its own if there are several."""
+    """Call ``work`` for each of the arguments, on a thread each if there are several."""
     if len(args[0]) == 1:
         work(*(each[0] for each in args))
         return
@@ -117,10 +100,10 @@ def symbol_nll(
     threads: int = 1,
     dynamic_lr: float | None = None,
 ) -> Array:
-    """Return -log p of each symbol of a text, in nats, (n,) float64.
+    """Return -log p of each symbol, in nats, (n,) float64, by one of the other functions.
 
-    With ``separator_id`` the text is made of documents, which end there. With ``dynamic_lr``, a
-    learning rate, a copy of the network keeps training while it reads (see ``dynamic_nll``).
+    With ``separator_id`` the text is made of documents, which end there; with ``dynamic_lr``, a
+    learning rate, a copy of the network keeps training.
     """
     if dynamic_lr is not None:
         return dynamic_nll(stack.copy(), ids, context, separator_id, start, dynamic_lr)
@@ -134,33 +117,27 @@ def dynamic_nll(
 ) -> Array:
     """Return the same for a network that keeps training while it reads; this changes its weights.
 
-    Dynamic evaluation: Mikolov et al., 2010, section 3; Graves, 2013, section 3; Krause et al., 2018.
-    One lane reads the text in batches of 20 symbols. Each is scored first, and then one step of
-    gradient descent with learning rate ``lr`` is made on it, with the gradient clipped at norm 1.
+    Dynamic evaluation (Mikolov et al., 2010, section 3; Graves, 2013, section 3; Krause et al.,
+    2018): one lane reads the text in batches of 20 symbols. Each is scored first, and then one step
+    of gradient descent with learning rate ``lr`` is made, with the gradient clipped at norm 1.
     """
-    out = np.zeros(len(ids))
-    context_and_ids = np.concatenate([context, ids])
-    tape, state, c = stack.new_tape(DYNAMIC_STEPS, 1), stack.zero_state(1), len(context)
-    no_moments = np.empty((0, len(stack.p.vector)))
-    one_text = separator_id is None
-    ends = [len(context_and_ids)] if one_text else (document_ends(ids, separator_id) + c).tolist()
-    begin = 0
-    for end in ends:
-        # the document, from its first input on; the first target is at ids[at]
-        first = begin if one_text else max(begin, c)
-        document = context_and_ids[first:end]
-        if not one_text:
-            document = np.append(start, document)
-        at = (1 if one_text else first) - c
-        state[:] = 0
+    # where the first target of each document is in the context and the text, and all it reads
+    if separator_id is None:
+        documents = [(1, np.concatenate([context, ids]))]
+    else:
+        bounds = pairwise([0, *document_ends(ids, separator_id).tolist()])
+        documents = [(len(context) + a, np.append(start, ids[a:b])) for a, b in bounds]
+
+    # score, then train
+    out = np.zeros(len(context) + len(ids))
+    tape, no_moments = stack.new_tape(DYNAMIC_STEPS, 1), np.empty((0, len(stack.p.vector)))
+    for first, document in documents:
+        state = stack.zero_state(1)
         for t in range(0, len(document) - 1, DYNAMIC_STEPS):
             chunk = document[t : t + DYNAMIC_STEPS + 1, None]
             xs, ys, n = chunk[:-1], chunk[1:], len(chunk) - 1
-            nll, last = stack.loss_and_grad(xs, ys, state, tape.slice(0, n), scale=1 / n)
-            state[:] = last
-            in_context = max(-(at + t), 0)  # targets in the context are not scored
-            out[max(at + t, 0) : max(at + t + n, 0)] = nll[in_context:, 0]
+            nll, state = stack.loss_and_grad(xs, ys, state, tape.slice(0, n), scale=1 / n)
+            out[first + t : first + t + n] = nll[:, 0]
             clip(stack.d.vector, 1, 0)
             OPTIMIZERS["sgd"].update(stack.p.vector, stack.d.vector, lr, 1, no_moments)
-        begin = end
-    return out
+    return out[len(context) :]

@@ -1,7 +1,4 @@
-"""The text as batches of B lanes and T steps: contiguous lanes, or documents that start from a zero state.
-
-A *lane* is one of the B sequences that are read in parallel.
-"""
+"""The text as batches of T steps and B lanes, the sequences that are read in parallel."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ SHARD_DOCUMENTS = 1 << 16  # scheduled together: the memory for it does not grow
 CHUNK_SYMBOLS = 1 << 20  # searched for separators at a time
 
 
-class IdSequence(Protocol):
+class IdSource(Protocol):
     """Ids, in memory or in a file."""
 
     def __len__(self) -> int: ...
@@ -27,15 +24,13 @@ class IdSequence(Protocol):
 
 
 class Position(NamedTuple):
-    """A position in the data: epochs read, and steps into the lanes (documents: batches into the epoch)."""
+    """A position in the data."""
 
     epoch: int = 0
-    offset: int = 0
+    offset: int = 0  # steps into the lanes; of documents, batches into the epoch
 
 
 class Batch(NamedTuple):
-    """Inputs and targets of T steps and B lanes."""
-
     xs: Ids  # (T, B)
     ys: Ids  # (T, B), below 0 where there is no target
     reset: NDArray[np.bool_]  # (B,): lanes that start from a zero state
@@ -51,19 +46,17 @@ def fit_batch_shape(N: int, B: int, T: int) -> tuple[int, int]:
 
 
 def steps_per_lane(N: int, B: int) -> int:
-    """Return the number of steps in a lane."""
     return -(-(N - 1) // B)
 
 
-def contiguous_batches(ids: IdSequence, B: int, T: int, position: Position) -> Iterator[Batch]:
-    """Yield batches without end, from ``position`` on; the target of each symbol is the next one.
+def contiguous_batches(ids: IdSource, B: int, T: int, position: Position) -> Iterator[Batch]:
+    """Yield batches without end, from ``position`` on; the last of an epoch may be shorter.
 
-    Lane i starts at i (N - 1) // B and is ceil((N - 1) / B) long, so that every pair of neighbours is
-    used; where B does not divide N - 1, lanes share a pair. The last batch of an epoch may be shorter.
+    Lane i starts at i (N - 1) // B and is ceil((N - 1) / B) long, so that every pair of neighbours
+    is used; where B does not divide N - 1, lanes share a pair.
     """
     N, length = len(ids), steps_per_lane(len(ids), B)
     starts = np.arange(B) * (N - 1) // B
-    resets = np.zeros(B, bool), np.ones(B, bool)
     epoch, offset = position
     while True:
         end = min(offset + T, length)
@@ -71,7 +64,7 @@ def contiguous_batches(ids: IdSequence, B: int, T: int, position: Position) -> I
         for lane, start in enumerate(starts.tolist()):
             symbols[:, lane] = ids[start + offset : start + end + 1]
         at = np.arange(offset + 1, end + 1)[:, None] + starts
-        reset = resets[offset == 0]
+        reset = np.full(B, offset == 0)
         epoch, offset = (epoch, end) if end < length else (epoch + 1, 0)
         yield Batch(symbols[:-1], symbols[1:], reset, at, Position(epoch, offset), at.size)
 
@@ -79,8 +72,7 @@ def contiguous_batches(ids: IdSequence, B: int, T: int, position: Position) -> I
 def warm_up_batches(ids: Ids, starts: Ids, ends: Ids, warm_up: int, T: int) -> Iterator[Batch]:
     """Yield batches of one lane for each stretch of ``ids`` from ``starts`` to ``ends``, (B,) each.
 
-    The targets are those of the stretch; ``warm_up`` symbols before the first input are read too, or
-    as many as there are.
+    Its symbols are the targets; up to ``warm_up`` symbols before the first input are read too.
     """
     first = np.maximum(starts - 1 - warm_up, 0)  # the first symbol that is read
     steps = int((ends - 1 - first).max())
@@ -95,10 +87,9 @@ def warm_up_batches(ids: Ids, starts: Ids, ends: Ids, warm_up: int, T: int) -> I
 
 
 def single_lane_batches(ids: Ids, start: Ids, ends: Ids, T: int) -> Iterator[Batch]:
-    """Yield batches of a single lane that reads documents in order, each after the ids ``start``.
+    """Yield batches of one lane that reads documents (see ``document_ends``), each after ``start``.
 
-    ``ends`` are their ends (see ``document_ends``). Every symbol is read, the last of a document too,
-    which has no target; ``at`` then is the position after it.
+    The last symbol of a document is read too. It has no target; ``at`` is the position after it.
     """
     begin = 0
     for end in ends.tolist():
@@ -107,16 +98,13 @@ def single_lane_batches(ids: Ids, start: Ids, ends: Ids, T: int) -> Iterator[Bat
         at = begin + np.arange(1 - len(start), end - begin + 1)[:, None]
         for t in range(0, len(text), T):
             steps, reset = slice(t, t + T), np.array([t == 0])
-            part = ys[steps]
-            yield Batch(text[steps], part, reset, at[steps], Position(0, t), len(part))
+            xs = text[steps]
+            yield Batch(xs, ys[steps], reset, at[steps], Position(0, t), len(xs))
         begin = end
 
 
-def document_ends(ids: IdSequence, separator_id: int | None) -> NDArray[np.int64]:
-    """Return where the documents of ``ids`` end: after each separator, and at the end of the text.
-
-    Without a separator the whole text is one document.
-    """
+def document_ends(ids: IdSource, separator_id: int | None) -> NDArray[np.int64]:
+    """Return where the documents of ``ids`` end: after each separator, and at the end."""
     N = len(ids)
     ends = [np.empty(0, np.int64)]
     if separator_id is not None:
@@ -127,27 +115,20 @@ def document_ends(ids: IdSequence, separator_id: int | None) -> NDArray[np.int64
     return np.concatenate(ends)
 
 
-def batches_per_epoch(ends: NDArray[np.int64], B: int, T: int) -> int:
-    """Return how many batches an epoch of documents takes: it depends on their lengths alone."""
+def batches_per_epoch(ends: Ids, B: int, T: int) -> int:
+    """Return how many batches ``document_batches`` yields per epoch, with any seed."""
     return sum(len(_schedule(lengths, B, T, None)[0]) for _, lengths in _shards(ends))
 
 
 def document_batches(
-    ids: IdSequence,
-    ends: NDArray[np.int64],
-    B: int,
-    T: int,
-    position: Position,
-    start: int,
-    seed: list[int] | None,
+    ids: IdSource, ends: Ids, B: int, T: int, position: Position, start: int, seed: list[int] | None
 ) -> Iterator[Batch]:
-    """Yield batches without end, from ``position`` on, in which every document starts a batch of its lane.
+    """Yield batches without end, from ``position`` on, in which each document starts a batch.
 
-    ``ends`` are the documents' ends (see ``document_ends``); ``start`` is the id that is fed before the
-    first symbol of each. A lane that has read a document takes another with the next batch. Documents
-    are dealt out longest first, so that those read in parallel have similar lengths, and a batch is
-    only as long as its longest piece; shorter ones are padded. Batches that carry no state over are
-    shuffled, differently in every epoch, by ``seed``; without one nothing is random.
+    ``ends`` are the documents' ends (see ``document_ends``); ``start`` is the id that is fed before
+    the first symbol of each. They are dealt out to lanes longest first, so that those read in
+    parallel have similar lengths; a batch is as long as its longest piece, shorter ones are padded.
+    Batches that carry no state over are shuffled in each epoch by ``seed``, if one is given.
     """
     epoch, skip = position
     while True:
@@ -174,7 +155,7 @@ def document_batches(
         epoch, skip = epoch + 1, 0
 
 
-def _shards(ends: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _shards(ends: Ids) -> Iterator[tuple[Ids, Ids]]:
     """Yield the starts and the lengths of some documents at a time."""
     for i in range(0, len(ends), SHARD_DOCUMENTS):
         shard = ends[i : i + SHARD_DOCUMENTS]
@@ -182,13 +163,8 @@ def _shards(ends: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArra
         yield starts, shard - starts
 
 
-def _schedule(
-    lengths: NDArray[np.int64], B: int, T: int, rng: np.random.Generator | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Deal documents out to lanes.
-
-    Return the document of each batch and lane, -1 for none, and its step there, (batches, B) each.
-    """
+def _schedule(lengths: Ids, B: int, T: int, rng: np.random.Generator | None) -> tuple[Ids, Ids]:
+    """Return the document of each batch and lane, or -1, and its step there, (batches, B) each."""
     # longest first; which of equals comes first is random
     order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
     order = order[np.argsort(-lengths[order], kind="stable")]

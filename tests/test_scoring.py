@@ -11,7 +11,6 @@ from charrnn.scoring import (
     contiguous_nll,
     document_nll,
     dynamic_nll,
-    num_lanes,
 )
 from charrnn.stack import Stack
 
@@ -33,7 +32,6 @@ def test_one_lane_is_exact(n: int, context: int) -> None:
     stack = Stack("lstm", V, 8, 2, np.float64, rng)
     ids = rng.integers(0, V, context + n)
     nats = contiguous_nll(stack, ids[context:], ids[:context])
-    assert num_lanes(n) == 1
     assert nats.shape == (n,)
     np.testing.assert_allclose(nats, one_by_one(stack, ids)[context - 1 :], rtol=0, atol=1e-10)
 
@@ -44,7 +42,6 @@ def test_every_lane_is_warmed_up(threads: int) -> None:
     stack = Stack("gru", V, 8, 1, np.float64, rng)
     ids = rng.integers(0, V, 4011)
     nats = contiguous_nll(stack, ids[10:], ids[:10], threads)
-    assert num_lanes(4001) == 4
     starts = [10 + i * 4001 // 4 for i in range(4)]
     for a, b in zip(starts, [*starts[1:], 4011], strict=True):
         read = max(a - 1 - WARM_UP_SYMBOLS, 0)

@@ -22,7 +22,7 @@ def gradient(
     masks = stack.dropout_masks(rng, steps, B, 0.5) if dropout else None
     parallel = DataParallel(stack, T, B, threads)
     assert len(parallel.replicas) == min(threads, B)
-    loss = parallel.loss_and_grad(xs, ys, state, masks)
+    loss = parallel.loss_and_grad(xs, ys, state, masks, xs.size)
     return [np.array(loss), stack.d.vector, state]
 
 
@@ -50,7 +50,7 @@ def test_loss_is_the_mean_and_state_the_last() -> None:
         xs, ys, stack.zero_state(B), stack.new_tape(T, B), scale=1
     )
     state = stack.zero_state(B)
-    loss = DataParallel(stack, T, B, 2).loss_and_grad(xs, ys, state)
+    loss = DataParallel(stack, T, B, 2).loss_and_grad(xs, ys, state, None, xs.size)
     assert loss == pytest.approx(nats.mean())
     np.testing.assert_allclose(state, last, rtol=0, atol=1e-12)
     before = stack.p["by"][2]
@@ -86,9 +86,8 @@ def test_non_finite_values_warn_in_no_thread() -> None:
     stack.p["Why"][:] = 3e38
     with np.errstate(all="ignore"):  # of this thread alone; a warning is an error in these tests
         xs = np.zeros((T, B), int)
-        assert not np.isfinite(
-            DataParallel(stack, T, B, 3).loss_and_grad(xs, xs, stack.zero_state(B))
-        )
+        parallel, state = DataParallel(stack, T, B, 3), stack.zero_state(B)
+        assert not np.isfinite(parallel.loss_and_grad(xs, xs, state, None, xs.size))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -100,7 +99,7 @@ def test_padding_changes_nothing(threads: int) -> None:
     lengths = np.array([6, 1, 0, 3, 6, 2, 5])
     ys[np.arange(T)[:, None] >= lengths] = -1
     loss = DataParallel(stack, T, B, threads).loss_and_grad(
-        xs, ys, stack.zero_state(B), num_targets=int(lengths.sum())
+        xs, ys, stack.zero_state(B), None, int(lengths.sum())
     )
     nats, d = 0.0, np.zeros_like(stack.d.vector)
     for lane, n in enumerate(lengths):

@@ -186,9 +186,9 @@ class Poisoned(DataParallel):
     bad: ClassVar[set[int]]
 
     def loss_and_grad(
-        self, xs: Ids, ys: Ids, state: Array, masks: Array | None = None, count: int | None = None
+        self, xs: Ids, ys: Ids, state: Array, masks: Array | None, num_targets: int
     ) -> float:
-        loss = super().loss_and_grad(xs, ys, state, masks, count)
+        loss = super().loss_and_grad(xs, ys, state, masks, num_targets)
         Poisoned.step += 1
         if Poisoned.step not in Poisoned.bad:
             return loss
