@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import hashlib
-import itertools
+import re
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,17 +18,8 @@ from numpy.typing import NDArray
 
 from charrnn import units
 from charrnn.config import check_encoding
-from charrnn.errors import SaveError, TextError, save_error
-from charrnn.files import (
-    CHUNK_BYTES,
-    Decoder,
-    Source,
-    describe_surrogate,
-    display_name,
-    encode_utf8,
-    list_files,
-    read_chunks,
-)
+from charrnn.errors import TextError, save_error
+from charrnn.files import CHUNK_BYTES, Decoder, Source, display_name, list_files, read_chunks
 from charrnn.units import CODE_LIMIT, END_OF_DOCUMENT, Codes
 
 CHUNK_SYMBOLS = 1 << 18
@@ -50,7 +41,6 @@ class SymbolStore:
     """
 
     def __init__(self, temp_dir: Path | None = None) -> None:
-        """Create an empty store."""
         self.temp_dir = temp_dir
         self._file = self._new_file()
         self._in_memory: Indices | None = None  # all indices, if they fit
@@ -74,22 +64,25 @@ class SymbolStore:
     def append(self, codes: Codes) -> Codes:
         """Add symbols; return those that are new. Raises SaveError."""
         # give new symbols an index
-        indices, new = self._index_of[codes], codes[:0]
-        if len(codes) and indices.min() < 0:
-            new = np.unique(codes[indices < 0])
+        indices = self._index_of[codes]
+        new = np.unique(codes[indices < 0])
+        if len(new):
             self._index_of[new] = np.arange(len(self.codes), len(self.codes) + len(new))
             self.codes = np.concatenate([self.codes, new])
-            self.counts = np.append(self.counts, np.zeros(len(new), np.int64))
             indices = self._index_of[codes]
 
         # count, and write the indices
-        self.counts += np.bincount(indices, minlength=len(self.codes))
+        counts = np.bincount(indices, minlength=len(self.codes))
+        self.counts = counts + np.pad(self.counts, (0, len(new)))
         self.num_symbols += len(codes)
         try:
             self._widen_dtype(np.min_scalar_type(max(len(self.codes) - 1, 0)))
             self._file.write(indices.astype(self.dtype).data)
+            self._file.flush()  # so that no write can fail later
         except OSError as e:
-            raise self._save_error(e) from None
+            self.close()
+            folder = self.temp_dir or "temporary folder"
+            raise save_error(folder, e, "could not write the encoded text") from None
         return new
 
     def _widen_dtype(self, dtype: np.dtype[Any]) -> None:
@@ -104,21 +97,13 @@ class SymbolStore:
                 self._file.write(np.frombuffer(data, narrow).astype(dtype).data)
 
     def finalize(self) -> None:
-        """End appending; slices can be read from now on. Raises SaveError."""
+        """End appending; slices can be read from now on."""
         del self._index_of
-        try:
-            self._file.seek(0)  # writes what is buffered
-        except OSError as e:
-            raise self._save_error(e) from None
         if self.num_symbols * self.dtype.itemsize <= MAX_IN_MEMORY_BYTES:
             # a slice of an array takes a quarter of the time of a read
+            self._file.seek(0)
             self._in_memory = np.frombuffer(self._file.read(), self.dtype)
             self._file.close()
-
-    def _save_error(self, e: OSError) -> SaveError:
-        self.close()
-        folder = self.temp_dir or "temporary folder"
-        return save_error(folder, e, "could not write the encoded text")
 
     def __len__(self) -> int:
         return self.num_symbols
@@ -127,10 +112,9 @@ class SymbolStore:
         if self._in_memory is not None:
             return self._in_memory[at]
         start, stop, _ = at.indices(self.num_symbols)
-        self._file.seek(start * self.dtype.itemsize)
-        return np.frombuffer(
-            self._file.read(max(stop - start, 0) * self.dtype.itemsize), self.dtype
-        )
+        size = self.dtype.itemsize
+        self._file.seek(start * size)
+        return np.frombuffer(self._file.read(max(stop - start, 0) * size), self.dtype)
 
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[Indices]:
         """Yield the indices from ``start`` to ``stop`` in chunks."""
@@ -164,7 +148,9 @@ class Corpus:
 
     ``files`` has the name, size in bytes and CRC-32 of each file, ``skipped`` the names of files
     in a folder that are not text. ``sha256`` is the checksum of all bytes. ``notes`` are for the
-    user.
+    user. With ``documents="file"`` each of ``texts`` is a document. Raises TextError for a text that
+    is too short or cannot be decoded, UsageError for an unknown encoding, SaveError if ``temp_dir``
+    cannot be written.
     """
 
     def __init__(
@@ -176,11 +162,6 @@ class Corpus:
         encoding: str = "utf-8",
         temp_dir: Path | None = None,
     ) -> None:
-        """Join the texts, if any are given; with ``documents="file"`` each is a document.
-
-        Raises TextError for a text that is too short or cannot be decoded, UsageError for an
-        unknown encoding, SaveError if ``temp_dir`` cannot be written.
-        """
         check_encoding(encoding)
         self.name, self.unit, self.documents = name, unit, documents
         self.encoding = codecs.lookup(encoding).name
@@ -191,17 +172,19 @@ class Corpus:
         self.bytes, self._hash = 0, hashlib.sha256()
         for text in texts:
             if isinstance(text, str):
-                text, self.encoding = encode_utf8(text, name), "utf-8"
-            chunks = (text[at : at + CHUNK_BYTES] for at in range(0, len(text), CHUNK_BYTES))
-            self._add(chunks, name)
+                if lone := re.search(r"[\ud800-\udfff]", text):
+                    raise _surrogate_error(name, lone[0], f" (offset {lone.start():,})")
+                text, self.encoding = text.encode(), "utf-8"
+            starts = range(0, len(text) + CHUNK_BYTES, CHUNK_BYTES)
+            self._add((text[start : start + CHUNK_BYTES] for start in starts), name)
         if texts:
             self._finalize()
 
     def _add(self, chunks: Iterable[bytes], name: str) -> None:
-        """Add a file. Raises TextError, SaveError."""
+        """Add a file, in chunks of which the last is empty. Raises TextError, SaveError."""
         decoder = None if self.unit == "byte" else Decoder(name, self.encoding)
         crc = size = 0
-        for data in itertools.chain(chunks, [b""]):
+        for data in chunks:
             # checksums are those of the bytes
             self._hash.update(data)
             crc = zlib.crc32(data, crc)
@@ -218,7 +201,7 @@ class Corpus:
             # some encodings can decode to surrogates
             new = self.store.append(units.to_codes(text, self.unit))
             for code in new[(new >= 0xD800) & (new < 0xE000)].tolist():
-                raise TextError(f"{name}: {describe_surrogate(code)}")
+                raise _surrogate_error(name, chr(code))
 
         # what the corpus records of the file, and where it ends
         self.bytes += size
@@ -228,7 +211,6 @@ class Corpus:
             self._hash.update(b"\0%d" % size)  # the same bytes in other files are another corpus
 
     def _finalize(self) -> None:
-        """End adding. Raises TextError if the text is too short, SaveError."""
         self.sha256 = self._hash.hexdigest()
         if self.characters < 2:
             problem = "is empty" if not self.characters else "has a single character"
@@ -292,6 +274,10 @@ class Corpus:
         }
 
 
+def _surrogate_error(name: str, c: str, where: str = "") -> TextError:
+    return TextError(f"{name}: U+{ord(c):04X} is a lone surrogate, not a valid character{where}")
+
+
 def load_corpus(
     paths: Sequence[Source],
     name: str = "text",
@@ -303,10 +289,8 @@ def load_corpus(
 ) -> Corpus:
     """Read files, folders and ``"-"`` (standard input), joined in the order given.
 
-    Line ends and a byte-order mark are kept. A folder stands for the text files in it and below,
-    sorted by path, without hidden ones. Raises TextError for what cannot be read or decoded,
-    UsageError for an unknown encoding, SaveError if ``temp_dir`` (see SymbolStore) cannot be
-    written.
+    Line ends and a byte-order mark are kept. Raises TextError for what cannot be read or decoded,
+    otherwise as ``Corpus``.
     """
     corpus = Corpus(name, unit=unit, documents=documents, encoding=encoding, temp_dir=temp_dir)
     files, corpus.skipped = list_files(paths, None if unit == "byte" else corpus.encoding)

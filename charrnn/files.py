@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
-import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import BinaryIO
 
 from charrnn.errors import TextError, os_reason
 
@@ -17,10 +15,8 @@ CHUNK_BYTES = 1 << 18  # read at a time; larger chunks are no faster
 BINARY_BYTES = 8192  # at the beginning of a file: a NUL among them means that it is not text
 
 BOMS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
 ENCODING_HINT = "specify the encoding (for example --encoding latin-1), or use --unit byte"
 CONVERT_HINT = "convert it first, for example with: iconv -f latin1 -t utf-8"
@@ -62,34 +58,28 @@ def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Sour
 
 
 def _is_text(path: Path, encoding: str) -> bool:
-    """Return whether a file can be decoded. Raises TextError if it cannot be read."""
-    decoder = Decoder(str(path), encoding)
-    for i, data in enumerate(itertools.chain(read_chunks(path), [b""])):
+    decoder = codecs.getincrementaldecoder(encoding)()
+    for i, data in enumerate(read_chunks(path)):
         if encoding == "utf-8" and i == 0 and b"\0" in data[:BINARY_BYTES]:
             return False
         try:
-            decoder.decode(data)
-        except TextError:
+            decoder.decode(data, final=not data)
+        except UnicodeError:
             return False
     return True
 
 
 def read_chunks(path: Source) -> Iterator[bytes]:
-    """Yield a file or standard input in chunks. Raises TextError."""
+    """Yield a file or standard input in chunks, of which the last is empty. Raises TextError."""
+    if path == STDIN and sys.stdin is None:  # after the shell's <&-
+        raise TextError("standard input is closed")
     try:
-        with _open(path) as file:
+        with nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb") as file:
             while data := file.read(CHUNK_BYTES):
                 yield data
+            yield data
     except OSError as e:
         raise _read_error(path, e) from None
-
-
-def _open(path: Source) -> contextlib.AbstractContextManager[BinaryIO]:
-    if path != STDIN:
-        return Path(path).open("rb")
-    if sys.stdin is None:  # after the shell's <&-
-        raise TextError("standard input is closed")
-    return contextlib.nullcontext(sys.stdin.buffer)
 
 
 def _read_error(path: Source, e: OSError) -> TextError:
@@ -122,7 +112,6 @@ class Decoder:
     """Decodes a file in chunks; its errors name the file, the position and ``hint``, a way out."""
 
     def __init__(self, name: str, encoding: str, hint: str = ENCODING_HINT) -> None:
-        """Start at the beginning of a file."""
         self.name, self.encoding, self.hint = name, encoding, hint
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._head, self._size, self._line = b"", 0, 1
@@ -140,8 +129,8 @@ class Decoder:
 
     def _describe(self, e: UnicodeError) -> str:
         encoding = self.encoding.upper()
-        for bom, other in BOMS.items():
-            if self._head.startswith(bom) and not encoding.startswith(("UTF-16", "UTF-32")):
+        for other, boms in BOMS.items():
+            if self._head.startswith(boms) and not encoding.startswith(tuple(BOMS)):
                 use_other = f"use --encoding {other.lower()}, or --unit byte"
                 hint = use_other if self.hint == ENCODING_HINT else self.hint
                 return f"has a {other} byte-order mark, so it is not {encoding}; {hint}"
@@ -152,17 +141,3 @@ class Decoder:
         invalid = e.object[e.start : e.start + 4].hex(" ")
         where = f"at offset {offset:,}, line {line:,} (bytes {invalid})"
         return f"invalid {encoding} {where}; {self.hint}"
-
-
-def encode_utf8(text: str, name: str) -> bytes:
-    """Encode a text. Raises TextError for a lone surrogate."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError as e:
-        surrogate = describe_surrogate(ord(text[e.start]))
-        raise TextError(f"{name}: {surrogate} (offset {e.start:,})") from None
-
-
-def describe_surrogate(code: int) -> str:
-    """Return why a surrogate is an error."""
-    return f"U+{code:04X} is a lone surrogate, not a valid character"
