@@ -7,7 +7,6 @@ ignored: the same data gives the same file, byte for byte.
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import textwrap
 import warnings
@@ -38,22 +37,21 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 GRAY = "0.35"
-FONTS = (  # the first has no Hangul, the others are tried for what it lacks
-    "DejaVu Sans",
-    "Noto Sans CJK KR",
-    "Noto Sans CJK JP",
-    "Noto Sans KR",
-    "NanumGothic",
-    "Malgun Gothic",
-    "Apple SD Gothic Neo",
+KINDS: dict[str, dict[str, Any]] = {
+    "training": {"ls": "--", "lw": 0.9, "marker": "o", "mfc": "white"},
+    "validation": {"ls": "-", "marker": "o"},
+    "best weights": {"ls": "none", "marker": "o", "mfc": "none", "ms": 11},
+}
+# the first has no Hangul, the others are tried for what it lacks
+FONTS = (
+    "DejaVu Sans, Noto Sans CJK KR, Noto Sans CJK JP, Noto Sans KR, NanumGothic, Malgun Gothic, "
+    "Apple SD Gothic Neo"
 )
 STYLE: dict[str, Any] = {
     "font.size": 9,
-    "axes.labelsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.formatter.useoffset": False,
-    "legend.fontsize": 9,
     "legend.frameon": False,
     "lines.markersize": 4,
     "savefig.dpi": 150,
@@ -76,6 +74,11 @@ class Curve(NamedTuple):
     label: str
     baseline: tuple[float, str] | None  # validation loss and name of the best baseline
 
+    def loss_range(self) -> tuple[float, float]:
+        """Return the lowest and the highest loss, that of the baseline among them."""
+        losses = [*self.train, *self.val, *(self.best or ())[1:], *(self.baseline or ())[:1]]
+        return float(np.nanmin(losses)), float(np.nanmax(losses))
+
 
 def read_headers(paths: Iterable[Path]) -> dict[str, Header]:
     """Return the headers of runs by name: the file's stem, or its path if two stems are equal.
@@ -87,21 +90,23 @@ def read_headers(paths: Iterable[Path]) -> dict[str, Header]:
     headers = {}
     for path in files:
         header = read_header(path)
-        if header["kind"] != "run":
-            problem = "an exported model, which has no training history"
-            raise CheckpointError(escape_control(f"{path}: {problem}"))
-        rows = header["history"]
-        if all(row["train_loss"] is None and row["val_loss"] is None for row in rows):
-            raise CheckpointError(escape_control(f"{path}: nothing to plot: no evaluation yet"))
-        numbers = [header["best"]["val_loss"], *header["baselines"]["val"].values()]
-        keys = ("train_loss", "val_loss", *X_AXES.values())
-        numbers += [row[key] for row in rows for key in keys]
-        if not all(number is None or 0 <= number <= MAX_PLOTTABLE for number in numbers):
-            problem = "damaged: a value in its history is out of range"
+        if problem := _history_problem(header):
             raise CheckpointError(escape_control(f"{path}: {problem}"))
         name = path.stem if stems.count(path.stem) == 1 else str(path)
         headers[escape_control(name)] = header
     return headers
+
+
+def _history_problem(header: Header) -> str | None:
+    if header["kind"] != "run":
+        return "an exported model, which has no training history"
+    losses = [row[key] for row in header["history"] for key in ("train_loss", "val_loss")]
+    if all(loss is None for loss in losses):
+        return "nothing to plot: no evaluation yet"
+    numbers = [row[key] for row in header["history"] for key in X_AXES.values()]
+    numbers += [*losses, header["best"]["val_loss"], *header["baselines"]["val"].values()]
+    in_range = all(number is None or 0 <= number <= MAX_PLOTTABLE for number in numbers)
+    return None if in_range else "damaged: a value in its history is out of range"
 
 
 def loss_curves(headers: Mapping[str, Header], x: str, bits: bool) -> tuple[list[Curve], str, str]:
@@ -112,18 +117,19 @@ def loss_curves(headers: Mapping[str, Header], x: str, bits: bool) -> tuple[list
     curves = []
     for (name, header), unit in zip(headers.items(), units, strict=True):
         label = name if comparable else f"{name} ({measure} per {unit})"
-        curves.append(_loss_curve(label, header, X_AXES[x], math.log(2) if bits else 1.0))
+        curves.append(loss_curve(label, header, X_AXES[x], math.log(2) if bits else 1.0))
     xlabel = f"{units[0] if comparable else 'character'}s read" if x == "characters" else x
     return curves, xlabel, f"{measure} per {units[0]}" if comparable else measure
 
 
-def _loss_curve(name: str, header: Header, x: str, scale: float) -> Curve:
+def loss_curve(name: str, header: Header, x: str = "step", scale: float = 1.0) -> Curve:
+    """Return the losses of a run, in units of ``scale`` nats."""
     steps, xs, train, val = (
         np.array([row[key] for row in header["history"]], float)
         for key in ("step", x, "train_loss", "val_loss")
     )
     best, label, baseline = None, name, None
-    if header["best"]["val_loss"] is not None:
+    if header["best"]["val_loss"] is not None and len(steps):
         step, loss = header["best"]["step"], header["best"]["val_loss"] / scale
         best = float(np.interp(step, steps, xs)), loss
         label = f"{name}: best {loss:.3f} at step {step:,}"
@@ -139,31 +145,26 @@ def plot_losses(headers: Mapping[str, Header], x: str = "steps", bits: bool = Fa
     of bytes and otherwise per character. Raises UsageError without matplotlib.
     """
     curves, xlabel, ylabel = loss_curves(headers, x, bits)
-    kinds: dict[str, dict[str, Any]] = {
-        "training": {"ls": "--", "lw": 0.9, "marker": "o", "mfc": "white"},
-        "validation": {"ls": "-", "marker": "o"},
-        "best weights": {"ls": "none", "marker": "o", "mfc": "none", "ms": 11},
-    }
     with _style():
         from matplotlib.lines import Line2D
 
         figure, ax = _new_figure(xlabel, ylabel)
-        shown = set()
+        shown: set[str] = set()
         for i, curve in enumerate(curves):
             for kind, ys in (("training", curve.train), ("validation", curve.val)):
                 if np.isfinite(ys).any():
                     every = marker_indices(ys, i / len(curves))
-                    ax.plot(curve.xs, ys, markevery=every, **kinds[kind] | _series_style(i))
+                    ax.plot(curve.xs, ys, markevery=every, **KINDS[kind] | _series_style(i))
                     shown.add(kind)
             if curve.best:
-                ax.plot(*curve.best, **_series_style(i) | kinds["best weights"])
+                ax.plot(*curve.best, **_series_style(i) | KINDS["best weights"])
                 shown.add("best weights")
         ax.set_xlim(left=0)
         ax.locator_params("x", nbins=6, integer=x in ("steps", "characters"))
         ax.xaxis.set_major_formatter("{x:,.10g}")
 
         # above the plot what the lines and markers mean, below it the runs and their baselines
-        key = {kind: Line2D([], [], color=GRAY, **kinds[kind]) for kind in kinds if kind in shown}
+        key = {kind: Line2D([], [], color=GRAY, **KINDS[kind]) for kind in KINDS if kind in shown}
         figure.legend(key.values(), key.keys(), loc="outside upper left", ncols=len(key))
         runs = [(Line2D([], [], **_series_style(i)), curve.label) for i, curve in enumerate(curves)]
         _add_legend(figure, runs + _plot_baselines(ax, curves))
@@ -172,25 +173,21 @@ def plot_losses(headers: Mapping[str, Header], x: str = "steps", bits: bool = Fa
 
 def _plot_baselines(ax: Axes, curves: Sequence[Curve]) -> list[tuple[Any, str]]:
     """Plot each baseline once, even if runs share it; return handles and labels for a legend."""
-    runs: dict[tuple[float, str], list[int]] = {}
-    for i, curve in enumerate(curves):
-        if curve.baseline:
-            runs.setdefault(curve.baseline, []).append(i)
+    baselines = sorted({curve.baseline for curve in curves if curve.baseline})
     entries = []
-    for (loss, kind), indices in sorted(runs.items()):
-        color = GRAY if len(runs) == 1 else COLORS[indices[0] % len(COLORS)]
-        names = "" if len(runs) == 1 else " of " + ", ".join(curves[i].name for i in indices)
-        line = ax.axhline(loss, color=color, ls=":", lw=1.2)
-        entries.append((line, f"best n-gram baseline{names}: {kind} {loss:.3f}"))
+    for baseline in baselines:
+        runs = [i for i, curve in enumerate(curves) if curve.baseline == baseline]
+        color, names = GRAY, ""
+        if len(baselines) > 1:
+            color = COLORS[runs[0] % len(COLORS)]
+            names = " of " + ", ".join(curves[i].name for i in runs)
+        line = ax.axhline(baseline[0], color=color, ls=":", lw=1.2)
+        entries.append((line, f"best n-gram baseline{names}: {baseline[1]} {baseline[0]:.3f}"))
     return entries
 
 
 def plot_lines(
-    series: Mapping[str, tuple[ArrayLike, ArrayLike]],
-    xlabel: str,
-    ylabel: str,
-    *,
-    log_y: bool = False,
+    series: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, ylabel: str, log_y: bool = False
 ) -> Figure:
     """Plot y against x for each name; non-finite values, on a logarithmic axis also 0, are gaps.
 
@@ -203,8 +200,7 @@ def plot_lines(
             ys = np.array(values, float)
             if log_y:
                 ys[~(ys > 0)] = np.nan
-            every = marker_indices(ys, i / len(series))
-            dashes = DASHES[i % len(DASHES)]
+            every, dashes = marker_indices(ys, i / len(series)), DASHES[i % len(DASHES)]
             (line,) = ax.plot(xs, ys, ls=dashes, markevery=every, **_series_style(i))
             entries.append((line, escape_control(name)))
         if log_y:
@@ -219,11 +215,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     if ending not in METADATA:
         problem = "unsupported image format; use .png, .svg or .pdf"
         raise UsageError(escape_control(f"{path}: {problem}"))
-    data = io.BytesIO()
-    with _style():
-        figure.savefig(data, format=ending[1:], metadata=METADATA[ending])
-    with replace_file(path) as f:
-        f.write(data.getvalue())
+    with _style(), replace_file(path) as f:
+        figure.savefig(f, format=ending[1:], metadata=METADATA[ending])
 
 
 @contextlib.contextmanager
@@ -235,7 +228,7 @@ def _style() -> Iterator[None]:
     except ImportError:
         raise UsageError("plotting needs matplotlib: pip install 'charrnn[plot]'") from None
     installed = {font.name for font in fontManager.ttflist}
-    fonts = {"font.family": [name for name in FONTS if name in installed]}
+    fonts = {"font.family": [name for name in FONTS.split(", ") if name in installed]}
     with matplotlib.style.context(STYLE | fonts, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is shown as a box
         yield
@@ -252,12 +245,13 @@ def _new_figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 def _add_legend(figure: Figure, entries: Sequence[tuple[Any, str]]) -> None:
     """Add handles and their labels below the plot, and make the figure taller by as much."""
-    labels = [textwrap.fill(label, LEGEND_COLUMNS) for _, label in entries]
-    handles = [handle for handle, _ in entries]
+    handles, labels = zip(*entries, strict=True)
     legend = figure.legend(handles, [""] * len(labels), loc="outside lower left")
+    lines = 0
     for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_text(label.replace("$", r"\$"))  # set here: legend() skips "_name"
-    lines = sum(label.count("\n") + 1 for label in labels)
+        wrapped = textwrap.wrap(label, LEGEND_COLUMNS)
+        text.set_text("\n".join(wrapped).replace("$", r"\$"))  # set here: legend() skips "_name"
+        lines += len(wrapped)
     figure.set_figheight(PLOT_INCHES + LEGEND_LINE_INCHES * lines)
 
 
@@ -271,3 +265,9 @@ def marker_indices(ys: Array, shift: float, n: int = 10) -> list[int]:
     isolated = np.flatnonzero(finite[1:-1] & ~finite[:-2] & ~finite[2:])
     every = max(1, len(ys) // n)
     return sorted({*range(int(shift * every), len(ys), every), *isolated.tolist()})
+
+
+def round_step(about: float, tolerance: float) -> float:
+    """Return the first of 1, 2 and 5, times a power of ten, that is about this large or larger."""
+    power = 10.0 ** math.floor(math.log10(about))
+    return next(k * power for k in (1, 2, 5, 10) if k * power >= about * (1 - tolerance))

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from html import escape
 
-from charrnn import units
+from charrnn import formatting, units
 from charrnn.drawing.chart import evenly_spaced, render_chart
-from charrnn.drawing.page import (
-    bullet_list,
-    definition_list,
-    escape_inline,
-    preformatted,
-    read_resource,
-    render_page,
-)
 from charrnn.errors import CheckpointError
-from charrnn.formatting import (
-    best_baseline,
-    escape_control,
-    format_count,
-    format_loss,
-    loss_unit,
-)
+from charrnn.figures import loss_curve
+from charrnn.formatting import escape_control, format_count, format_loss, loss_unit
 from charrnn.header import Header
 from charrnn.model import Model
 from charrnn.neurons import ends_of_documents, gate_saturation
-from charrnn.shades import render_html
+from charrnn.shades import escape_inline, read_resource, render_html, render_page
 
 HIGHLIGHT_CHARACTERS = 1500  # of the validation text
 GATE_CHARACTERS = 10_000  # of the validation text
@@ -35,6 +25,13 @@ TEMPERATURES = (0.4, 0.7, 1.0, 1.3)
 REPORT_SAMPLE_LENGTH = 300
 REPORT_SAMPLE_LINES = 40  # of a model with one document per line
 SEED = 0
+
+# Conjoining jamo that form a syllable, or (the group) one that joins to nothing: a browser draws
+# such jamo on top of each other.
+JAMO = re.compile(
+    "[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|([\u1100-\u1112\u1161-\u1175\u11a8-\u11c2])"
+)
+ZERO_WIDTH_JOINERS = "\u200c\u200d"  # some scripts and emoji are written with them
 
 
 def render_report(model: Model, text: str | bytes = "", missing: str = "") -> str:
@@ -49,45 +46,85 @@ def render_report(model: Model, text: str | bytes = "", missing: str = "") -> st
     header = model.header
     if header["kind"] != "run":
         raise CheckpointError("an exported model; a report needs a training checkpoint")
+    reason = escape_inline(missing or "the run has no validation split")
+    omitted = f"<p>Omitted because the validation text is unavailable: {reason}.</p>"
     sections = {
         "Corpus and model": run_facts(model),
         "Loss curves": curves_section(header),
         "Comparison with baselines": baselines_section(header),
         "Samples during training": training_samples(header),
         "Samples at four temperatures": temperature_samples(model),
-        "Surprisal per character": surprisal_section(model, text, missing),
-        "Gate saturation": gates_section(model, text, missing),
+        "Surprisal per character": surprisal_section(model, text) if text else omitted,
+        "Gate saturation": gates_section(model, text) if text else omitted,
         "Problems and notes": problems_section(header),
         "Reproducing this run": reproduction_section(header),
     }
-    body = [f'<p class="summary">{summary(header)}</p>']
+    body = f'<p class="summary">{summary(header)}</p>\n'
     for title, section in sections.items():
-        body.append(f"<section>\n<h2>{title}</h2>\n{section}\n</section>")
-    body.append(f"<script>\n{read_resource('report.js')}</script>")
-    return render_page(header["corpus"]["name"], "\n".join(body), read_resource("report.css"))
+        body += f"<section>\n<h2>{title}</h2>\n{section}\n</section>\n"
+    body += f"<script>\n{read_resource('report.js')}</script>"
+    return render_page(header["corpus"]["name"], body, read_resource("report.css"))
+
+
+def preformatted(text: str, unit: str = "char") -> str:
+    """Return a text as ``<pre>``, its lines and blanks unchanged and invisible characters escaped.
+
+    With unit ``byte`` the text has a character for each byte; it is decoded where it is UTF-8.
+    """
+    if unit == "byte":
+        text = text.encode("latin-1", "backslashreplace").decode("utf-8", "backslashreplace")
+    alone = formatting.standalone_jamo
+    text = JAMO.sub(lambda match: alone(match[1]) if match[1] else match[0], text)
+    shown = ""
+    for c in text.replace("\r\n", "\n"):
+        kept = c in f"\n\t{ZERO_WIDTH_JOINERS}" or unicodedata.category(c) == "Zs"
+        shown += c if kept else escape_control(c)
+    # a parser drops a newline right after <pre>: this one, so that the text keeps its own
+    return f'<pre lang="" dir="auto">\n{escape(shown)}</pre>'
+
+
+def definition_list(rows: Iterable[tuple[str, object]]) -> str:
+    items = "\n".join(f"<dt>{term}</dt><dd>{value}</dd>" for term, value in rows)
+    return f"<dl>\n{items}\n</dl>"
+
+
+def bullet_list(items: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>" if items else ""
+
+
+def render_table(
+    head: str, titles: Sequence[str], rows: Iterable[tuple[str, list[str], str]]
+) -> str:
+    """Return a table of rows that begin with any cells, then have numbers, and end with a bar."""
+    heads = "".join(f'<th class="number">{title}</th>' for title in titles[:-1])
+    body = ""
+    for start, numbers, bar in rows:
+        cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
+        body += f'{start}{cells}<td class="wide"><div class="bar">{bar}</div></td></tr>\n'
+    return (
+        f'<table>\n<thead><tr>{head}{heads}<th class="wide">{titles[-1]}</th></tr></thead>\n'
+        f"<tbody>\n{body}</tbody>\n</table>"
+    )
 
 
 def summary(header: Header) -> str:
     """Return what the run is, and its result, in two sentences."""
-    config, val_loss = header["config"], header["best"]["val_loss"]
+    config, val_loss, baselines = header["config"], header["best"]["val_loss"], header["baselines"]
     cell = {"lstm": "An LSTM", "vanilla": "A vanilla RNN"}.get(config["cell"])
+    layers = format_count(config["num_layers"], "layer")
     sentence = (
-        f"{cell or 'A ' + config['cell'].upper()} with "
-        f"{format_count(config['num_layers'], 'layer')} of {config['hidden_size']} hidden units, "
-        f"trained on {escape_inline(header['corpus']['name'])} for {header['step']:,} steps."
+        f"{cell or 'A ' + config['cell'].upper()} with {layers} of {config['hidden_size']} hidden "
+        f"units, trained on {escape_inline(header['corpus']['name'])} for {header['step']:,} steps."
     )
     if val_loss is None:
         return sentence
     sentence += f" Validation loss: {val_loss:.3f} nats per {loss_unit(config['unit'])}"
-    baselines = header["baselines"]["val"]
-    name = best_baseline(baselines)
-    if name is not None:
-        sentence += f" (best baseline: {escape_inline(name)}, {baselines[name]:.3f})"
+    if name := formatting.best_baseline(baselines["val"]):
+        sentence += f" (best baseline: {escape_inline(name)}, {baselines['val'][name]:.3f})"
     return f"{sentence}."
 
 
 def run_facts(model: Model) -> str:
-    """Return the sizes of the corpus and of the model, the options, and the losses."""
     header = model.header
     config, corpus, batches = header["config"], header["corpus"], header["batches"]
     split, best, V = corpus["split_characters"], header["best"], header["vocabulary"]["size"]
@@ -124,12 +161,8 @@ def run_facts(model: Model) -> str:
 
 
 def curves_section(header: Header) -> str:
-    """Plot the training and validation loss."""
-    baselines = header["baselines"]["val"]
-    name = best_baseline(baselines)
-    baseline = None if name is None else (name, baselines[name])
     return (
-        f"<figure>\n{render_chart(header['history'], header['best'], baseline)}\n"
+        f"<figure>\n{render_chart(loss_curve('', header))}\n"
         f"<figcaption>Nats per {loss_unit(header['config']['unit'])} at each training step. "
         '<span class="screen">Hover over a step, or use Tab, to see its values. </span>'
         "Where the training loss keeps falling but the validation loss does not, the model is "
@@ -138,95 +171,69 @@ def curves_section(header: Header) -> str:
 
 
 def baselines_section(header: Header) -> str:
-    """Compare the losses of the model with those of the baselines."""
     val, test = header["baselines"]["val"], header["baselines"]["test"]
     if not val:
         return "<p>This run has no validation split to compare with baselines.</p>"
-    rows = [(escape_inline(name), val[name], test.get(name), "") for name in val]
+    losses = [(escape_inline(name), val[name], test.get(name), "") for name in val]
     if header["best"]["val_loss"] is not None:
-        rows.append(("model", header["best"]["val_loss"], header["test_loss"], ' class="model"'))
-    rows.sort(key=lambda row: -row[1])
-    highest = max(rows[0][1], 1e-9)
-    cell = '<td class="number">'
-    table = "\n".join(
-        f'<tr{kind}><th scope="row">{name}</th>{cell}{loss:.3f}</td>{cell}{loss / math.log(2):.3f}'
-        f"</td>{cell}{'' if test_loss is None else f'{test_loss:.3f}'}</td>"
-        f'<td class="wide"><div class="bar"><i style="width:{100 * loss / highest:.1f}%"></i></div>'
-        "</td></tr>"
-        for name, loss, test_loss, kind in rows
-    )
+        losses.append(("model", header["best"]["val_loss"], header["test_loss"], ' class="model"'))
+    losses.sort(key=lambda row: -row[1])
+    highest = max(losses[0][1], 1e-9)
+    rows = []
+    for name, loss, test_loss, kind in losses:
+        numbers = [f"{loss:.3f}", f"{loss / math.log(2):.3f}"]
+        numbers.append("" if test_loss is None else f"{test_loss:.3f}")
+        bar = f'<i style="width:{100 * loss / highest:.1f}%"></i>'
+        rows.append((f'<tr{kind}><th scope="row">{name}</th>', numbers, bar))
     return (
         f"<p>Validation loss per {loss_unit(header['config']['unit'])} in nats and in bits, and "
         "test loss in nats, compared with a uniform guess and n-gram models. A model that does not "
         "beat the best n-gram has learned little.</p>\n"
-        '<table>\n<thead><tr><th>model</th><th class="number">nats</th><th class="number">bits</th>'
-        '<th class="number">test</th><th class="wide">lower is better</th></tr></thead>\n'
-        f"<tbody>\n{table}\n</tbody>\n</table>"
+        + render_table("<th>model</th>", ("nats", "bits", "test", "lower is better"), rows)
     )
 
 
 def training_samples(header: Header) -> str:
-    """Show the samples generated during training, in order."""
     samples = header["samples"]
     if not samples:
         return "<p>No samples were generated during training.</p>"
     chosen = [samples[i] for i in evenly_spaced(len(samples), REPORT_SAMPLES)]
     some = f" ({len(chosen)} of {len(samples):,})" if len(chosen) < len(samples) else ""
     losses = {row["step"]: row["val_loss"] for row in header["history"]}
-    sections = [f"<p>Samples generated during training, in order{some}.</p>"]
+    section = f"<p>Samples generated during training, in order{some}.</p>"
     for sample in chosen:
         loss = losses.get(sample["step"])
         title = f"Step {sample['step']:,}"
         title += "" if loss is None else f", validation loss {loss:.3f}"
         text = preformatted(sample["text"].removesuffix("\n"), header["config"]["unit"])
-        sections.append(f"<section>\n<h3>{title}</h3>\n{text}\n</section>")
-    return "\n".join(sections)
+        section += f"\n<section>\n<h3>{title}</h3>\n{text}\n</section>"
+    return section
 
 
 def temperature_samples(model: Model) -> str:
-    """Show a sample at each of four temperatures."""
-    sections = [
-        f"<section>\n<h3>Temperature {temp}</h3>\n"
-        f"{preformatted(draw_sample(model, temp), model.unit)}\n</section>"
-        for temp in TEMPERATURES
-    ]
-    noun = loss_unit(model.unit)
+    """Return a sample per temperature; with one document per line, as many lines as fit."""
+    n = REPORT_SAMPLE_LINES if model.by == "line" else 1
+    sections = ""
+    for temp in TEMPERATURES:
+        pieces = model.samples(n, REPORT_SAMPLE_LENGTH, seed=SEED, temp=temp)
+        text = ""
+        for line in map("".join, zip(*pieces, strict=True)):
+            text += line if line.endswith("\n") or n == 1 else line + "\n"
+        body = preformatted(text[:REPORT_SAMPLE_LENGTH].removesuffix("\n"), model.unit)
+        sections += f"<section>\n<h3>Temperature {temp}</h3>\n{body}\n</section>\n"
     return (
         "<p>Lower temperatures make safer choices; 1 samples from the learned distribution. "
-        f"Seed {SEED}, at most {REPORT_SAMPLE_LENGTH} {noun}s.</p>\n"
-        f'<div class="samples">\n{chr(10).join(sections)}\n</div>'
+        f"Seed {SEED}, at most {REPORT_SAMPLE_LENGTH} {loss_unit(model.unit)}s.</p>\n"
+        f'<div class="samples">\n{sections}</div>'
     )
 
 
-def draw_sample(model: Model, temp: float) -> str:
-    """Return a sample; of a model with one document per line, as many lines as fit."""
-    n = REPORT_SAMPLE_LINES if model.by == "line" else 1
-    pieces = model.samples(n, REPORT_SAMPLE_LENGTH, seed=SEED, temp=temp)
-    texts = ["".join(parts) for parts in zip(*pieces, strict=True)]
-    lines = (text if text.endswith("\n") or n == 1 else text + "\n" for text in texts)
-    return "".join(lines)[:REPORT_SAMPLE_LENGTH].removesuffix("\n")
+def surprisal_section(model: Model, text: str | bytes) -> str:
+    beginning = "The beginning of the validation text, which was not used for training."
+    return f"<p>{beginning}</p>\n{render_html(model, text[:HIGHLIGHT_CHARACTERS])}"
 
 
-def missing_notice(missing: str) -> str:
-    """Return why a section without the validation text is empty."""
-    reason = escape_inline(missing or "the run has no validation split")
-    return f"<p>Omitted because the validation text is unavailable: {reason}.</p>"
-
-
-def surprisal_section(model: Model, text: str | bytes, missing: str) -> str:
-    """Highlight the beginning of the validation text by its surprisal."""
-    if not text:
-        return missing_notice(missing)
-    return (
-        "<p>The beginning of the validation text, which was not used for training.</p>\n"
-        f"{render_html(model, text[:HIGHLIGHT_CHARACTERS])}"
-    )
-
-
-def gates_section(model: Model, text: str | bytes, missing: str) -> str:
-    """Show how often the gates are almost closed or almost open."""
-    if not text:
-        return missing_notice(missing)
+def gates_section(model: Model, text: str | bytes) -> str:
     v = model.vocabulary
     ids = v.ids_of(units.to_codes(text[:GATE_CHARACTERS], v.unit))
     ids = ids[ids >= 0]
@@ -234,21 +241,19 @@ def gates_section(model: Model, text: str | bytes, missing: str) -> str:
     saturated = gate_saturation(model.stack, ids, v.start_id, ends)
     if not saturated:
         return f"<p>This model's cell ({model.header['config']['cell']}) has no gates.</p>"
-    rows = "\n".join(
-        f'<tr><th scope="row">{layer}</th><td>{name}</td><td class="number">{closed:.1%}</td>'
-        f'<td class="number">{opened:.1%}</td><td class="wide"><div class="bar">'
-        f'<i class="closed" style="width:{closed:.1%}"></i>'
-        f'<i class="open" style="width:{opened:.1%}"></i></div></td></tr>'
-        for name, fractions in saturated.items()
-        for layer, (closed, opened) in enumerate(fractions.tolist())
-    )
+    rows = []
+    for name, fractions in saturated.items():
+        for layer, (closed, opened) in enumerate(fractions.tolist()):
+            bar = f'<i class="closed" style="width:{closed:.1%}"></i>'
+            bar += f'<i class="open" style="width:{opened:.1%}"></i>'
+            start = f'<tr><th scope="row">{layer}</th><td>{name}</td>'
+            rows.append((start, [f"{closed:.1%}", f"{opened:.1%}"], bar))
+    titles = ("&lt; 0.1", "&gt; 0.9", "closed from the left, open from the right")
     return (
         "<p>Fraction of time steps at which a gate is below 0.1 (almost closed) or above 0.9 "
         f"(almost open), averaged over the layer's hidden units, for {len(ids):,} symbols of the "
         "validation text (Karpathy, Johnson and Li, 2015).</p>\n"
-        '<table>\n<thead><tr><th>layer</th><th>gate</th><th class="number">&lt; 0.1</th>'
-        '<th class="number">&gt; 0.9</th><th class="wide">closed from the left, open from the '
-        f"right</th></tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+        + render_table("<th>layer</th><th>gate</th>", titles, rows)
     )
 
 
@@ -259,13 +264,10 @@ def problems_section(header: Header) -> str:
         problems.append(f"stopped at step {header['step']:,} of {header['plans'][-1]['steps']:,}")
     for event in header["nonfinite_events"]:
         action = "the best weights were restored" if event["restored"] else "the batch was skipped"
-        problems.append(
-            f"step {event['step']:,}: {escape_inline(event['reason'])}; {action}, and the learning "
-            "rate was halved"
-        )
-    section = bullet_list(problems) or (
-        "<p>None: the run is complete, and all losses and gradients were finite.</p>"
-    )
+        problem = f"step {event['step']:,}: {escape_inline(event['reason'])}; {action}"
+        problems.append(f"{problem}, and the learning rate was halved")
+    none = "<p>None: the run is complete, and all losses and gradients were finite.</p>"
+    section = bullet_list(problems) or none
     if header["notes"]:
         section += f"\n<h3>Notes</h3>\n{bullet_list([*map(escape_inline, header['notes'])])}"
     return section
@@ -275,7 +277,7 @@ def reproduction_section(header: Header) -> str:
     """Return the command, and everything else that the weights depend on."""
     corpus = header["corpus"]
     versions = "charrnn {charrnn}, NumPy {numpy}, Python {python}".format(**header["versions"])
-    rows: list[tuple[str, Any]] = [
+    rows: list[tuple[str, object]] = [
         ("seed", header["config"]["seed"]),
         ("threads", header["threads"]),
         ("versions", escape_inline(versions)),

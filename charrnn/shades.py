@@ -1,4 +1,7 @@
-"""Text highlighted by a value per character: in a terminal, in plain text, as HTML."""
+"""Text highlighted by a value per character: in a terminal, in plain text, as HTML.
+
+A page of HTML fetches nothing: its style and scripts are files of the package.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from importlib.resources import files
+from string import Template
 from typing import NamedTuple
 
 from charrnn.arrays import Array
-from charrnn.drawing.page import read_resource
 from charrnn.formatting import display_width, escape_control, format_count, standalone_jamo
 from charrnn.surprise import ModelLike, ScoredText, activation, score_text, to_model_input
 from charrnn.units import CONJOINING_JAMO, END_OF_DOCUMENT, FIRST_SPECIAL, UNKNOWN
@@ -103,7 +107,6 @@ def xterm_rgb(number: int) -> Color:
 
 
 def visible(c: str) -> str:
-    """Return how a single character is displayed on its own."""
     return BLANK_NAMES.get(c) or ("\u25cc" + c if not display_width(c) else escape_control(c))
 
 
@@ -127,9 +130,7 @@ def caption(text: str | bytes, length: int, bits: Array) -> str:
 # --- in a terminal ---
 
 
-class Glyph(NamedTuple):
-    """A character with those that combine with it."""
-
+class Glyph(NamedTuple):  # a character with those that combine with it
     text: str
     columns: int
     bin: int
@@ -159,25 +160,25 @@ def render_lines(
     column = 0
     for c, value in zip(characters, values, strict=True):
         text = VISIBLE.get(c) or escape_control(c)
-        glyph = Glyph(text, display_width(text), scale.bin(value))
+        columns, bin = display_width(text), scale.bin(value)
 
         # a character without a column joins the glyph before it, or a blank
-        if not glyph.columns and line:
-            base = line[-1]
-            line[-1] = Glyph(base.text + text, base.columns, max(base.bin, glyph.bin))
+        if not columns and line:
+            base = line.pop()
+            line.append(Glyph(base.text + text, base.columns, max(base.bin, bin)))
             continue
-        if not glyph.columns:
-            glyph = glyph._replace(text=" " + text, columns=1)
+        if not columns:
+            text, columns = " " + text, 1
         elif c == "\t":
             columns = TAB_COLUMNS - column % TAB_COLUMNS
-            glyph = glyph._replace(text=text.ljust(columns), columns=columns)
+            text = text.ljust(columns)
 
         # only lines with marks are broken
-        if not codes and line and column + glyph.columns > width:
+        if not codes and line and column + columns > width:
             yield _format_line(line, scale, codes)
             line, column = [], 0
-        line.append(glyph)
-        column += glyph.columns
+        line.append(Glyph(text, columns, bin))
+        column += columns
         if c == "\n":
             yield _format_line(line, scale, codes)
             line, column = [], 0
@@ -200,20 +201,34 @@ def _color_codes(scale: Scale, color_depth: int) -> list[str]:
     """Return the escape sequences that select the colors of each bin."""
     codes = []
     for k, (r, g, b) in enumerate(scale.colors()):
-        if color_depth == 4:
-            basic = scale.basic[k]
-            color = f"{basic};{97 if basic in DARK_BACKGROUNDS else 30}"
-        elif color_depth == 8:
-            number = scale.xterm[k]
-            color = f"48;5;{number};38;5;{231 if use_white_text(xterm_rgb(number)) else 16}"
-        else:
-            gray = 255 if use_white_text((r, g, b)) else 0
-            color = f"48;2;{r};{g};{b};38;2;{gray};{gray};{gray}"
+        gray = 255 if use_white_text((r, g, b)) else 0
+        color = f"48;2;{r};{g};{b};38;2;{gray};{gray};{gray}"
+        if color_depth == 8:
+            white = use_white_text(xterm_rgb(scale.xterm[k]))
+            color = f"48;5;{scale.xterm[k]};38;5;{231 if white else 16}"
+        elif color_depth == 4:
+            color = f"{scale.basic[k]};{97 if scale.basic[k] in DARK_BACKGROUNDS else 30}"
         codes.append(f"\x1b[0;{color}{';4' if k >= scale.underlined else ''}m")
     return codes
 
 
 # --- as HTML ---
+
+
+def read_resource(name: str) -> str:
+    """Return the text of a file in ``charrnn/drawing``."""
+    return files("charrnn.drawing").joinpath(name).read_text(encoding="utf-8")
+
+
+def escape_inline(text: object) -> str:
+    """Return a text as HTML, with escapes for what would break its line or change its direction."""
+    return escape(escape_control(str(text)))
+
+
+def render_page(title: str, body: str, css: str = "") -> str:
+    """Return an HTML page. The title is escaped; the body and the CSS are used unchanged."""
+    template, css = Template(read_resource("page.html")), read_resource("page.css") + css
+    return template.substitute(title=escape_inline(title), css=css, body=body)
 
 
 def render_html(
@@ -250,7 +265,6 @@ def render_html(
 
 
 def _spans(characters: Sequence[str], values: Sequence[float], scale: Scale) -> str:
-    """Return an element for each character; its class is the bin of its value."""
     spans = []
     for c, value in zip(characters, values, strict=True):
         shown = c if c in VISIBLE else escape_control(c)
@@ -283,8 +297,6 @@ def _panel_data(model: ModelLike, scored: ScoredText, activations: Array | None)
 
 
 def _color_rules(scale: Scale) -> str:
-    """Return the CSS of the bins' colors, on light and on dark backgrounds."""
-
     def rules(dark: bool) -> str:
         lines = []
         for k, color in enumerate(scale.colors(dark)):

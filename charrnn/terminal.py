@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import textwrap
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from charrnn.arrays import Array
-from charrnn.figures import Curve, loss_curves, marker_indices
+from charrnn.figures import Curve, loss_curves, marker_indices, round_step
 from charrnn.formatting import display_width
 from charrnn.header import Header
 
@@ -22,8 +23,6 @@ BRAILLE = 0x2800  # the code point of its character without dots
 DOT_VALUES = np.array([[1, 8], [2, 16], [4, 32], [64, 128]])  # added to it for each dot
 ANSI_COLORS = (34, 33, 32, 31, 36, 35)
 Symbols = namedtuple("Symbols", "y_axis y_tick corner x_axis x_tick level")
-
-Paint = Callable[[str, int], str]
 
 
 def render_losses(
@@ -40,12 +39,13 @@ def render_losses(
     The lines have at most ``width`` columns. Curves are dots of braille, or ASCII without
     ``unicode``, with letters on them: capitals for validation, small letters for training.
     """
-
-    def paint(text: str, ansi: int) -> str:
-        return f"\x1b[{ansi}m{text}\x1b[0m" if color and ansi else text
-
     curves, xlabel, ylabel = loss_curves(headers, x, bits)
-    low, high = _loss_range(curves)
+
+    # the axes
+    lows, highs = zip(*(curve.loss_range() for curve in curves), strict=True)
+    low, high = min(lows), max(highs)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
     y_ticks = _ticks(low, high, PLOT_ROWS // 2)
     label_width = max(map(len, y_ticks.values()), default=0)
     columns = max(width - label_width - 2, MIN_PLOT_COLUMNS)
@@ -63,15 +63,20 @@ def render_losses(
     # put axes around the plot, and the legend below
     lines = [ylabel]
     labels = {canvas.cell(0, value)[0]: label for value, label in y_ticks.items()}
-    for row, line in enumerate(canvas.lines(paint)):
+    for row, line in enumerate(canvas.lines()):
         axis = canvas.symbols.y_tick if row in labels else canvas.symbols.y_axis
         lines.append(f"{labels.get(row, ''):>{label_width}} {axis}{line}")
     axis, numbers = _x_axis(canvas)
-    indent = " " * (label_width + 1)
-    lines += [f"{indent}{canvas.symbols.corner}{axis}", f"{indent} {numbers}"]
+    lines += [f"{'':{label_width}} {canvas.symbols.corner}{axis}", f"{'':{label_width}}  {numbers}"]
     lines.append(f"{xlabel:>{label_width + 2 + columns}}")
-    lines += [paint(line, ansi) for label, ansi in legend for line in _wrap(label, width)]
+    lines += [_paint(line, ansi) for label, ansi in legend for line in _wrap(label, width)]
+    if not color:
+        lines = [re.sub(r"\x1b\[\d+m", "", line) for line in lines]
     return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def _paint(text: str, ansi: int) -> str:
+    return f"\x1b[{ansi}m{text}\x1b[0m" if ansi else text
 
 
 class _Canvas:
@@ -79,17 +84,15 @@ class _Canvas:
 
     def __init__(self, columns: int, x_max: float, low: float, high: float, unicode: bool) -> None:
         self.x_max, self.low, self.high = x_max, low, high
-        self.unicode = unicode
+        self.columns, self.unicode = columns, unicode
         self.symbols = Symbols(*("│┤└─┬╌" if unicode else "|++-+-"))
         self.tall, self.wide = DOT_VALUES.shape if unicode else (1, 1)
-        self.columns = columns
         self.dots = np.zeros((PLOT_ROWS * self.tall, columns * self.wide), bool)
         self.colors = np.zeros((PLOT_ROWS, columns), int)
         self.levels: set[int] = set()  # rows with a line under the dots
         self.letters: dict[tuple[int, int], tuple[str, int]] = {}  # over the dots, with colors
 
     def locate_dots(self, xs: ArrayLike, ys: ArrayLike) -> tuple[NDArray[np.int64], ...]:
-        """Return the rows and the columns of dots."""
         down = (self.high - np.asarray(ys)) / (self.high - self.low)
         along = np.asarray(xs) / self.x_max
         parts = (part * (n - 1) for part, n in zip((down, along), self.dots.shape, strict=True))
@@ -111,8 +114,7 @@ class _Canvas:
             self.dots[r, c] = True
             self.colors[r // self.tall, c // self.wide] = ansi
 
-    def lines(self, paint: Paint) -> Iterator[str]:
-        """Yield the rows, from top to bottom."""
+    def lines(self) -> Iterator[str]:
         dots = self.dots.reshape(PLOT_ROWS, self.tall, self.columns, self.wide)
         values = np.einsum("rtcw,tw->rc", dots, DOT_VALUES[: self.tall, : self.wide])
         for row in range(PLOT_ROWS):
@@ -123,39 +125,29 @@ class _Canvas:
                 cell = dot if value else background, int(self.colors[row, column])
                 cells.append(self.letters.get((row, column), cell))
             colors = itertools.groupby(cells, key=lambda cell: cell[1])
-            yield "".join(paint("".join(text for text, _ in run), ansi) for ansi, run in colors)
+            yield "".join(_paint("".join(text for text, _ in run), ansi) for ansi, run in colors)
 
 
 def _draw_curve(canvas: _Canvas, curve: Curve, i: int, several: bool) -> list[tuple[str, int]]:
     """Draw the losses of run i; return its lines of the legend, with their colors."""
     legend = []
     best = " (*)" if curve.best else ""
-    training, validation = f"training: {curve.name}", f"validation: {curve.label}{best}"
-    for k, (ys, label) in enumerate([(curve.train, training), (curve.val, validation)]):
+    labels = f"training: {curve.name}", f"validation: {curve.label}{best}"
+    for k, ys in enumerate((curve.train, curve.val)):
         finite = np.flatnonzero(np.isfinite(ys))
-        if not len(finite):
-            continue
-        ansi = ANSI_COLORS[(i if several else k) % len(ANSI_COLORS)]
-        letter = chr(ord("aA"[k]) + i % 26)
-        canvas.draw(curve.xs, ys, ansi)
-        for j in sorted({*marker_indices(ys, k / 2, 3), finite[-1]} & {*finite}):
-            canvas.letters[canvas.cell(curve.xs[j], ys[j])] = letter, ansi
-        legend.append((f"{letter} {label}", ansi))
+        if len(finite):
+            ansi = ANSI_COLORS[(i if several else k) % len(ANSI_COLORS)]
+            letter = chr(ord("aA"[k]) + i % 26)
+            canvas.draw(curve.xs, ys, ansi)
+            for j in sorted({*marker_indices(ys, k / 2, 3), finite[-1]} & {*finite}):
+                canvas.letters[canvas.cell(curve.xs[j], ys[j])] = letter, ansi
+            legend.append((f"{letter} {labels[k]}", ansi))
     if curve.best:
         canvas.letters[canvas.cell(*curve.best)] = "*", legend[-1][1]
     return legend
 
 
-def _loss_range(curves: list[Curve]) -> tuple[float, float]:
-    losses = [curve.baseline[0] for curve in curves if curve.baseline]
-    losses += [curve.best[1] for curve in curves if curve.best]
-    every = np.concatenate([losses, *(ys for curve in curves for ys in (curve.train, curve.val))])
-    low, high = float(np.nanmin(every)), float(np.nanmax(every))
-    return (low - 0.5, high + 0.5) if low == high else (low, high)
-
-
 def _x_axis(canvas: _Canvas) -> tuple[str, str]:
-    """Return the axis with its ticks, and the numbers below."""
     axis, numbers = [canvas.symbols.x_axis] * canvas.columns, ""
     for value, label in _ticks(0, canvas.x_max, canvas.columns // 12 + 1).items():
         column = canvas.cell(value, canvas.low)[1]
@@ -168,16 +160,13 @@ def _x_axis(canvas: _Canvas) -> tuple[str, str]:
 
 def _ticks(low: float, high: float, n: int) -> dict[float, str]:
     """Return at most n + 1 round numbers from low to high, with their labels."""
-    rough = (high - low) / max(n, 1)
-    ten = 10.0 ** math.floor(math.log10(rough))
-    step = next(step for step in (ten, 2 * ten, 5 * ten, 10 * ten) if step >= rough * (1 - 1e-9))
+    step = round_step((high - low) / max(n, 1), 1e-9)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     first, last = math.ceil(low / step), math.floor(high / step)
     return {k * step: f"{k * step:,.{digits}f}" for k in range(first, last + 1)}
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Break a text into lines of at most ``width`` columns, if it has more."""
     columns = display_width(text)
     if columns <= width:
         return [text]

@@ -1,7 +1,8 @@
 """The chart of losses: to scale, complete, and with the values of every step."""
 
+import math
 import re
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,15 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn.drawing.chart import evenly_spaced, render_chart, ticks
+from charrnn.figures import Curve
 from tests.pages import Page
 
 LOSSES = [(3.1, 3.0), (2.5, 2.6), (2.0, 2.4), (1.7, 2.5)]
-HISTORY = [
-    {"step": 4 * (i + 1), "train_loss": train, "val_loss": val}
-    for i, (train, val) in enumerate(LOSSES)
-]
-BEST = {"step": 12, "val_loss": 2.4}
-NO_BEST = {"step": 0, "val_loss": None}
+HISTORY = [(4 * (i + 1), *losses) for i, losses in enumerate(LOSSES)]
+BEST = (12.0, 2.4)
+NAN = math.nan
+
+
+def chart_of(
+    history: Sequence[tuple[float, ...]],
+    best: tuple[float, float] | None = BEST,
+    baseline: tuple[float, str] | None = None,
+) -> str:
+    """Return the chart of rows of a step, a training and a validation loss."""
+    steps, train, val = np.array(history, float).reshape(-1, 3).T
+    return render_chart(Curve("", steps, train, val, best, "", baseline))
 
 
 def labels(chart: Page) -> list[str]:
@@ -29,7 +38,7 @@ def corners(line: dict[str, str | None]) -> list[tuple[float, ...]]:
 
 
 def test_every_step_shows_its_losses_and_the_best_is_marked() -> None:
-    chart = Page(render_chart(HISTORY, BEST, None))
+    chart = Page(chart_of(HISTORY))
     assert labels(chart)[2] == (
         "Step 12: training 2.0000 nats (2.885 bits), validation 2.4000 nats (3.462 bits) (best)"
     )
@@ -39,7 +48,7 @@ def test_every_step_shows_its_losses_and_the_best_is_marked() -> None:
 
 
 def test_curves_are_to_the_scale_of_the_labels() -> None:
-    html = render_chart(HISTORY, BEST, ("3-gram", 2.2))
+    html = chart_of(HISTORY, BEST, (2.2, "3-gram"))
     chart = Page(html)
     grid = re.findall(r'<text x="-8" y="([\d.]+)%".*?>([\d.]+)</text>', html)
     (y0, loss0), (y1, loss1) = ([float(v) for v in grid[i]] for i in (0, -1))
@@ -60,31 +69,32 @@ def test_curves_are_to_the_scale_of_the_labels() -> None:
 
 
 def test_non_finite_losses_leave_a_gap() -> None:
-    history: list[dict[str, Any]] = [dict(row) for row in HISTORY]
-    history[1] |= {"train_loss": None, "val_loss": None}
-    chart = Page(render_chart(history, BEST, None))
+    chart = Page(chart_of([HISTORY[0], (8, NAN, NAN), *HISTORY[2:]]))
     assert [len(corners(line)) for line in chart.of_class("polyline", "val")] == [1, 2]
     assert "Step 8: training non-finite, validation non-finite" in labels(chart)
-    none = [{"step": 1, "train_loss": None, "val_loss": None}]
-    for rows in (none, []):
-        assert "No loss has been measured yet." in render_chart(rows, NO_BEST, None)
+    for rows in ([(1.0, NAN, NAN)], []):
+        assert "No loss has been measured yet." in chart_of(rows, None)
 
 
-@pytest.mark.parametrize(("step", "loss"), [(4, -1e308), (4, 1e308), (0, 2.0)])
+@pytest.mark.parametrize(("step", "loss"), [(16, -1e308), (16, 1e308), (0, 2.0)])
 def test_damaged_history_is_not_plotted(step: int, loss: float) -> None:
-    history = [*HISTORY, {"step": step, "train_loss": loss, "val_loss": 1.0}]
-    assert "The losses are out of range." in render_chart(history, BEST, None)
+    assert "The losses are out of range." in chart_of([*HISTORY, (step, loss, 1.0)])
+
+
+def test_losses_of_a_diverged_run_are_plotted() -> None:
+    chart = Page(chart_of([(1, 3e18, 2e18), (2, 6e299, 8e299)], None))
+    (line,) = chart.of_class("polyline", "val")
+    assert corners(line) == [(50, 100), (100, 0)]
 
 
 def test_run_without_validation_has_one_curve() -> None:
-    chart = Page(render_chart([row | {"val_loss": None} for row in HISTORY], NO_BEST, None))
+    chart = Page(chart_of([(step, train, NAN) for step, train, _ in HISTORY], None))
     assert chart.texts["li"] == ["training"]
     assert labels(chart)[0] == "Step 4: training 3.1000 nats (4.472 bits)"
 
 
 def test_long_history_is_thinned_except_for_its_lines_and_the_best_step() -> None:
-    history = [{"step": i + 1, "train_loss": 2.0, "val_loss": 3 + 1 / (i + 1)} for i in range(3000)]
-    chart = Page(render_chart(history, {"step": 1234, "val_loss": 3.0}, None))
+    chart = Page(chart_of([(i + 1, 2.0, 3 + 1 / (i + 1)) for i in range(3000)], (1234, 3.0)))
     points = labels(chart)
     assert len(points) == 41
     assert points[0].startswith("Step 1:")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+import unicodedata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 
 import charrnn
 from charrnn.errors import CheckpointError
+from charrnn.formatting import standalone_jamo
 from charrnn.model import Model
 from charrnn.neurons import gate_saturation
-from charrnn.report import TEMPERATURES, render_report
+from charrnn.report import TEMPERATURES, preformatted, render_report
+from charrnn.shades import escape_inline
 from tests.conftest import Cli
 from tests.pages import HOSTILE, Page
 
@@ -172,7 +175,14 @@ def test_report_lists_nonfinite_events(model: Model) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"unit": "jamo"}, {"unit": "byte"}, {"documents": "line"}, {"documents": "file"}, {"min_count": 40}],
+    [
+        {},
+        {"unit": "jamo"},
+        {"unit": "byte"},
+        {"documents": "line"},
+        {"documents": "file"},
+        {"min_count": 40},
+    ],
 )
 def test_report_of_every_unit_and_kind_of_document(options: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
@@ -186,6 +196,39 @@ def test_report_of_every_unit_and_kind_of_document(options: dict[str, Any]) -> N
     assert len(page.characters) == len(shown)
     assert [cell for cell in page.texts["td"] if cell][-6] == "z"
     assert page.texts["pre"][-3].count("\n") >= (3 if model.by == "line" else 1)
+
+
+# --- the pieces of the page ---
+
+ESCAPES = {
+    ord(c): c.encode("unicode_escape").decode() for c in "\0\x1b\u202e\u2066\ud800\r\x85\u2028"
+}
+
+
+def test_preformatted_text_escapes_only_what_is_invisible() -> None:
+    family = "\U0001f469\u200d\U0001f467"
+    kept = f"\n\ta\u3000b\u00a0c {family}\n"
+    for text in (kept, f"{HOSTILE}\ud800\r\x85\u2028"):
+        page = Page(preformatted(text))
+        assert page.texts["pre"] == [f"\n{text.translate(ESCAPES)}"]
+        assert [tag for tag, _ in page.tags] == ["pre"]
+    assert "\r" not in preformatted("a\r\nb")
+    assert Page(f"<p>{escape_inline(HOSTILE)}</p>").texts["p"] == [HOSTILE.translate(ESCAPES)]
+
+
+def test_preformatted_bytes_are_decoded_where_they_are_utf_8() -> None:
+    assert Page(preformatted("é\xff한".encode().decode("latin-1"), "byte")).texts["pre"] == [
+        "\né\xff한"
+    ]
+    assert Page(preformatted("\xff한", "byte")).texts["pre"] == ["\n\\xff\\ud55c"]
+
+
+def test_jamo_that_join_to_nothing_stand_alone() -> None:
+    joined = unicodedata.normalize("NFD", "각가")
+    stray = "\u1100 \u1175\u11b6\u11c2\u1112 \u1161\u1102"
+    assert Page(preformatted(f"{joined} {stray}")).texts["pre"] == [f"\n{joined} ㄱ ㅣㅀㅎㅎ ㅏㄴ"]
+    for code in [*range(0x1100, 0x1113), *range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]:
+        assert 0x3131 <= ord(standalone_jamo(chr(code))) <= 0x3163
 
 
 # --- the command ---

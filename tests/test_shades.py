@@ -4,15 +4,26 @@ import json
 import math
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 import charrnn
 from charrnn import shades, surprise, units
 from charrnn.model import Model
-from charrnn.shades import ACTIVATION_SCALE, SURPRISAL_SCALE, Scale, render_html, render_lines
+from charrnn.shades import (
+    ACTIVATION_SCALE,
+    SURPRISAL_SCALE,
+    Scale,
+    read_resource,
+    render_html,
+    render_lines,
+    render_page,
+)
+from tests.conftest import ROOT
 from tests.pages import HOSTILE, Page
 
 # xterm's palette of 16 colors
@@ -135,6 +146,39 @@ def test_colors_change_with_the_bin_and_end_with_the_line(color_depth: int, code
 
 
 # --- as HTML ---
+
+RESOURCES = [
+    path.name
+    for path in (Path(charrnn.__file__).parent / "drawing").iterdir()
+    if path.suffix in (".html", ".css", ".js")
+]
+
+
+def test_page_has_language_policy_and_escaped_title() -> None:
+    page = Page(render_page(f"$css {HOSTILE}", "<p>$body</p>", "p { margin: 0; }"))
+    title = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in HOSTILE)
+    assert page.with_tag("html", lang="en")
+    assert page.with_tag("meta", charset="utf-8")
+    (policy,) = page.with_tag("meta", **{"http-equiv": "Content-Security-Policy"})
+    assert policy["content"] == (
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    )
+    assert page.texts["title"] == [f"$css {title} - charrnn"]
+    assert page.texts["h1"] == [f"$css {title}"]
+    assert page.texts["p"] == ["$body"]
+    assert page.texts["style"][0].endswith("p { margin: 0; }")
+
+
+def test_wheel_contains_the_resources() -> None:
+    assert len(RESOURCES) == 6
+    included = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    for name in RESOURCES:
+        assert f"charrnn/drawing/{name}" in included
+        # they are inserted verbatim, fetch nothing and cannot end their element
+        assert (
+            not re.search(r"</|https?:|url\(|@import", read_resource(name)) or name == "page.html"
+        )
+
 
 TRAIN: dict[str, Any] = {"hidden_size": 5, "max_steps": 3, "dtype": "float64", "seed": 2}
 

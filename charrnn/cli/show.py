@@ -122,8 +122,7 @@ def show(
     if neuron is not None:
         title = f"hidden unit {neuron[0]}:{neuron[1]} of {model_file.path} on {name}"
     if html is not None:
-        from charrnn.drawing.page import render_page
-        from charrnn.shades import render_html
+        from charrnn.shades import render_html, render_page
 
         write_output(html, render_page(title, render_html(model, text, length, neuron)).encode())
         return
