@@ -130,10 +130,9 @@ class Config:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if f.metadata["type"] is float and type(value) is int:
-                value = float(value)
-                object.__setattr__(self, f.name, value)
+                object.__setattr__(self, f.name, float(value))
             if value is not None or f.default is not None:
-                _check_option(f.name, value, f.metadata)
+                _check_option(f.name, getattr(self, f.name), f.metadata)
         check_encoding(self.encoding)
         if self.unit == "byte" and self.encoding != "utf-8":
             raise UsageError(f"unit byte cannot be combined with an encoding ({self.encoding})")

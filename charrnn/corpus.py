@@ -41,7 +41,7 @@ class SymbolStore:
     """
 
     def __init__(self, temp_dir: Path | None = None) -> None:
-        self.temp_dir = temp_dir
+        self.temp_dir = None if temp_dir is None else str(temp_dir)
         self._file = self._new_file()
         self._in_memory: Indices | None = None  # all indices, if they fit
         self.codes: Codes = np.empty(0, np.uint32)
@@ -58,8 +58,7 @@ class SymbolStore:
     __del__ = close
 
     def _new_file(self) -> tempfile.SpooledTemporaryFile[bytes]:
-        folder = None if self.temp_dir is None else str(self.temp_dir)
-        return tempfile.SpooledTemporaryFile(MAX_IN_MEMORY_BYTES, dir=folder)
+        return tempfile.SpooledTemporaryFile(MAX_IN_MEMORY_BYTES, dir=self.temp_dir)
 
     def append(self, codes: Codes) -> Codes:
         """Add symbols; return those that are new. Raises SaveError."""
@@ -116,9 +115,7 @@ class SymbolStore:
         self._file.seek(start * size)
         return np.frombuffer(self._file.read(max(stop - start, 0) * size), self.dtype)
 
-    def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[Indices]:
-        """Yield the indices from ``start`` to ``stop`` in chunks."""
-        stop = self.num_symbols if stop is None else stop
+    def chunks(self, start: int, stop: int) -> Iterator[Indices]:
         for at in range(start, stop, CHUNK_SYMBOLS):
             yield self[at : min(at + CHUNK_SYMBOLS, stop)]
 
@@ -228,7 +225,7 @@ class Corpus:
         if starts.all():
             return n
         offset = 0
-        for indices in self.store.chunks():
+        for indices in self.store.chunks(0, len(self.store)):
             found = np.flatnonzero(starts[indices])
             if n < len(found):
                 return offset + int(found[n])

@@ -34,7 +34,7 @@ def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Sour
     skipped: list[str] = []
     for path in paths:
         # not a folder: read as it is
-        folder = Path(path)
+        folder, count = Path(path), len(files)
         try:
             if path == STDIN or not folder.is_dir():
                 files.append(path)
@@ -44,7 +44,6 @@ def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Sour
             raise _read_error(path, e) from None
 
         # the text files in the folder
-        count = len(files)
         for file in found:
             if any(name.startswith(".") for name in file.relative_to(folder).parts):
                 continue

@@ -18,12 +18,10 @@ def format_baselines(baselines: Mapping[str, float], missing: str = "none") -> s
 
 
 def best_baseline(baselines: Mapping[str, float]) -> str | None:
-    """Return the name of the baseline with the lowest loss, or None if there are none."""
     return min(baselines, key=baselines.__getitem__, default=None)
 
 
 def loss_unit(unit: str) -> str:
-    """Return what a loss is counted per: a byte with unit ``byte``, otherwise a character."""
     return "byte" if unit == "byte" else "character"
 
 

@@ -47,28 +47,24 @@ class Vocabulary:
         start symbol is the end of a document, the newline, or else the most common symbol. Raises
         TextError if no symbol is left.
         """
-        # common symbols first, after those that are always kept
-        always = (codes >= FIRST_SPECIAL) | (codes == NEWLINE)
-        order = np.lexsort((codes, -counts, ~always))
-        codes, counts = codes[order], counts[order]
-
         # leave out rare ones, and make room for the unknown symbol
-        kept = (counts >= min_count) | always[order]
-        if max_vocab is not None and not (kept.all() and len(codes) <= max_vocab):
-            kept[max(max_vocab - 1, always.sum()) :] = False
+        always = (codes >= FIRST_SPECIAL) | (codes == NEWLINE)
+        kept = always | (counts >= min_count)
+        if max_vocab is not None and (len(codes) > max_vocab or not kept.all()):
+            common_first = np.lexsort((codes, -counts, ~always))
+            kept[common_first[max(max_vocab - 1, always.sum()) :]] = False
         if not kept.any():
             hint = "use a lower --min-count or a larger --max-vocab"
             raise TextError(f"the vocabulary is empty; {hint}")
 
-        known = codes[kept]
-        most_common = known[counts[kept] == counts[kept].max()].min()
+        known, counts = codes[kept], counts[kept]
+        most_common = known[counts == counts.max()].min()
         start = next((c for c in (END_OF_DOCUMENT, NEWLINE) if c in known), most_common)
-        return cls([*known, UNKNOWN] if len(known) < len(codes) else known, int(start), unit)
+        return cls(known if kept.all() else [*known, UNKNOWN], int(start), unit)
 
     @classmethod
     def from_header(cls, header: dict[str, Any], unit: str) -> Vocabulary:
-        codes = [*map(ord, header["symbols"]), *header["special"]]
-        return cls(codes, header["start_symbol"], unit)
+        return cls([*map(ord, header["symbols"]), *header["special"]], header["start_symbol"], unit)
 
     def to_header(self) -> dict[str, Any]:
         return {
@@ -85,8 +81,7 @@ class Vocabulary:
 
     @property
     def start_id(self) -> Ids:
-        """The id of the start symbol, (1,)."""
-        return self.ids_of(np.array([self.start_symbol]))
+        return self.ids_of(np.array([self.start_symbol]))  # (1,)
 
     def separator_id(self, documents: str | None) -> int | None:
         """Return the id that ends a document, or None; ``documents`` is that of ``Config``."""

@@ -18,18 +18,19 @@ from charrnn.vocabulary import Vocabulary
 def corpus_text(corpus: Corpus) -> str:
     """Return the text of a corpus, by way of a vocabulary, as training reads it."""
     store = corpus.store
-    vocabulary = Vocabulary.from_counts(store.codes, store.counts, corpus.unit)
-    ids = EncodedSlice(store, vocabulary.ids_of(store.codes), 0, len(store))
-    return vocabulary.decode(ids[:])
+    v = Vocabulary.from_counts(store.codes, store.counts, corpus.unit)
+    return v.decode(EncodedSlice(store, v.ids_of(store.codes), 0, len(store))[:])
 
 
 def test_files_are_joined_in_the_order_given(tmp_path: Path) -> None:
-    (tmp_path / "b.txt").write_bytes(b"one\r\ntwo")
-    (tmp_path / "a.txt").write_bytes("\ufeff한국\r".encode())
-    paths = [str(tmp_path / "b.txt"), str(tmp_path / "a.txt")]
+    paths, texts = (
+        [str(tmp_path / "b"), str(tmp_path / "a")],
+        [b"one\r\ntwo", "\ufeff한국\r".encode()],
+    )
+    for path, text in zip(paths, texts, strict=True):
+        Path(path).write_bytes(text)
     corpus = load_corpus(paths)
     assert corpus_text(corpus) == "one\r\ntwo\ufeff한국\r"
-    texts = [Path(path).read_bytes() for path in paths]
     assert corpus.files == [
         (path, len(text), zlib.crc32(text)) for path, text in zip(paths, texts, strict=True)
     ]
@@ -37,9 +38,7 @@ def test_files_are_joined_in_the_order_given(tmp_path: Path) -> None:
     assert corpus.characters == 12
     assert corpus.sha256 == hashlib.sha256(b"".join(texts)).hexdigest()
     (note,) = corpus.notes
-    assert note.startswith(
-        f"{paths[1]} begins with a byte-order mark (U+FEFF), which is kept as a "
-    )
+    assert note.startswith(f"{paths[1]} begins with a byte-order mark (U+FEFF), which is kept as ")
 
 
 @pytest.mark.parametrize("text", ["", "a"])
@@ -49,10 +48,10 @@ def test_text_shorter_than_two_characters_is_rejected(text: str) -> None:
 
 
 def test_lone_surrogates_are_rejected() -> None:
-    surrogate = r"U\+D800 is a lone surrogate, not a valid character"
-    with pytest.raises(TextError, match=surrogate + r" \(offset 2\)"):
+    message = r"U\+D800 is a lone surrogate, not a valid character"
+    with pytest.raises(TextError, match=message + r" \(offset 2\)"):
         Corpus("x", "ab\ud800")
-    with pytest.raises(TextError, match=surrogate):
+    with pytest.raises(TextError, match=message):
         Corpus("x", b"ab+2AA-", encoding="utf-7")
 
 
@@ -65,12 +64,9 @@ def test_splits_are_cut_by_position_and_capped() -> None:
 
 
 def test_files_as_documents_end_with_a_separator() -> None:
-    a = Corpus("x", "ab", "c", documents="file")
-    b = Corpus("x", "a", "bc", documents="file")
-    assert a.characters == b.characters == 3
-    assert len(a.store) == 5
-    assert corpus_text(a) == "abc"
-    assert a.sha256 != b.sha256
+    corpus = Corpus("x", "ab", "c", documents="file")
+    assert (corpus.characters, len(corpus.store), corpus_text(corpus)) == (3, 5, "abc")
+    assert corpus.sha256 != Corpus("x", "a", "bc", documents="file").sha256
 
 
 @pytest.mark.parametrize("unit", ["char", "jamo"])
@@ -108,9 +104,9 @@ def test_large_text_is_read_through_an_unnamed_file(large: Path, tmp_path: Path)
     indices = corpus.store[:]
     for a, b in [(0, 1), (19_990, 20_010), (39_999, 40_000), (5, 5), (7, 3), (-3, 40_010)]:
         assert (corpus.store[a:b] == indices[a:b]).all()
-    as_bytes = load_corpus([large], unit="byte", temp_dir=tmp_path)
+    as_bytes = load_corpus([large], unit="byte")
     assert corpus_text(as_bytes).encode("latin-1") == text.encode()
-    as_jamo = load_corpus([large], unit="jamo", temp_dir=tmp_path)
+    as_jamo = load_corpus([large], unit="jamo")
     assert corpus_text(as_jamo) == text
     assert as_jamo.count_characters(0, as_jamo.symbol_offset(31_234)) == 31_234
 
@@ -127,8 +123,7 @@ def test_full_disk_is_a_save_error(large: Path, tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        message = r": could not write the encoded text \(file too large\)"
-        with pytest.raises(SaveError, match=message):
+        with pytest.raises(SaveError, match=r": could not write the encoded text \(file too la"):
             load_corpus([large], temp_dir=tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
