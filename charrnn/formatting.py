@@ -7,14 +7,13 @@ import unicodedata
 from collections.abc import Mapping
 
 
-def format_loss(nats: float | None, missing: str = "non-finite") -> str:
-    """Return a loss in nats and in bits; ``missing`` stands for None."""
-    return missing if nats is None else f"{nats:.4f} nats ({nats / math.log(2):.3f} bits)"
+def format_loss(nats: float | None) -> str:
+    """Return a loss in nats and in bits; None stands for one that is not finite."""
+    return "non-finite" if nats is None else f"{nats:.4f} nats ({nats / math.log(2):.3f} bits)"
 
 
-def format_baselines(baselines: Mapping[str, float], missing: str = "none") -> str:
-    """Return the losses of the baselines, in nats; ``missing`` stands for none of them."""
-    return ", ".join(f"{name} {nats:.3f}" for name, nats in baselines.items()) or missing
+def format_baselines(baselines: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {nats:.3f}" for name, nats in baselines.items()) or "none"
 
 
 def best_baseline(baselines: Mapping[str, float]) -> str | None:

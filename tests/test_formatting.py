@@ -5,7 +5,6 @@ def test_losses_are_in_nats_and_bits() -> None:
     assert formatting.format_loss(1.0) == "1.0000 nats (1.443 bits)"
     assert formatting.format_loss(float("inf")) == "inf nats (inf bits)"
     assert formatting.format_loss(None) == "non-finite"
-    assert formatting.format_loss(None, "not measured") == "not measured"
 
 
 def test_baselines() -> None:
