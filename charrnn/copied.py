@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -29,7 +30,6 @@ class SuffixAutomaton:
     """
 
     def __init__(self, sample: Iterable[int]) -> None:
-        """Build the automaton, symbol by symbol."""
         self.next: list[dict[int, int]] = [{}]  # of each state, by symbol
         self.link = [-1]
         self.length = [0]  # of the longest substring of each state
@@ -94,9 +94,8 @@ def match_lengths(
 ) -> Lengths:
     """Return the length of the longest match with a text from each position of a sample, (n,).
 
-    ``text`` has symbols instead of ids (see ``code_view``). It is read once, in chunks, and
-    ``on_progress`` is called with the length of each. Time grows with the sum of both lengths,
-    memory with the length of the sample.
+    ``text`` (see ``code_view``) is read once, in chunks; ``on_progress`` is called with the length
+    of each. Time grows with the sum of both lengths, memory with the length of the sample.
     """
     automaton = SuffixAutomaton(sample.tolist())
     longest = np.array(automaton.match(text, on_progress), np.intp)
@@ -106,16 +105,15 @@ def match_lengths(
     return np.searchsorted(starts, positions, side="right") - 1 - positions
 
 
-def code_view(store: SymbolStore, stop: int | None = None) -> EncodedSlice:
-    """Return a store up to ``stop``, as symbols."""
-    codes = store.codes.astype(np.intp)
-    return EncodedSlice(store, codes, 0, len(store) if stop is None else min(stop, len(store)))
+def code_view(store: SymbolStore, stop: int = sys.maxsize) -> EncodedSlice:
+    """Return a store up to ``stop``, as symbols instead of ids."""
+    return EncodedSlice(store, store.codes.astype(np.intp), 0, min(stop, len(store)))
 
 
 def longest_matches(lengths: Lengths, top: int) -> list[tuple[int, int]]:
-    """Return position and length of the ``top`` longest matches, longest first.
+    """Return position and length of the ``top`` longest matches that do not overlap, longest first.
 
-    Each is as long as it can be in both directions, and overlaps none before it in the list.
+    Each is as long as it can be in both directions.
     """
     is_start = (lengths > 0) & (lengths >= np.append(0, lengths[:-1]))  # no tail of the one before
     starts = np.flatnonzero(is_start)
@@ -153,15 +151,12 @@ def find_first(piece: Codes, text: EncodedSlice) -> int:
 
 def locate(text: EncodedSlice, position: int) -> tuple[int, int, int]:
     """Return the document, from 0, the line in it, from 1, and the offset in it of a position."""
-    document = document_start = 0
-    line = 1
+    document, line, document_start = 0, 1, 0
     for start in range(0, position, CHUNK_SYMBOLS):
         codes = text[start : min(start + CHUNK_SYMBOLS, position)]
         ends = np.flatnonzero(codes == END_OF_DOCUMENT)
         if len(ends):
-            document += len(ends)
-            document_start = start + int(ends[-1]) + 1
-            line = 1
+            document, line, document_start = document + len(ends), 1, start + int(ends[-1]) + 1
             codes = codes[ends[-1] + 1 :]
         line += int((codes == NEWLINE).sum())
     return document, line, position - document_start
@@ -173,8 +168,8 @@ def find_overlap(
     """Return what fraction of a sample is copied from a corpus, and its longest copies, as JSON.
 
     ``corpus`` has the unit char or byte and one document per file: no copy crosses two files.
-    Lengths and offsets are in characters (in bytes, if the unit is byte; the text of a copy then
-    has one character per byte). The position of a copy is its first one in the corpus.
+    Lengths and offsets are in characters (unit byte: in bytes, and the text of a copy has one
+    character per byte). The position of a copy is its first one in the corpus.
     """
     codes = units.to_codes(sample, corpus.unit)
     text = code_view(corpus.store)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charrnn import loss
 from charrnn.arrays import Array, Ids, merge_time_batch
@@ -24,35 +23,43 @@ TOLERANCE = 1e-4  # relative error above which a gradient is wrong
 
 
 def encode_corpus(corpus: Corpus, vocabulary: Vocabulary) -> tuple[Ids, int]:
-    """Return the ids of the first 500,000 symbols of a text, and how many unknown ones were skipped."""
+    """Return the ids of a text's first 500,000 symbols, and how many unknown ones were skipped."""
     ids = np.take(vocabulary.ids_of(corpus.store.codes), corpus.store[:MAX_SYMBOLS])
     return ids[ids >= 0], int((ids < 0).sum())
 
 
-def gradient_flow(
-    stack: Stack, ids: Ids, start: Ids, lags: int, ends: NDArray[np.int64] | None = None
-) -> Array:
+def gradient_flow(stack: Stack, ids: Ids, start: Ids, lags: int, ends: Ids | None = None) -> Array:
     """Return the norm of the loss's gradient with respect to earlier states, (lags + 1, L, S).
 
     It is the geometric mean of ``state_gradient_norms`` over up to 64 positions of the text, in
-    float64, each read from 200 symbols before (or as many as there are). If the text is made of
-    documents, which end at ``ends``, their beginnings are used, after ``start`` (1,). Pascanu et al.,
-    "On the difficulty of training recurrent neural networks", 2013, section 2: the norms of a vanilla
-    RNN decay or grow exponentially with the lag, because each step multiplies by the same matrix.
+    float64, each read from up to 200 symbols before. If the text is made of documents, which end at
+    ``ends``, their beginnings are used, after ``start`` (1,). Pascanu et al., "On the difficulty of
+    training recurrent neural networks", 2013, section 2: the norms of a vanilla RNN decay or grow
+    exponentially with the lag, because each step multiplies by the same matrix.
 
     Raises TextError if the text, or every document, is too short.
     """
+    # where reading may start
     T, stack = lags + 1, stack.copy(np.float64)
+    starts: Ids
     if ends is None:
-        warm_up = max(min(WARM_UP_SYMBOLS, len(ids) - T - 1), 0)
-        starts, text = _spread_over_text(len(ids) - T - 1 - warm_up, len(ids), lags), ids
+        n, warm_up = len(ids), max(min(WARM_UP_SYMBOLS, len(ids) - T - 1), 0)
+        starts, text = np.arange(n - T - warm_up), ids
+        problem = f"{n:,} symbols are too few for {lags} lags; use --lags {n - 2} or fewer"
     else:
-        warm_up = 0
-        starts = _spread_over_documents(np.diff(ends, prepend=0), ends, T)
+        lengths, warm_up = np.diff(ends, prepend=0), 0
+        starts = (ends - lengths)[lengths >= T]
         text = np.concatenate([start, ids])  # so that the symbol before a document can be set
+        n = lengths.max()
+        problem = f"the longest document has only {n:,} symbols; use --lags {n - 1} or fewer"
+    if not len(starts):
+        raise TextError(problem)
+    num_positions = min(NUM_POSITIONS, len(starts))
+    starts = starts[np.linspace(0, len(starts) - 1, num_positions).astype(int)]
 
+    # some positions at a time, in parallel
     log_norms = np.zeros((T, stack.num_layers, len(stack.cell.STATE_NAMES)))
-    for at in np.array_split(starts, -(-len(starts) // LANES)):
+    for at in np.array_split(starts, -(-num_positions // LANES)):
         chunk = text[at + np.arange(warm_up + T + 1)[:, None]]
         if ends is not None:
             chunk[0] = start
@@ -63,36 +70,16 @@ def gradient_flow(
         norms = state_gradient_norms(stack, chunk[warm_up:-1], chunk[-1], state, tape)
         with np.errstate(divide="ignore"):  # log 0 is -inf, and exp of that 0 again
             log_norms += np.log(norms).sum(-1)
-    mean: Array = np.exp(log_norms / len(starts))
+    mean: Array = np.exp(log_norms / num_positions)
     return mean
 
 
-def _spread_over_text(last: int, n: int, lags: int) -> Ids:
-    """Return up to 64 positions from 0 to ``last``."""
-    if last < 0:
-        raise TextError(f"{n:,} symbols are too few for {lags} lags; use --lags {n - 2} or fewer")
-    return np.linspace(0, last, min(NUM_POSITIONS, last + 1)).astype(int)
-
-
-def _spread_over_documents(lengths: Ids, ends: Ids, T: int) -> Ids:
-    """Return the starts of up to 64 documents of T symbols or more."""
-    if lengths.max() < T:
-        raise TextError(
-            f"the longest document has only {lengths.max():,} symbols; "
-            f"use --lags {lengths.max() - 1} or fewer"
-        )
-    starts = (ends - lengths)[lengths >= T]
-    chosen = np.linspace(0, len(starts) - 1, min(NUM_POSITIONS, len(starts))).astype(int)
-    return np.asarray(starts[chosen])
-
-
 def state_gradient_norms(stack: Stack, xs: Ids, ys: Ids, state: State, tape: NetworkTape) -> Array:
-    """Return the norm of dL/ds for the states s after step T - 1 - k, (T, L, S, B), lag k = 0 first.
+    """Return the norm of dL/ds for the states s after step T - 1 - k, (T, L, S, B), k = 0 first.
 
     L is the loss of the targets ``ys`` (B,) at the last step of ``xs`` (T, B) alone, in nats. The
-    states are those of each layer, h and for an LSTM c, each with the other held constant: the effect
-    of c on h in the same step counts for h. One forward pass; then backward runs step by step on
-    slices of its tape, and hands the gradient on.
+    states are those of each layer, h and for an LSTM c, each with the other held constant: the
+    effect of c on h in the same step counts for h.
     """
     T, L, p = len(xs), stack.num_layers, stack.p
     stack.forward(xs, state, tape)
@@ -121,12 +108,11 @@ def check_gradients(
 ) -> Iterator[tuple[str, int, float]]:
     """Yield each parameter's name, the number of entries compared, and the largest relative error.
 
-    A float64 copy of the network reads ``xs`` (T, B) from ``state``. The gradient a of its summed
-    loss, in nats, is compared with central differences n = (L(w + e) - L(w - e)) / 2 e, e = 1e-5. The
-    error is |a - n| / max(|a| + |n|, 1e-4). The denominator has a lower bound because rounding alone
-    makes n uncertain by about 1e-9. Half of the entries are drawn from those with a non-zero gradient
-    (the weights of most characters have none in a short batch), the others from the rest. A state that
-    is not zero makes every term count.
+    A float64 copy of the network reads ``xs`` (T, B) from ``state``; if that is not zero, every
+    term counts. The gradient a of the summed loss, in nats, is compared with central differences
+    n = (L(w + e) - L(w - e)) / 2 e, e = 1e-5. The error is |a - n| / max(|a| + |n|, 1e-4): rounding
+    alone makes n uncertain by about 1e-9. Half of the entries are drawn from those with a non-zero
+    gradient (the weights of most characters have none in a short batch), half from the rest.
     """
     stack = stack.copy(np.float64)
     tape, state = stack.new_tape(*xs.shape), state.astype(np.float64)

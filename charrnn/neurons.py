@@ -1,4 +1,4 @@
-"""What hidden units respond to: activations, gate saturation, linear probes for properties of the text."""
+"""What hidden units respond to: activations, gate saturation, linear probes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from charrnn.vocabulary import Vocabulary
 from charrnn.windows import document_ends, single_lane_batches
 
 CHUNK_STEPS = 64  # read at a time
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 
-def _read(
-    stack: Stack, ids: Ids, context: Ids, ends: NDArray[np.int64] | None
-) -> Iterator[list[Tape[Any]]]:
-    """Yield the layers' tapes for some steps at a time, (t, ..., 1), until every symbol has been read."""
+def _read(stack: Stack, ids: Ids, context: Ids, ends: Ids | None) -> Iterator[list[Tape[Any]]]:
+    """Yield the layers' tapes, (t, ..., 1), for some steps at a time that read new symbols."""
     ends = np.array([len(ids)]) if ends is None else ends
     batches = single_lane_batches(ids, context, ends, CHUNK_STEPS)
     symbols_read = 0
@@ -34,27 +34,24 @@ def _read(
             yield tape.slice(in_context, len(batch.xs)).layers
 
 
-def activations(
-    stack: Stack, ids: Ids, context: Ids, ends: NDArray[np.int64] | None = None
-) -> Iterator[Array]:
+def activations(stack: Stack, ids: Ids, context: Ids, ends: Ids | None = None) -> Iterator[Array]:
     """Yield the states after each symbol, in the order of the text, (t, L, H) at a time.
 
-    The state is c for an LSTM, otherwise h. ``context`` is read before the first symbol, or before
-    every document if the text is made of documents, which end at ``ends``; its states are not yielded.
-    A single lane reads, so that the states are exactly those of the text, in constant memory.
+    The state is c for an LSTM, otherwise h. ``context`` is read before every document; documents
+    end at ``ends``, by default at the end of the text. A single lane reads, so that the states are
+    exactly those of the text, in constant memory.
     """
     for layers in _read(stack, ids, context, ends):
         yield np.stack([layer.states[-1, 1:, :, 0] for layer in layers], axis=1)
 
 
 def gate_saturation(
-    stack: Stack, ids: Ids, context: Ids, ends: NDArray[np.int64] | None = None
+    stack: Stack, ids: Ids, context: Ids, ends: Ids | None = None
 ) -> dict[str, Array]:
-    """Return for each gate how often it is below 0.1 and above 0.9, (L, 2), averaged over the hidden units.
+    """Return for each gate how often it is below 0.1 and above 0.9, (L, 2): the units' means.
 
     Karpathy, Johnson and Li, "Visualizing and understanding recurrent networks", 2015, section 4.2,
-    call these gates left- and right-saturated. ``context`` and ``ends`` are those of ``activations``.
-    A cell without gates gives an empty dict.
+    call these gates left- and right-saturated. The arguments are those of ``activations``.
     """
     fractions: dict[str, Array] = {}
     for layers in _read(stack, ids, context, ends):
@@ -69,12 +66,11 @@ def gate_saturation(
 class LinearProbe:
     """A linear probe of every hidden unit by itself, fitted on the first half of a text.
 
-    ``y`` (n,) is the property after each symbol, a number or a yes or no. The states are added in the
-    order of the text; then ``score`` is how well each unit predicts the second half.
+    ``y`` (n,) is the property after each symbol, a number or a yes or no. The states are added in
+    the order of the text; then ``score`` is how well each unit predicts the second half.
     """
 
-    def __init__(self, y: NDArray[Any], num_neurons: int) -> None:
-        """Prepare the sums, for ``num_neurons`` hidden units."""
+    def __init__(self, y: Bools | Ints, num_neurons: int) -> None:
         self.boolean, self.half = y.dtype == bool, len(y) // 2
         self.y = y.astype(np.float64)
         self.sum_y = self.y[: self.half].sum()
@@ -83,19 +79,18 @@ class LinearProbe:
         self.position = 0
 
     def add(self, x: Array) -> None:
-        """Take the states (t, neurons) after the next t symbols: fit, or score once it is fitted."""
+        """Take the states (t, neurons) after the next t symbols: fit on them, or then score."""
         y = self.y[self.position : self.position + len(x), None]
         k = min(max(self.half - self.position, 0), len(x))
         self.position += len(x)
         x_fit, y_fit = x[:k], y[:k]
-        self.sum_x = self.sum_x + x_fit.sum(0)
-        self.sum_xx = self.sum_xx + (x_fit * x_fit).sum(0)
-        self.sum_xy = self.sum_xy + (x_fit * y_fit).sum(0)
+        self.sum_x += x_fit.sum(0)
+        self.sum_xx += (x_fit * x_fit).sum(0)
+        self.sum_xy += (x_fit * y_fit).sum(0)
         if k < len(x):
             self._score(x[k:], y[k:])
 
     def _score(self, x: Array, y: Array) -> None:
-        """Add what the probe gets right or wrong on states (t, neurons) of the second half."""
         half, sum_x, sum_y = self.half, self.sum_x, self.sum_y
         covariance = self.sum_xy - sum_x * sum_y / half
         variance = self.sum_xx - sum_x * sum_x / half
@@ -119,31 +114,22 @@ class LinearProbe:
         return r_squared
 
 
-def ends_of_documents(ids: Ids, vocabulary: Vocabulary, by: str | None) -> NDArray[np.int64] | None:
-    """Return where the documents of a model by line or file end; None where the whole text is one."""
-    separator_id = vocabulary.separator_id(by)
-    return None if separator_id is None else document_ends(ids, separator_id)
-
-
 def rank_neurons(
     stack: Stack, vocabulary: Vocabulary, text: str | bytes, name: str, by: str | None = None
 ) -> list[tuple[int, int, float]]:
-    """Return layer, index and score of every hidden unit, best first: how well it predicts a property.
+    """Return layer, index and score of each hidden unit, best first: how well it predicts ``name``.
 
-    ``name`` is one of ``character_properties``. Each unit's state (see ``activations``) is the input
-    of a linear probe, fitted on the first half of the text and measured on the second. For a number
-    the score is R²: 1 is perfect, 0 no better than the mean, and it may be negative. For a yes or no
-    it is the balanced accuracy: 0.5 is chance, however rare the yes is. Unknown characters are
-    skipped. With the unit ``byte`` the properties are those of bytes.
-
-    Raises TextError if the property is constant in one half of the text.
+    That is one of ``character_properties``. Each unit's state (see ``activations``) is the input of
+    a linear probe, fitted on the first half of the text and measured on the second. For a number
+    the score is R²: 1 is perfect, 0 no better than the mean, and it may be negative. For a yes or
+    no it is the balanced accuracy: 0.5 is chance, however rare the yes is. Unknown characters are
+    skipped. Raises TextError if the property is constant in one half of the text.
     """
     # the property of the character that each symbol belongs to
     codes = units.to_codes(text, vocabulary.unit)
     ids = vocabulary.ids_of(codes)
-    if vocabulary.unit == "byte":
+    if vocabulary.unit == "byte" or isinstance(text, bytes):
         text = codes.astype(np.uint8).tobytes().decode("latin-1")
-    assert isinstance(text, str)
     y = character_properties(text)[name][np.cumsum(units.starts_character(codes)) - 1]
     ids, y = ids[ids >= 0], y[ids >= 0]
     for half in (y[: len(y) // 2], y[len(y) // 2 :]):
@@ -153,7 +139,7 @@ def rank_neurons(
     # fit and score
     H = stack.hidden_size
     probe = LinearProbe(y, stack.num_layers * H)
-    ends = ends_of_documents(ids, vocabulary, by)
+    ends = document_ends(ids, vocabulary.separator_id(by))
     for chunk in activations(stack, ids, vocabulary.start_id, ends):
         probe.add(chunk.reshape(len(chunk), -1).astype(np.float64))
     order = np.argsort(-probe.score, kind="stable").tolist()
@@ -167,48 +153,52 @@ C_COMMENT = re.compile(
 )
 
 
-def character_properties(text: str) -> dict[str, NDArray[np.int64] | NDArray[np.bool_]]:
-    """Return the properties of each character of a text once it has been read, (n,) int64 or bool.
+def character_properties(text: str) -> dict[str, Bools | Ints]:
+    """Return the properties of each character of a text once it has been read, (n,) each.
 
-    ``line-position``: characters since the last newline, 0 for the newline itself. ``indent``: spaces
-    and tabs at the start of the line, as far as it has been read. ``depth``: open brackets of any
-    kind; unmatched closing ones are ignored. ``quote``: inside double quotes, straight or curly; an
-    empty line closes them, and straight ones after a backslash or an apostrophe do not count.
-    ``comment``: inside a C comment if the text has ``/*`` anywhere; otherwise from # to the end of the
-    line, if # begins the line or follows a blank, or from a % that begins the line.
+    ``line-position``: characters since the last newline, 0 for the newline itself. ``indent``:
+    spaces and tabs at the start of the line so far. ``depth``: open brackets of any kind; unmatched
+    closing ones are ignored. ``quote``: inside double quotes, straight or curly; an empty line
+    closes them, and straight ones after a backslash or an apostrophe do not count. ``comment``:
+    inside a C comment if the text has ``/*`` anywhere; otherwise from # to the end of the line, if
+    # begins the line or follows a blank, or from a % that begins the line.
     """
     codes = units.code_points(text)
-    n, index = len(codes), np.arange(len(codes))
 
-    def among(characters: str) -> NDArray[np.bool_]:
+    def among(characters: str) -> Bools:
         return np.isin(codes, units.code_points(characters))
 
-    def last(where: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def last(where: Bools) -> Ints:
         """Return the index of the last True up to each character, -1 for none."""
-        return np.maximum.accumulate(np.where(where, index, -1))
+        return np.maximum.accumulate(np.where(where, np.arange(len(codes)), -1))
 
-    def gain_since(total: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
+    def gain_since(total: Ints, at: Ints) -> Ints:
         """Return what a running total has gained since those indices."""
-        gained: NDArray[np.int64] = total - np.concatenate([[0], total])[at + 1]
+        gained: Ints = total - np.append(0, total)[at + 1]
         return gained
 
-    newline, blank = among("\n"), among(" \t")
+    # lines and brackets
+    newline = among("\n")
     line = last(newline)
-    leading = gain_since(np.cumsum(~blank), line) == 0
+    leading = gain_since(np.cumsum(~among(" \t")), line) == 0
     brackets = np.cumsum(among("([{").astype(int) - among(")]}"))
-    before = np.concatenate([codes[:1] * 0, codes[:-1]])
+
+    # quotes
+    before = np.append(0, codes[:-1])[: len(codes)]
     paragraph = last(newline & (before == ord("\n")))
     straight = among('"') & (before != ord("\\")) & (before != ord("'"))
     opened, closed = last(among("“")), last(among("”"))
-    comment = np.zeros(n, bool)
+    in_straight = gain_since(np.cumsum(straight), paragraph) % 2 == 1
+
+    # comments
+    comment = np.zeros(len(codes), bool)
     for m in (C_COMMENT if "/*" in text else LINE_COMMENT).finditer(text):
         if m.lastindex:  # a comment starts after its last sign, and a block ends with its own
             comment[m.start(m.lastindex) : m.end() - (m[1] == "*" and m[0].endswith("*/"))] = True
     return {
-        "line-position": index - line,
+        "line-position": np.arange(len(codes)) - line,
         "indent": gain_since(np.cumsum(leading), line),
         "depth": brackets - np.minimum(np.minimum.accumulate(brackets), 0),
-        "quote": (gain_since(np.cumsum(straight), paragraph) % 2 == 1)
-        | (opened > np.maximum(closed, paragraph)),
+        "quote": in_straight | (opened > np.maximum(closed, paragraph)),
         "comment": comment,
     }

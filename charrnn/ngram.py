@@ -20,10 +20,9 @@ def ngram_losses(
 ) -> Iterator[list[Floats]]:
     """Yield the loss of each text under the n-grams of ``train``, for n = 1, 2, ... ``order``.
 
-    There is at least one text: its ids (n,), and its context, the ids before it, which have no
-    loss. The losses (n,) are in nats per symbol. N-grams cross the boundaries of lines and files:
-    these are models of plain text. Memory is 30 to 60 bytes per symbol of training and texts, less
-    for repetitive ones, and does not depend on V.
+    Each text, at least one, is its ids (n,) and its context, the ids before it, which have no loss.
+    The losses (n,) are in nats per symbol. N-grams cross the boundaries of lines and files. Memory
+    is 30 to 60 bytes per symbol of training and texts, and does not depend on V.
 
     Interpolated modified Kneser-Ney (Chen and Goodman, 1999): for a symbol w after the history h,
     with h' as h without its first symbol,
@@ -34,7 +33,7 @@ def ngram_losses(
     its sum over w, Nk(h) the number of w with a count of k (N3: 3 or more). Where c(h) is 0,
     p(w | h) = p(w | h'). Below order 1, p = 1 / V.
     """
-    # join all symbols; padding, whose n-grams are not counted, is before each stretch
+    # join all symbols, each stretch after padding, whose n-grams are not counted
     padding = np.full(order, V)
     chunks = [padding, train]
     chunks += [chunk for ids, context in texts for chunk in (padding, context, ids)]
@@ -87,9 +86,8 @@ def _interpolate(
 ) -> Floats:
     """Return p of each symbol of the texts, (n,), given ``lower_p`` of the order below.
 
-    ``counts`` and ``histories`` are the count of each n-gram and the index of its history.
-    ``text_grams`` and ``text_histories`` are the indices of the n-gram that each symbol of the
-    texts ends, and of its history.
+    ``counts`` and ``histories`` are those of each n-gram; ``text_grams`` and ``text_histories`` are
+    the n-gram that each symbol of the texts ends, and its history. Both are given by index.
     """
     D = discounts(counts)
     needed = np.zeros(histories.max() + 1, bool)  # the histories in the texts
@@ -120,5 +118,5 @@ def discounts(counts: Counts) -> Floats:
     for k in (1, 2, 3):
         if n[1] and n[k]:
             Dk = k - (k + 1) * n[1] / (n[1] + 2 * n[2]) * n[k + 1] / n[k]
-            D[k] = Dk if Dk > 0 else k / 2
+            D[k] = Dk if Dk > 0 else D[k]
     return D

@@ -15,8 +15,9 @@ from charrnn.figures import loss_curve
 from charrnn.formatting import escape_control, format_count, format_loss, loss_unit
 from charrnn.header import Header
 from charrnn.model import Model
-from charrnn.neurons import ends_of_documents, gate_saturation
+from charrnn.neurons import gate_saturation
 from charrnn.shades import escape_inline, read_resource, render_html, render_page
+from charrnn.windows import document_ends
 
 HIGHLIGHT_CHARACTERS = 1500  # of the validation text
 GATE_CHARACTERS = 10_000  # of the validation text
@@ -237,7 +238,7 @@ def gates_section(model: Model, text: str | bytes) -> str:
     v = model.vocabulary
     ids = v.ids_of(units.to_codes(text[:GATE_CHARACTERS], v.unit))
     ids = ids[ids >= 0]
-    ends = ends_of_documents(ids, v, model.by)
+    ends = document_ends(ids, v.separator_id(model.by))
     saturated = gate_saturation(model.stack, ids, v.start_id, ends)
     if not saturated:
         return f"<p>This model's cell ({model.header['config']['cell']}) has no gates.</p>"

@@ -22,15 +22,13 @@ MAX_NATS = 1000  # of a model whose weights have diverged, the loss need not be 
 
 
 class ModelLike(Protocol):
-    """A network with its vocabulary."""
-
     stack: Stack
     vocabulary: Vocabulary
     by: str | None
 
 
 class ScoredText(NamedTuple):
-    """A text with its surprisal: n characters (for a byte model: bytes), which are m symbols."""
+    """A text with its surprisal: n characters (of a byte model: bytes), which are m symbols."""
 
     characters: list[str]  # (n,); bytes beyond ASCII as \\xNN
     bits: Array  # (n,): -log2 p of each, given those before it
@@ -41,29 +39,27 @@ class ScoredText(NamedTuple):
 
 
 def ids_or_unknown(codes: units.Codes, vocabulary: Vocabulary) -> Ids:
-    """Return the id of each symbol, -1 for every symbol of a character that has an unknown one."""
+    """Return the ids of symbols, -1 for all those of a character that has an unknown one."""
     ids, character, is_unknown = vocabulary.lookup(codes)
     return np.where(is_unknown[character], -1, ids)
 
 
-def top_predictions(
-    model: ModelLike, text: str | bytes, top: int = TOP_K
-) -> tuple[Array, Ids, Array]:
-    """Return -log p of each symbol in nats, (m,), and the most likely ids and their p, (m, ``top``).
+def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Array]:
+    """Return -log p of each symbol in nats, (m,), and the 5 most likely ids and their p, (m, 5).
 
-    A single lane reads the text, so that each symbol is predicted from all those before it; a model of
-    lines starts every line from a reset state. An unknown character is not read. Its first symbol
-    costs ``scoring.UNKNOWN_COST``. A vocabulary smaller than ``top`` is returned as a whole.
+    A single lane reads the text, so that each symbol is predicted from all those before it in its
+    document. An unknown character is not read; its first symbol costs ``scoring.UNKNOWN_COST``. A
+    vocabulary of fewer than 5 symbols is returned as a whole.
     """
     v, stack = model.vocabulary, model.stack
     codes = units.to_codes(text, v.unit)
     ids = ids_or_unknown(codes, v)
     read = ids[ids >= 0]
-    n, top = len(read), min(top, len(v))
+    n, top = len(read), min(TOP_K, len(v))
     nll = np.zeros(n)
     top_ids, p = np.zeros((n + 1, top), np.intp), np.zeros((n + 1, top))
 
-    # Symbols after a separator are predicted from a reset state, also if all that follow are unknown.
+    # symbols after a separator are predicted from a reset state, also if all of them are unknown
     separator_id = v.separator_id(model.by)
     ends = document_ends(read, separator_id)
     if not n or read[-1] == separator_id:
@@ -72,9 +68,7 @@ def top_predictions(
     for batch, tape in stack.read(batches, CHUNK_STEPS, 1):
         at, ys = batch.at[:, 0], batch.ys[:, 0]
         logp = _log_softmax(tape.logits[..., 0])
-        candidates = np.argpartition(-logp, top - 1, axis=1)[
-            :, :top
-        ]  # sorting all takes far longer
+        candidates = np.argpartition(-logp, top - 1, axis=1)[:, :top]  # to sort all takes longer
         candidates.sort(axis=1)
         order = np.argsort(-np.take_along_axis(logp, candidates, 1), axis=1, kind="stable")
         top_ids[at] = np.take_along_axis(candidates, order, 1)
@@ -82,7 +76,7 @@ def top_predictions(
         steps = np.flatnonzero(ys >= 0)
         nll[at[steps]] = -logp[steps, ys[steps]]
 
-    # An unknown character is not read: its predictions are those after the last symbol before it.
+    # the predictions for an unknown character are those after the last symbol before it
     read_index: Ids = np.cumsum(ids >= 0) - (ids >= 0)
     unknown_nll = np.where(units.starts_character(codes), UNKNOWN_COST[v.unit], 0)
     symbol_nll = np.append(nll, 0)[read_index]
@@ -90,7 +84,7 @@ def top_predictions(
 
 
 def _log_softmax(logits: Array) -> Array:
-    """Return log p of logits (t, V) in float64, bounded so that it is a number for any logits."""
+    """Return log p of logits (t, V) in float64, bounded: a number for any logits."""
     logp = logits.astype(np.float64)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # weights that diverged
         logp -= logp.max(1, keepdims=True)
@@ -123,9 +117,9 @@ def to_model_input(model: ModelLike, text: str | bytes) -> str | bytes:
 def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> Array:
     """Return the activation of a hidden unit after each character, (n,) in [-1, 1].
 
-    It is h, or tanh(c) for an LSTM: Karpathy, Johnson and Li, "Visualizing and understanding recurrent
-    networks", 2015, section 4.2. An unknown character is not read and leaves it unchanged. Raises
-    UsageError for a hidden unit that the model does not have.
+    It is h, or tanh(c) for an LSTM: Karpathy, Johnson and Li, "Visualizing and understanding
+    recurrent networks", 2015, section 4.2. An unknown character is not read and leaves it
+    unchanged. Raises UsageError for a hidden unit that the model does not have.
     """
     v, stack = model.vocabulary, model.stack
     H, L = stack.hidden_size, stack.num_layers

@@ -69,16 +69,17 @@ def gradflow(
 
     from charrnn.corpus import load_corpus
     from charrnn.gradients import encode_corpus, gradient_flow
-    from charrnn.neurons import ends_of_documents
     from charrnn.stack import Stack
     from charrnn.vocabulary import Vocabulary
+    from charrnn.windows import document_ends
 
     columns: dict[str, Array] = {}
     if checkpoint:
         model = ModelFile(checkpoint).load()
         v = model.vocabulary
         ids = read_ids(corpus, model)
-        ends = ends_of_documents(ids, v, model.by)
+        separator_id = v.separator_id(model.by)
+        ends = None if separator_id is None else document_ends(ids, separator_id)
         norms = gradient_flow(model.stack, ids, v.start_id, lags, ends)
         columns |= split_norms(norms, checkpoint.stem, model.stack)
     else:

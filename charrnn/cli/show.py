@@ -135,13 +135,15 @@ def format_saturation(model: Model, text: str | bytes) -> Iterator[str]:
 
     Raises TextError if no character of the text is known, UsageError if there are no gates.
     """
-    from charrnn.neurons import ends_of_documents, gate_saturation
+    from charrnn.neurons import gate_saturation
+    from charrnn.windows import document_ends
 
     v = model.vocabulary
     ids = v.encode(text[:MAX_PROBED_CHARACTERS], unknown="skip")
     if not len(ids):
         raise TextError("none of the text's characters is in the model's vocabulary")
-    fractions = gate_saturation(model.stack, ids, v.start_id, ends_of_documents(ids, v, model.by))
+    ends = document_ends(ids, v.separator_id(model.by))
+    fractions = gate_saturation(model.stack, ids, v.start_id, ends)
     if not fractions:
         raise UsageError(f"this model's cell ({model.header['config']['cell']}) has no gates")
     yield "layer\tgate\tunder 0.1\tover 0.9"
