@@ -34,7 +34,7 @@ def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Sour
     skipped: list[str] = []
     for path in paths:
         # not a folder: read as it is
-        folder, count = Path(path), len(files)
+        folder = Path(path)
         try:
             if path == STDIN or not folder.is_dir():
                 files.append(path)
@@ -43,16 +43,13 @@ def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Sour
         except OSError as e:
             raise _read_error(path, e) from None
 
-        # the text files in the folder
-        for file in found:
-            if any(name.startswith(".") for name in file.relative_to(folder).parts):
-                continue
-            if encoding is None or _is_text(file, encoding):
-                files.append(file)
-            else:
-                skipped.append(str(file))
-        if len(files) == count:
+        # the text files in the folder, without hidden ones
+        visible = [p for p in found if "/." not in f"/{p.relative_to(folder).as_posix()}"]
+        texts = [p for p in visible if encoding is None or _is_text(p, encoding)]
+        if not texts:
             raise TextError(f"{path}: contains no text files")
+        files += texts
+        skipped += map(str, sorted(set(visible) - set(texts)))
     return files, skipped
 
 
