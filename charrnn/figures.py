@@ -187,9 +187,9 @@ def _plot_baselines(ax: Axes, curves: Sequence[Curve]) -> list[tuple[Any, str]]:
 
 
 def plot_lines(
-    series: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, ylabel: str, log_y: bool = False
+    series: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, ylabel: str
 ) -> Figure:
-    """Plot y against x for each name; non-finite values, on a logarithmic axis also 0, are gaps.
+    """Plot y, on a logarithmic axis, against x for each name; 0 and non-finite values are gaps.
 
     Raises UsageError without matplotlib.
     """
@@ -198,13 +198,11 @@ def plot_lines(
         entries = []
         for i, (name, (xs, values)) in enumerate(series.items()):
             ys = np.array(values, float)
-            if log_y:
-                ys[~(ys > 0)] = np.nan
+            ys[~(ys > 0)] = np.nan
             every, dashes = marker_indices(ys, i / len(series)), DASHES[i % len(DASHES)]
             (line,) = ax.plot(xs, ys, ls=dashes, markevery=every, **_series_style(i))
             entries.append((line, escape_control(name)))
-        if log_y:
-            ax.set_yscale("log")
+        ax.set_yscale("log")
         _add_legend(figure, entries)
     return figure
 

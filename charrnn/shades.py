@@ -30,10 +30,9 @@ BLANK_NAMES = {" ": "space", "\n": "newline", "\t": "tab"}
 class Scale(NamedTuple):
     """A scale of equal bins, each with a mark, and with a color on light and on dark backgrounds.
 
-    ``light`` and ``dark`` are hexadecimal colors at equal distances along the scale, evenly spaced
-    in lightness (CIE L*); the colors between them are interpolated. ``xterm`` are colors of a
-    terminal with 256 of them, ``basic`` the backgrounds of one with 16. Bins from ``underlined`` on
-    are underlined, because both ends of a diverging scale are equally dark.
+    ``light`` and ``dark`` are hexadecimal sRGB, evenly spaced in lightness (CIE L*). ``xterm`` are
+    colors of a terminal with 256 of them, ``basic`` the backgrounds of one with 16. Bins from
+    ``underlined`` on are underlined, because both ends of a diverging scale are equally dark.
     """
 
     name: str
@@ -41,8 +40,8 @@ class Scale(NamedTuple):
     step: float
     marks: str
     ticks: tuple[str, ...]
-    light: tuple[str, ...]
-    dark: tuple[str, ...]
+    light: str
+    dark: str
     xterm: tuple[int, ...]
     basic: tuple[int, ...]
     underlined: int = 99
@@ -53,15 +52,8 @@ class Scale(NamedTuple):
 
     def colors(self, dark: bool = False) -> list[Color]:
         """Return the color of each bin."""
-        anchors = [bytes.fromhex(color) for color in (self.dark if dark else self.light)]
-        colors = []
-        for k in range(len(self.marks)):
-            position = k * (len(anchors) - 1) / (len(self.marks) - 1)
-            i = min(int(position), len(anchors) - 2)
-            pairs = zip(anchors[i], anchors[i + 1], strict=True)
-            r, g, b = (round(x + (y - x) * (position - i)) for x, y in pairs)
-            colors.append((r, g, b))
-        return colors
+        values = iter(bytes.fromhex(self.dark if dark else self.light))
+        return list(zip(values, values, values, strict=True))
 
 
 SURPRISAL_SCALE = Scale(
@@ -70,8 +62,8 @@ SURPRISAL_SCALE = Scale(
     step=1,
     marks=" .:-=+*#%@",
     ticks=("0", "1", "2", "3", "4", "5", "6", "7", "8", "9+"),
-    light=("fef6df", "e6d17c", "71b66c", "00889f", "0b4b8d", "261a50"),
-    dark=("1f283b", "164781", "0077af", "00a9a1", "bdc95d", "ffeb94"),
+    light="fef6df f1e1a8 d9ce7a 98bf71 58ac77 199294 047499 0a528f 173572 261a50",
+    dark="1f283b 1a3962 144c86 0767a0 0082ac 009ea4 3fb48a a8c565 dad875 ffeb94",
     xterm=(230, 223, 186, 143, 72, 31, 25, 19, 18, 17),
     basic=(107, 107, 103, 103, 43, 43, 42, 45, 44, 44),
 )
@@ -81,8 +73,8 @@ ACTIVATION_SCALE = Scale(
     step=2 / 7,
     marks="Nn- +pP",
     ticks=("-0.86", "-0.57", "-0.29", "0", "0.29", "0.57", "0.86"),
-    light=("0059a2", "4da9e2", "f5f3f0", "e28b4b", "923214"),
-    dark=("86d0f3", "007ec8", "282a2f", "c05928", "f4bd75"),
+    light="0059a2 338ecd 85c2e7 f5f3f0 e8ae82 c76d39 923214",
+    dark="86d0f3 2d99d6 0d6295 282a2f 8d492a d17a42 f4bd75",
     xterm=(25, 68, 153, 231, 223, 173, 130),
     basic=(44, 104, 106, 107, 103, 43, 41),
     underlined=4,
@@ -164,8 +156,8 @@ def render_lines(
 
         # a character without a column joins the glyph before it, or a blank
         if not columns and line:
-            base = line.pop()
-            line.append(Glyph(base.text + text, base.columns, max(base.bin, bin)))
+            base = line[-1]
+            line[-1] = Glyph(base.text + text, base.columns, max(base.bin, bin))
             continue
         if not columns:
             text, columns = " " + text, 1
@@ -254,8 +246,10 @@ def render_html(
     data = _panel_data(model, scored, values if neuron else None)
     ticks = "".join(f"<i class={scale.name[0]}{k}>{tick}</i>" for k, tick in enumerate(scale.ticks))
     return (
-        f"<div class=highlight>\n<style>\n{read_resource('highlight.css')}{_color_rules(scale)}"
-        f"</style>\n<p>{caption(text, length, scored.bits)}</p>\n<p>{scale.name} {ticks}</p>\n"
+        f"<div class=highlight>\n<style>\n{read_resource('highlight.css')}"
+        f"{_color_rules(scale, dark=False)}@media screen and (prefers-color-scheme:dark){{\n"
+        f"{_color_rules(scale, dark=True)}}}\n</style>\n"
+        f"<p>{caption(text, length, scored.bits)}</p>\n<p>{scale.name} {ticks}</p>\n"
         '<pre tabindex=0 lang="" aria-label="the text; arrow keys move between characters">\n'
         f"{_spans(scored.characters, values.tolist(), scale)}</pre>\n"
         "<output>Hover over or tap a character, or use the arrow keys.</output>\n"
@@ -268,12 +262,11 @@ def _spans(characters: Sequence[str], values: Sequence[float], scale: Scale) -> 
     spans = []
     for c, value in zip(characters, values, strict=True):
         shown = c if c in VISIBLE else escape_control(c)
-        name = f"{scale.name[0]}{scale.bin(value)}"
-        if c == "\n":
-            name = f'"{name} newline"'
-        elif shown != c or len(c) > 1:  # of several characters: a byte beyond ASCII
-            name = f'"{name} escaped"'
-        spans.append(f"<i class={name}>{escape(shown)}</i>")
+        names = f"{scale.name[0]}{scale.bin(value)}"
+        if c == "\n" or shown != c or len(c) > 1:  # of several characters: a byte beyond ASCII
+            kind = "newline" if c == "\n" else "escaped"
+            names = f'"{names} {kind}"'
+        spans.append(f"<i class={names}>{escape(shown)}</i>")
     return "".join(spans)
 
 
@@ -292,18 +285,14 @@ def _panel_data(model: ModelLike, scored: ScoredText, activations: Array | None)
         "labels": [symbol_label(code, v.unit) for code in v.codes.tolist()],
         "shown": {c: visible(c) for c in characters if c in BLANK_NAMES or not display_width(c)},
     }
-    compact = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return compact.replace("<", "\\u003c")
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _color_rules(scale: Scale) -> str:
-    def rules(dark: bool) -> str:
-        lines = []
-        for k, color in enumerate(scale.colors(dark)):
-            style = f"background:#{bytes(color).hex()};color:"
-            style += "#fff" if use_white_text(color) else "#000"
-            style += ";text-decoration:underline" if k >= scale.underlined else ""
-            lines.append(f".highlight .{scale.name[0]}{k}{{{style}}}\n")
-        return "".join(lines)
-
-    return f"{rules(False)}@media screen and (prefers-color-scheme:dark){{\n{rules(True)}}}\n"
+def _color_rules(scale: Scale, dark: bool) -> str:
+    rules = ""
+    for k, color in enumerate(scale.colors(dark)):
+        style = f"background:#{bytes(color).hex()};color:"
+        style += "#fff" if use_white_text(color) else "#000"
+        style += ";text-decoration:underline" if k >= scale.underlined else ""
+        rules += f".highlight .{scale.name[0]}{k}{{{style}}}\n"
+    return rules

@@ -248,7 +248,7 @@ def test_plot_lines_shows_positive_values_on_log_axis(
     lag = np.arange(50)
     norm = np.exp(-lag / 3)
     norm[7] = 0
-    figure = plot_lines({LONG: (lag, norm), "_gru 한": (lag, norm / 2)}, "x", "y", log_y=True)
+    figure = plot_lines({LONG: (lag, norm), "_gru 한": (lag, norm / 2)}, "x", "y")
     ax = figure.axes[0]
     assert (ax.get_yscale(), ax.get_xscale()) == ("log", "linear")
     for line, ys in zip(ax.lines, (norm, norm / 2), strict=True):
@@ -261,7 +261,7 @@ def test_plot_lines_shows_positive_values_on_log_axis(
     assert norm[7] == 0  # the caller's arrays are unchanged
     figure = plot_lines({"narrow": (lag, lag + 1e5), "nothing": ([], [])}, "x", "y")
     assert_legible(figure, monkeypatch)
-    empty = plot_lines({"zero": ([1], [0]), "infinite": ([1], [np.inf])}, "x", "y", log_y=True)
+    empty = plot_lines({"zero": ([1], [0]), "infinite": ([1], [np.inf])}, "x", "y")
     save_figure(empty, tmp_path / "a.png")
 
 

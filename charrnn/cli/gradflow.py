@@ -96,7 +96,7 @@ def gradflow(
         from charrnn.figures import plot_lines, save_figure
 
         series = {name: (np.arange(lags + 1), norms) for name, norms in columns.items()}
-        save_figure(plot_lines(series, "lag (steps)", "norm of the gradient", log_y=True), plot)
+        save_figure(plot_lines(series, "lag (steps)", "norm of the gradient"), plot)
     click.echo("\t".join(["lag", *columns]), file=out)
     for lag, row in enumerate(zip(*columns.values(), strict=True)):
         click.echo("\t".join([str(lag), *(f"{norm:.4g}" for norm in row)]), file=out)
