@@ -5,6 +5,9 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 HOSTILE = "</script></pre><script>hacked = 1</script><b>&amp; &lt;\"'\0\x1b[2J\u202e\u2066<!--"
+ESCAPES = {
+    ord(c): c.encode("unicode_escape").decode() for c in "\0\x1b\u202e\u2066\ud800\r\x85\u2028"
+}
 Attributes = dict[str, str | None]
 
 

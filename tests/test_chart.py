@@ -74,6 +74,9 @@ def test_non_finite_losses_leave_a_gap() -> None:
     assert "Step 8: training non-finite, validation non-finite" in labels(chart)
     for rows in ([(1.0, NAN, NAN)], []):
         assert "No loss has been measured yet." in chart_of(rows, None)
+    chart = Page(chart_of([(4, 3.1, NAN)], None))  # without validation
+    assert chart.texts["li"] == ["training"]
+    assert labels(chart) == ["Step 4: training 3.1000 nats (4.472 bits)"]
 
 
 @pytest.mark.parametrize(("step", "loss"), [(16, -1e308), (16, 1e308), (0, 2.0)])
@@ -85,12 +88,6 @@ def test_losses_of_a_diverged_run_are_plotted() -> None:
     chart = Page(chart_of([(1, 3e18, 2e18), (2, 6e299, 8e299)], None))
     (line,) = chart.of_class("polyline", "val")
     assert corners(line) == [(50, 100), (100, 0)]
-
-
-def test_run_without_validation_has_one_curve() -> None:
-    chart = Page(chart_of([(step, train, NAN) for step, train, _ in HISTORY], None))
-    assert chart.texts["li"] == ["training"]
-    assert labels(chart)[0] == "Step 4: training 3.1000 nats (4.472 bits)"
 
 
 def test_long_history_is_thinned_except_for_its_lines_and_the_best_step() -> None:
