@@ -28,6 +28,7 @@ from charrnn.stack import Stack
 ROOT = Path(__file__).parent.parent
 CHARRNN = [sys.executable, "-m", "charrnn"]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 SIZE = ("--hidden-size", "12", "--seq-length", "16", "--batch-size", "8")
 QUICK = (*SIZE, "--max-steps", "30")
 
@@ -71,6 +72,13 @@ def text() -> str:
     words = ["the", "king", "queen", "of", "a", "night", "sea", "and", "shall", "not", "come"]
     lines = (" ".join(rng.choice(words, rng.integers(3, 9))).capitalize() + "." for _ in range(200))
     return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, text: str) -> Path:
+    """The text, in an otherwise empty folder."""
+    (tmp_path / "corpus.txt").write_text(text, encoding="utf-8", newline="\n")
+    return tmp_path / "corpus.txt"
 
 
 def on_a_terminal(

@@ -21,15 +21,7 @@ from charrnn.arrays import Array
 from charrnn.cli import main
 from charrnn.cli.common import default_checkpoint, default_run_name
 from charrnn.formatting import format_baselines
-from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, on_a_terminal
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
-
-
-@pytest.fixture
-def corpus(tmp_path: Path, text: str) -> Path:
-    (tmp_path / "corpus.txt").write_text(text)
-    return tmp_path / "corpus.txt"
+from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, on_a_terminal, posix
 
 
 def last_weights(path: Path) -> Array:
@@ -102,7 +94,14 @@ def test_train_reads_pipes_folders_and_several_files(
     (tmp_path / "src" / "c.bin").write_bytes(b"\0\1")
     assert "c.bin" in cli("train", "src", *QUICK).stderr.decode()
     cli("train", "src/a.txt", "src/b.txt", *QUICK, "-o", "two.npz")
-    for name in ("checkpoints/stdin.npz", "checkpoints/src.npz", "two.npz"):
+    names = ["checkpoints/stdin.npz", "checkpoints/src.npz", "two.npz"]
+    if sys.platform != "win32":
+        os.mkfifo("fifo")
+        with subprocess.Popen(["sh", "-c", "cat corpus.txt > fifo"]):
+            cli("train", "fifo", *QUICK)
+        cli("train", "/dev/stdin", *QUICK, "-o", "device.npz", stdin=data, env={})
+        names += ["checkpoints/fifo.npz", "device.npz"]
+    for name in names:
         assert (last_weights(tmp_path / name) == last_weights(run)).all()
 
 
@@ -126,14 +125,15 @@ def test_train_refuses_an_existing_checkpoint_with_three_ready_commands(
     assert run.read_bytes() != before
 
 
-def test_train_stops_resumes_and_extends(cli: Cli, corpus: Path, tmp_path: Path) -> None:
-    options = (*QUICK, "--dropout", "0.2", "--eval-every", "5")
+def test_train_stops_resumes_and_extends(cli: Cli, run: Path, tmp_path: Path) -> None:
+    options = (*QUICK[2:], "--dropout", "0.2", "--eval-every", "5", "--init-from", run)
     cli("train", "corpus.txt", *options, "-o", "whole.npz", "-q")
     err = cli("train", "corpus.txt", *options, "-o", "parts.npz", "--stop-after", "7").stderr
     assert err.decode().endswith(
         "stopped at step 7 of 30; parts.npz was saved at step 7\n"
         "resume with: charrnn train corpus.txt -o parts.npz --resume\n"
     )
+    run.unlink()  # a resumed run does not need the model that it was initialized from
     resume = ("train", "corpus.txt", "-o", "parts.npz", "--resume")
     assert b"resumed at step 7\n" in cli(*resume).stderr
     (_, a), (_, b) = (checkpoint.load(tmp_path / name) for name in ("whole.npz", "parts.npz"))
@@ -160,6 +160,15 @@ def test_resume_refuses_other_options_and_another_text(cli: Cli, run: Path, corp
     assert run.read_bytes() == before
 
 
+def test_init_from_reports_the_symbols(cli: Cli, run: Path, text: str) -> None:
+    options = ("train", "-", "--init-from", run, "--max-steps", "1")
+    err = cli(*options, stdin=f"{text}Ü".encode()).stderr.decode()
+    known = len(set(text))
+    assert f"weights from {run}: {known} symbols matched, 1 ('Ü') added, 0 of the model's " in err
+    err = cli(*options, "--hidden-size", "13", "-o", "new.npz", rc=2).stderr.decode()
+    assert "hidden_size is 12 in" in err
+
+
 def test_resume_reads_the_validation_file(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("The king shall not come.\n" * 9)
     cli("train", "corpus.txt", *QUICK, "--val-file", "val.txt", "--stop-after", "5")
@@ -181,6 +190,26 @@ def test_resume_keeps_the_number_of_threads(cli: Cli, corpus: Path, tmp_path: Pa
     assert h["command"].endswith("--threads 3 --stop-after 5")
 
 
+def test_rare_characters_are_reported_and_never_sampled(cli: Cli, tmp_path: Path) -> None:
+    line = "the common text of a few letters\n"
+    rare = "".join(map(chr, range(0x4E00, 0x4E00 + 2500)))
+    (tmp_path / "many.txt").write_text(line * 300 + rare, encoding="utf-8", newline="\n")
+    known = len(set(line))
+    err = cli("train", "many.txt", *QUICK, "-o", "all.npz").stderr.decode()
+    hint = (
+        rf"{2500 + known:,} symbols take \d+% of the parameters, .*--max-vocab N or --min-count N"
+    )
+    assert re.search(hint, err)
+    for option in (("--min-count", "2"), ("--max-vocab", str(known + 1))):
+        err = cli("train", "many.txt", *QUICK, *option, "-o", "few.npz", "--force").stderr.decode()
+        assert "2,500 rare symbols, 20.16% of the text, are read as one unknown symbol" in err
+        model = charrnn.load(tmp_path / "few.npz")
+        assert len(model.vocabulary) == known + 1
+        assert "\ufffd" not in "".join(model.sample(3000, temp=1e6, seed=0))
+    out = cli("sample", "few.npz", "--prime", "丁 of ", "--length", "5").stdout.decode()
+    assert out.startswith("丁 of ")
+
+
 def test_threads_change_nothing_but_rounding(cli: Cli, run: Path) -> None:
     two = last_weights(run)
     cli("train", "corpus.txt", *QUICK, "--threads", "2", "--force")
@@ -189,9 +218,12 @@ def test_threads_change_nothing_but_rounding(cli: Cli, run: Path) -> None:
     np.testing.assert_allclose(last_weights(run), two, rtol=0, atol=1e-4)
 
 
-def test_environment_variables_give_defaults(cli: Cli, corpus: Path, tmp_path: Path) -> None:
-    env = {"CHARRNN_TRAIN_CELL": "rnn", "CHARRNN_TRAIN_SEED": "9"}
-    cli("train", "corpus.txt", *QUICK, env=env)
+def test_environment_variables_give_defaults(
+    cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHARRNN_TRAIN_CELL", "rnn")
+    monkeypatch.setenv("CHARRNN_TRAIN_SEED", "9")
+    cli("train", "corpus.txt", *QUICK)
     config = checkpoint.read_header(tmp_path / "checkpoints" / "corpus.npz")["config"]
     assert (config["cell"], config["seed"]) == ("vanilla", 9)
 
@@ -259,6 +291,48 @@ def test_sample_stops_and_takes_temperatures(cli: Cli, run: Path) -> None:
     assert len(cli("sample", "--last", "--length", "30").stdout) == 30
     cli("sample", "--temp", "-1", rc=2)
     cli("sample", "--temp", "nan", rc=2)
+
+
+def test_sample_of_byte_and_jamo_models(cli: Cli, tmp_path: Path) -> None:
+    text = "그는 갔다. 나는 왔다.\r\n" * 60
+    (tmp_path / "ko.txt").write_bytes(text.encode())
+    (tmp_path / "any.bin").write_bytes(bytes(range(256)) * 20)
+    args = ("sample", "run.npz", "--length", "30", "--seed", "1")
+    cli("train", "ko.txt", "--unit", "byte", *QUICK, "-o", "run.npz")
+    out = cli(*args, "--prime", "한", "--unknown", "skip").stdout
+    assert out.startswith("한".encode())
+    assert len(out) == 3 + 30
+    assert set(out[3:]) <= set(text.encode())
+    cli("train", "any.bin", "--unit", "byte", *QUICK, "-o", "run.npz", "--force")
+    assert cli(*args, "--prime-file", "any.bin").stdout.startswith(bytes(range(256)) * 20)
+    err = cli("train", "ko.txt", "--unit", "jamo", *QUICK, "-o", "run.npz", "--force").stderr
+    assert " distinct symbols, 1.8" in err.decode()
+    out = cli(*args, "--prime", "그는 왔").stdout
+    assert out.decode().startswith("그는 왔")
+    assert len(out.decode()) == 4 + 30
+
+
+def test_samples_of_a_model_of_documents_are_documents(cli: Cli, tmp_path: Path) -> None:
+    options = ("--max-steps", "200", "--hidden-size", "32", "--lr", "0.02", "-q")
+    names = [a + b + c for a in "mnt" for b in "aeio" for c in ("", "la", "ran", "dorella")]
+    (tmp_path / "names.txt").write_text("".join(f"{name}\n" for name in names * 2))
+    cli("train", "names.txt", "--documents", "line", *options)
+    sample = ("sample", "--num-samples", "20", "--seed", "1", "--temp", "0.5")
+    lines = cli(*sample).stdout.decode().splitlines()
+    assert len(lines) == 20
+    assert len(set(lines) & set(names)) > 5
+    assert cli(*sample, "-0").stdout.decode().split("\0") == lines
+    lines = cli(*sample, "--prime", "mado").stdout.decode().splitlines()
+    assert [line[:4] for line in lines] == ["mado"] * 20
+    lines = cli(*sample, "--length", "1").stdout.decode().splitlines()
+    assert all(len(line) <= 1 for line in lines)
+
+    (tmp_path / "poems").mkdir()
+    for i in range(40):
+        (tmp_path / "poems" / f"{i}.txt").write_text(f"one {i % 3}\ntwo\nthree\n")
+    cli("train", "poems", "--documents", "file", *options)
+    poems = cli(*sample, "-0").stdout.decode().split("\0")
+    assert sum(bool(re.fullmatch(r"one \d\ntwo\nthree\n", poem)) for poem in poems) > 15
 
 
 def test_sample_skips_unknown_characters_of_the_prime(cli: Cli, run: Path) -> None:

@@ -41,10 +41,11 @@ def test_files_are_joined_in_the_order_given(tmp_path: Path) -> None:
     assert note.startswith(f"{paths[1]} begins with a byte-order mark (U+FEFF), which is kept as ")
 
 
-def test_text_shorter_than_two_characters_is_rejected() -> None:
+@pytest.mark.parametrize("documents", [None, "file"])
+def test_text_shorter_than_two_characters_is_rejected(documents: str | None) -> None:
     for text, problem in {"": "is empty", "a": "has a single character"}.items():
         with pytest.raises(TextError, match=f"x {problem}; at least two characters are required"):
-            Corpus("x", text)
+            Corpus("x", text, documents=documents)
 
 
 def test_lone_surrogates_are_rejected() -> None:

@@ -1,6 +1,7 @@
 import encodings
 import io
 import itertools
+import os
 import pkgutil
 import sys
 from pathlib import Path
@@ -105,3 +106,9 @@ def test_missing_files_and_empty_folders_are_refused(tmp_path: Path) -> None:
         load_corpus([str(tmp_path / "nothing.txt")])
     with pytest.raises(TextError, match="contains no text files"):
         load_corpus([str(tmp_path)])
+    with pytest.raises(TextError, match="xxx: file name too long"):
+        load_corpus(["x" * 300])
+    if hasattr(os, "getuid") and os.getuid():  # root may read everything
+        (tmp_path / "secret").touch(0)
+        with pytest.raises(TextError, match="secret: permission denied"):
+            load_corpus([tmp_path / "secret"])

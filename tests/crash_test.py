@@ -1,0 +1,113 @@
+"""Kill trainings at random moments and resume them; the result must be that of an uninterrupted run.
+
+python -m tests.crash_test 500
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charrnn import checkpoint
+from charrnn.cli import main
+from charrnn.optim import OPTIMIZERS
+
+FILES = ("a.txt", "b.txt", "c.txt")
+# about 50 steps per epoch: the model overfits, so that the best weights are not the last
+SIZES = (
+    "--hidden-size 24 --seq-length 16 --batch-size 8 --max-steps 700 "
+    "--eval-every 60 --sample-every 90"
+)
+MODELS = (
+    "--cell lstm",
+    "--cell gru --num-layers 2 --dropout 0.2 --threads 1",
+    "--cell vanilla --dropout 0.3 --documents line --threads 1",
+    "--cell gru --lr-schedule constant --threads 1",
+)
+OPTIONS = [
+    f"{SIZES} {model} --optimizer {optimizer}".split()
+    for model, optimizer in zip(MODELS, itertools.cycle(sorted(OPTIMIZERS)), strict=False)
+]
+
+
+def write_texts() -> None:
+    rng = np.random.default_rng(0)
+    for name in FILES:  # noise, which can only be memorized
+        lines = ("".join(rng.choice(list("abcdé한"), rng.integers(5, 30))) for _ in range(120))
+        Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def content(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the header and the arrays of a checkpoint, without times and the command."""
+    header, arrays = checkpoint.load(path)
+    for key in ("train_seconds", "command", "sha256"):
+        del header[key]
+    for row in header["history"]:
+        del row["seconds"]
+    return header, {name: a.tobytes() for name, a in arrays.items()}
+
+
+def start(*args: str) -> Any:
+    """Start ``charrnn train`` in a forked process, which imports nothing again."""
+    command = ["train", *FILES, "-q", *args]
+    process = multiprocessing.get_context("fork").Process(target=main, args=(command,))
+    process.start()
+    return process
+
+
+def finish(options: list[str], kills: int, rng: np.random.Generator) -> list[int]:
+    """Train a run to its end, killed on the way; return the step of the checkpoint at each kill."""
+    run, steps = Path("run.npz"), list[int]()
+    while True:
+        begin = ["--resume"] if run.exists() else options
+        process = start(*begin, "-o", str(run), "--save-every", "0.03")
+        process.join(rng.uniform(0, 0.4) if len(steps) < kills else None)
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        # the file is complete at every moment
+        step = checkpoint.load(run)[0]["step"] if run.exists() else 0
+        if process.exitcode == 0:
+            return steps
+        steps.append(step)
+
+
+def kill_trainings(n: int, seed: int = 0) -> None:
+    """Kill n trainings in the current folder.
+
+    Raises AssertionError if a run is lost or differs from the uninterrupted one.
+    """
+    rng = np.random.default_rng(seed)
+    write_texts()
+    for k, options in enumerate(OPTIONS):
+        start(*options, "-o", "whole.npz", "--force").join()
+        header, _ = whole = content(Path("whole.npz"))
+        assert header["epoch"] > 3
+        assert header["best"]["step"] < header["step"]
+        left = n * (k + 1) // len(OPTIONS) - n * k // len(OPTIONS)
+        while left > 0:
+            steps = finish(options, left, rng)
+            assert content(Path("run.npz")) == whole, " ".join(options)
+            Path("run.npz").unlink()
+            print(f"killed {len(steps):3} times, at steps {steps}; equal in the end")
+            left -= len(steps)
+    files = {path.name for path in Path().iterdir() if not path.name.endswith(".lock")}
+    assert files == {*FILES, "whole.npz"}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("n", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        kill_trainings(arguments.n, arguments.seed)
