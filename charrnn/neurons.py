@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -63,55 +63,41 @@ def gate_saturation(
     return fractions
 
 
-class LinearProbe:
-    """A linear probe of every hidden unit by itself, fitted on the first half of a text.
+def probe_neurons(chunks: Iterable[Array], y: NDArray[Any], num_neurons: int) -> Array:
+    """Return how well a linear probe of each hidden unit by itself predicts ``y`` (n,), (neurons,).
 
-    ``y`` (n,) is the property after each symbol, a number or a yes or no. The states are added in
-    the order of the text; then ``score`` is how well each unit predicts the second half.
+    ``chunks`` are the states (t, neurons), in the order of the text. The probes are fitted on its
+    first half and scored on the second: balanced accuracy of a yes or no, R² of a number.
     """
+    is_boolean, half, y = y.dtype == bool, len(y) // 2, y.astype(np.float64)
+    sum_y, y_test = y[:half].sum(), y[half:]
+    sum_x, sum_xx, sum_xy, total = np.zeros((4, num_neurons))
+    position = 0
+    for x in chunks:
+        # fit on the part in the first half
+        y_here = y[position : position + len(x), None]
+        k = min(max(half - position, 0), len(x))
+        position += len(x)
+        sum_x += x[:k].sum(0)
+        sum_xx += (x[:k] * x[:k]).sum(0)
+        sum_xy += (x[:k] * y_here[:k]).sum(0)
+        if k == len(x):
+            continue
 
-    def __init__(self, y: Bools | Ints, num_neurons: int) -> None:
-        self.boolean, self.half = y.dtype == bool, len(y) // 2
-        self.y = y.astype(np.float64)
-        self.sum_y = self.y[: self.half].sum()
-        self.num_yes, self.num_no = self.y[self.half :].sum(), (1 - self.y[self.half :]).sum()
-        self.sum_x, self.sum_xx, self.sum_xy, self.total = np.zeros((4, num_neurons))
-        self.position = 0
-
-    def add(self, x: Array) -> None:
-        """Take the states (t, neurons) after the next t symbols: fit on them, or then score."""
-        y = self.y[self.position : self.position + len(x), None]
-        k = min(max(self.half - self.position, 0), len(x))
-        self.position += len(x)
-        x_fit, y_fit = x[:k], y[:k]
-        self.sum_x += x_fit.sum(0)
-        self.sum_xx += (x_fit * x_fit).sum(0)
-        self.sum_xy += (x_fit * y_fit).sum(0)
-        if k < len(x):
-            self._score(x[k:], y[k:])
-
-    def _score(self, x: Array, y: Array) -> None:
-        half, sum_x, sum_y = self.half, self.sum_x, self.sum_y
-        covariance = self.sum_xy - sum_x * sum_y / half
-        variance = self.sum_xx - sum_x * sum_x / half
-        slope = covariance / np.where(variance > 1e-12 * self.sum_xx, variance, np.inf)  # dead: 0
-        if self.boolean:
-            # the state is compared with the midpoint of the two class means
-            midpoint = (self.sum_xy / sum_y + (sum_x - self.sum_xy) / (half - sum_y)) / 2
+        # score the rest
+        x, y_here = x[k:], y_here[k:]
+        covariance = sum_xy - sum_x * sum_y / half
+        variance = sum_xx - sum_x * sum_x / half
+        slope = covariance / np.where(variance > 1e-12 * sum_xx, variance, np.inf)  # dead: 0
+        if is_boolean:  # the state is compared with the midpoint of the two class means
+            midpoint = (sum_xy / sum_y + (sum_x - sum_xy) / (half - sum_y)) / 2
             yes = (x - midpoint) * slope > 0
-            self.total += (y * yes / self.num_yes + (1 - y) * ~yes / self.num_no).sum(0) / 2
+            hits, rejects = y_here * yes / y_test.sum(), (1 - y_here) * ~yes / (1 - y_test).sum()
+            total += (hits + rejects).sum(0) / 2
         else:
-            error = y - sum_y / half - (x - sum_x / half) * slope
-            self.total -= (error**2).sum(0)
-
-    @property
-    def score(self) -> Array:
-        """Balanced accuracy of a yes or no, R² of a number, (neurons,)."""
-        if self.boolean:
-            return self.total
-        y = self.y[self.half :]
-        r_squared: Array = 1 + self.total / ((y - y.mean()) ** 2).sum()
-        return r_squared
+            error = y_here - sum_y / half - (x - sum_x / half) * slope
+            total -= (error**2).sum(0)
+    return total if is_boolean else 1 + total / ((y_test - y_test.mean()) ** 2).sum()
 
 
 def rank_neurons(
@@ -136,14 +122,16 @@ def rank_neurons(
         if not len(half) or (half == half[0]).all():
             raise TextError(f"{name!r} is constant in one half of the text, so it cannot be probed")
 
-    # fit and score
+    # the states, probed
     H = stack.hidden_size
-    probe = LinearProbe(y, stack.num_layers * H)
     ends = document_ends(ids, vocabulary.separator_id(by))
-    for chunk in activations(stack, ids, vocabulary.start_id, ends):
-        probe.add(chunk.reshape(len(chunk), -1).astype(np.float64))
-    order = np.argsort(-probe.score, kind="stable").tolist()
-    return [(i // H, i % H, float(probe.score[i])) for i in order]
+    states = (
+        chunk.reshape(len(chunk), -1).astype(np.float64)
+        for chunk in activations(stack, ids, vocabulary.start_id, ends)
+    )
+    scores = probe_neurons(states, y, stack.num_layers * H)
+    order = np.argsort(-scores, kind="stable").tolist()
+    return [(i // H, i % H, float(scores[i])) for i in order]
 
 
 LINE_COMMENT = re.compile(r"(?<![^ \t\n])(#)[^\n]*|^[ \t]*(%)[^\n]*", re.M)

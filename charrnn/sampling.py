@@ -55,11 +55,11 @@ def generate_ids(
         step = Stepper(stack, np.repeat(state, num_samples, axis=-1))
         ids = np.repeat(ids[-1], num_samples)
         while True:
-            for uniforms in rng.random((UNIFORM_BLOCK, num_samples)):
+            for uniform in rng.random((UNIFORM_BLOCK, num_samples)):
                 logits = step(ids)
                 if unknown_id is not None:
                     logits[unknown_id] = -np.inf
-                ids = sample_logits(logits.T, uniforms, temp, top_k, top_p)
+                ids = sample_logits(logits.T, uniform, temp, top_k, top_p)
                 yield ids
 
     return generate(ids)
@@ -108,11 +108,7 @@ def decode_stream(
 
 @np.errstate(over="ignore")  # a tiny temperature sends all but the largest to -inf, as it should
 def sample_logits(
-    logits: Array,
-    uniforms: Array,
-    temp: float,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    logits: Array, uniform: Array, temp: float, top_k: int | None = None, top_p: float | None = None
 ) -> Ids:
     """Return an id for each row of logits (B, V), given a uniform number in [0, 1) for each, (B,).
 
@@ -143,6 +139,6 @@ def sample_logits(
     np.add.accumulate(p, axis=-1, out=p)
     p /= p[..., -1:]
     if p.ndim == 1:
-        return p.searchsorted(uniforms, side="right")
-    ids: Ids = (p > uniforms[:, None]).argmax(1)
+        return p.searchsorted(uniform, side="right")
+    ids: Ids = (p > uniform[:, None]).argmax(1)
     return ids
