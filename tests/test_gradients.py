@@ -1,6 +1,7 @@
 """Gradient flow and the gradient check, against central differences and planted faults."""
 
 import itertools
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import pytest
 from charrnn import gradients, loss, units
 from charrnn.arrays import Array, Ids
 from charrnn.cells import load_cell
-from charrnn.cells.base import Tape
 from charrnn.config import CELLS
 from charrnn.corpus import Corpus
 from charrnn.errors import TextError
@@ -74,34 +74,31 @@ def test_open_forget_gate_keeps_the_gradient_of_c() -> None:
     stack.p["0.bh"].reshape(4, -1)[1] = 50
     norms = gradients.gradient_flow(stack, ids, ids[:1], 100)[1:, 0, 1]
     np.testing.assert_allclose(norms, norms[0], rtol=1e-12)
+    # half open: half of it remains
     stack.p["0.bh"].reshape(4, -1)[1] = 0
     stack.p["0.Wxh"].reshape(4, -1, V)[1] = 0
-    norms = gradients.gradient_flow(stack, ids, ids[:1], 100)[
-        1:, 0, 1
-    ]  # half open, half of it remains
+    norms = gradients.gradient_flow(stack, ids, ids[:1], 100)[1:, 0, 1]
     np.testing.assert_allclose(norms[1:] / norms[:-1], 0.5, rtol=1e-12)
+
+
+def norms_at(stack: Stack, before: Ids, xs: Ids, y: Ids) -> Array:
+    """Return the norms (T, L, S) of one position: symbols to warm up, inputs and the target."""
+    state = stack.zero_state(1)
+    if len(before):
+        state = stack.forward(before[:, None], state, stack.new_tape(len(before), 1)).copy()
+    tape = stack.new_tape(len(xs), 1)
+    return gradients.state_gradient_norms(stack, xs[:, None], y, state, tape)[..., 0]
 
 
 def test_flow_is_the_geometric_mean_over_warmed_up_positions() -> None:
     stack = random_stack("gru", 2)
     ids = np.random.default_rng(1).integers(0, V, 1000)
-    lags, logs = 5, []
-    starts = np.linspace(0, 1000 - 6 - 1 - 200, 64).astype(int)
-    for s in starts:
-        state = stack.forward(
-            ids[s : s + 200, None], stack.zero_state(1), stack.new_tape(200, 1)
-        ).copy()
-        xs, ys = ids[s + 200 : s + 206, None], ids[s + 206, None]
-        logs.append(
-            np.log(
-                gradients.state_gradient_norms(stack, xs, ys, state, stack.new_tape(6, 1))[..., 0]
-            )
-        )
-    assert starts[-1] + 206 == 999  # the last symbol is the last target
-    wanted = np.exp(np.mean(logs, axis=0))
-    np.testing.assert_allclose(
-        gradients.gradient_flow(stack, ids, ids[:1], lags), wanted, rtol=1e-10
-    )
+    norms = []
+    # to 999, the last symbol, which is the last target
+    for at in np.linspace(206, 999, 64).astype(int):
+        norms.append(norms_at(stack, ids[at - 206 : at - 6], ids[at - 6 : at], ids[at, None]))
+    got = gradients.gradient_flow(stack, ids, ids[:1], 5)
+    np.testing.assert_allclose(got, np.exp(np.log(norms).mean(0)), rtol=1e-10)
 
 
 def test_flow_in_documents_starts_with_each() -> None:
@@ -110,12 +107,9 @@ def test_flow_in_documents_starts_with_each() -> None:
     ends = np.array([3, 8, 14, 30])
     got = gradients.gradient_flow(stack, ids, start, 4, ends)
     norms = []
-    for s in (3, 8, 14):  # the first document is shorter than 5
-        xs = np.array([2, *ids[s : s + 4]])[:, None]
-        tape, zero = stack.new_tape(5, 1), stack.zero_state(1)
-        norms.append(
-            gradients.state_gradient_norms(stack, xs, ids[s + 4, None], zero, tape)[..., 0]
-        )
+    for at in (3, 8, 14):  # the first document is shorter than 5
+        xs = np.array([2, *ids[at : at + 4]])
+        norms.append(norms_at(stack, ids[:0], xs, ids[at + 4, None]))
     assert got[0, 0, 1] == 0  # of the last c, with the last h held
     np.testing.assert_allclose(got, np.prod(norms, axis=0) ** (1 / 3), rtol=1e-10)
     with pytest.raises(TextError, match="use --lags 15 or fewer"):
@@ -153,65 +147,52 @@ def test_rounding_of_a_tiny_gradient_is_not_an_error() -> None:
     assert max(checked(stack).values()) < gradients.TOLERANCE / 5
 
 
-@pytest.mark.parametrize("cell", sorted(CELLS))
-@pytest.mark.parametrize(
-    "wrong", ["a factor for Whh", "a factor for ax", "no gradient of the last step", "nan"]
-)
-def test_wrong_gradient_is_found(cell: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = load_cell(cell).backward
+FAULTS: dict[str, tuple[Callable[[Array, Array], object], set[str]]] = {
+    "factor for Whh": (lambda dWhh, dax: np.multiply(dWhh, 1.01, out=dWhh), {"0.Whh"}),
+    "factor for ax": (lambda dWhh, dax: np.multiply(dax, 1.01, out=dax), {"0.Wxh", "0.bh"}),
+    "no gradient of the last step": (lambda dWhh, dax: dax[-1].fill(0), {"0.Wxh", "0.bh"}),
+    "nan": (lambda dWhh, dax: dWhh[0].fill(np.nan), {"0.Whh"}),
+    "half of it zero": (lambda dWhh, dax: dWhh[: len(dWhh) // 2].fill(0), {"0.Whh"}),
+}
 
-    def backward(
-        Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape[Any]
-    ) -> tuple[Array, Array]:
-        dax, dstate = right(Whh, dWhh, dhs, dstate, tape)
-        if wrong == "a factor for Whh":
-            dWhh *= 1.01
-        elif wrong == "a factor for ax":
-            dax *= 1.01
-        elif wrong == "nan":
-            dWhh[0, 0] = np.nan
-        else:
-            dax[-1] = 0
+
+def plant(monkeypatch: pytest.MonkeyPatch, cell: str, fault: str) -> set[str]:
+    """Make the gradients of a cell wrong; return the names of the parameters concerned."""
+    correct = load_cell(cell).backward
+    spoil, names = FAULTS[fault]
+
+    def backward(Whh: Array, dWhh: Array, *args: Any) -> tuple[Array, Array]:
+        dax, dstate = correct(Whh, dWhh, *args)
+        spoil(dWhh, dax)
         return dax, dstate
 
     monkeypatch.setattr(load_cell(cell), "backward", backward)
+    return names
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+@pytest.mark.parametrize("fault", FAULTS)
+def test_wrong_gradient_is_found(cell: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = plant(monkeypatch, cell, fault)
     errors = checked(random_stack(cell, 1))
-    found = {name for name, error in errors.items() if not error <= gradients.TOLERANCE}
-    assert found == ({"0.Whh"} if wrong in ("a factor for Whh", "nan") else {"0.Wxh", "0.bh"})
+    assert {name for name, error in errors.items() if not error <= gradients.TOLERANCE} == names
 
 
-def test_gradient_wrongly_zero_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = load_cell("gru").backward
-
-    def backward(Whh: Array, dWhh: Array, *rest: Any) -> tuple[Array, Array]:
-        dax, dstate = right(Whh, dWhh, *rest)
-        dWhh[: len(dWhh) // 2] = 0
-        return dax, dstate
-
-    monkeypatch.setattr(load_cell("gru"), "backward", backward)
-    assert checked(random_stack("gru", 1))["0.Whh"] == pytest.approx(1)
-
-
-def test_half_of_the_entries_have_a_gradient() -> None:
-    stack = Stack("gru", 5000, 3, 1, np.float64, np.random.default_rng(0))
-    xs = np.array([[17], [4000]])
+def test_half_of_the_entries_have_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    stack, xs = Stack("gru", 5000, 3, 1, np.float64, rng), np.array([[17], [4000]])
     stack.p["0.Wxh"][:, [17, 4000]] = 0.5
-    seen: list[float] = []
-    stack_forward = Stack.forward
+    changed: list[int] = []
+    forward = Stack.forward
 
-    def forward(self: Stack, *args: object, **kw: object) -> Array:
-        seen.append(float((self.p["0.Wxh"][:, [17, 4000]] != 0.5).sum()))
-        return stack_forward(self, *args, **kw)  # type: ignore[arg-type]
+    def spy(self: Stack, *args: Any, **options: Any) -> Array:
+        changed.append((self.p["0.Wxh"][:, [17, 4000]] != 0.5).sum())
+        return forward(self, *args, **options)
 
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr(Stack, "forward", forward)
-        results = list(
-            gradients.check_gradients(
-                stack, xs, xs, stack.zero_state(1), np.random.default_rng(0), 20
-            )
-        )
-    assert sum(seen) >= 20  # ten entries, up and down
-    assert results[0][1] == 20
+    monkeypatch.setattr(Stack, "forward", spy)
+    checks = list(gradients.check_gradients(stack, xs, xs, stack.zero_state(1), rng, 20))
+    assert checks[0][1] == 20
+    assert sum(changed) >= 20  # ten entries, up and down
 
 
 def test_unknown_symbols_are_skipped_and_counted() -> None:
@@ -228,81 +209,68 @@ def table(out: bytes) -> tuple[list[str], Ids | Array]:
     return head.split("\t"), np.array([[float(x) for x in row.split("\t")] for row in rows])
 
 
-def test_gradient_commands_print_tables(cli: Cli, tmp_path: str, text: str) -> None:
-    cli("train", "-", "--max-steps", 3, "--hidden-size", 8, "--cell", "lstm", "--num-layers", 2, "-o", "m.npz", "-q", stdin=text.encode())  # fmt: skip  # noqa: E501
-    head, rows = table(
-        cli("gradflow", "m.npz", "-", "--lags", 9, stdin=(text + "ж").encode()).stdout
-    )
+@pytest.fixture
+def lstm(cli: Cli, text: str) -> None:
+    """A model of two layers, m.npz, in the current folder."""
+    options = ("--max-steps", "3", "--hidden-size", "8", "--cell", "lstm", "--num-layers", "2")
+    cli("train", "-", *options, "-o", "m.npz", stdin=text.encode())
+
+
+def test_gradflow_prints_a_table(cli: Cli, lstm: None, text: str) -> None:
+    def run(*args: str) -> tuple[list[str], Array]:
+        head, *rows = cli("gradflow", *args, stdin=text.encode()).stdout.decode().splitlines()
+        return head.split("\t"), np.array([row.split("\t") for row in rows], float)
+
+    head, rows = run("m.npz", "-", "--lags", "9")
     assert head == ["lag", "m 0", "m 0 c", "m 1", "m 1 c"]
     assert rows[:, 0].tolist() == list(range(10))
-    args = ["gradflow", "-", "--hidden-size", 8, "--lags", 3]
-    head, rows = table(cli(*map(str, args), stdin=text.encode()).stdout)
+    args = ("-", "--hidden-size", "8", "--lags", "3")
+    head, rows = run(*args)
     assert head == ["lag", "vanilla", "gru", "lstm", "lstm c"]
-    assert table(cli(*map(str, args), "--cell", "rnn", stdin=text.encode()).stdout)[0] == [
-        "lag",
-        "vanilla",
-    ]
-    assert (
-        table(cli(*map(str, args), "--seed", "1", stdin=text.encode()).stdout)[1][:, 1:3]
-        != rows[:, 1:3]
-    ).all()
-    assert (
-        b"skipped 1 unknown symbol\n" in cli("gradcheck", "m.npz", "-", stdin=(text + "ж").encode()).stderr
-    )
-    done = cli("gradcheck", "m.npz", "-", "--entries", 5, stdin=text.encode())
-    checked = [line.split("\t") for line in done.stdout.decode().splitlines()]
-    assert [row[0] for row in checked][-2:] == ["Why", "by"]
-    assert all(row[1] == "5" and float(row[2]) < 1e-4 for row in checked)
+    assert run(*args, "--cell", "rnn")[0] == ["lag", "vanilla"]
+    assert (run(*args, "--seed", "1")[1][:, 1:3] != rows[:, 1:3]).all()
+
+
+def test_gradcheck_prints_the_largest_error_of_each_parameter(
+    cli: Cli, lstm: None, text: str
+) -> None:
+    done = cli("gradcheck", "m.npz", "-", "--entries", "5", stdin=f"{text}ж".encode())
+    rows = [line.split("\t") for line in done.stdout.decode().splitlines()]
+    assert [name for name, *_ in rows][-2:] == ["Why", "by"]
+    assert all(n == "5" and float(error) < 1e-4 for _, n, error in rows)
+    assert b"skipped 1 unknown symbol\n" in done.stderr
     assert b"all gradients are correct" in done.stderr
-    for wrong, rc in [
-        (["gradflow", "m.npz"], 2),
-        (["gradflow", "m.npz", "-", "--cell", "gru"], 2),
-        (["gradcheck", "m.npz", "-", "-"], 2),
-        (["gradflow", "m.npz", "-", "--lags", "7000"], 3),
-        (["gradflow", "-", "--lags", "7000"], 3),
-        (["gradcheck", "none.npz", "-"], 4),
-    ]:
-        assert cli(*wrong, stdin=text.encode(), rc=rc).stderr.splitlines()[-1].startswith(b"charrnn: ")
-    for command in ("gradflow", "gradcheck"):
-        assert cli(command, "m.npz", "-", stdin="жжж".encode(), rc=3).stderr.count(b"\n") == 3
 
 
-def test_gradflow_plots(cli: Cli, tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("args", "stdin", "rc"),
+    [
+        ("gradflow m.npz", "abc", 2),
+        ("gradflow m.npz - --cell gru", "abc", 2),
+        ("gradcheck m.npz - -", "abc", 2),
+        ("gradflow m.npz - --lags 3", "and", 3),
+        ("gradflow - --lags 3", "and", 3),
+        ("gradcheck none.npz -", "and", 4),
+        ("gradflow m.npz -", "жжж", 3),
+        ("gradcheck m.npz -", "жжж", 3),
+    ],
+)
+def test_bad_input_gets_one_line(cli: Cli, lstm: None, args: str, stdin: str, rc: int) -> None:
+    err = cli(*args.split(), stdin=stdin.encode(), rc=rc).stderr
+    assert err.splitlines()[-1].startswith(b"charrnn: ")
+    assert (b"skipped 3 unknown symbols\n" in err) == (stdin == "жжж")
+
+
+def test_gradflow_plots(cli: Cli, text: str) -> None:
     pytest.importorskip("matplotlib")
-    cli(
-        "gradflow",
-        "-",
-        "--hidden-size",
-        "8",
-        "--lags",
-        "3",
-        "--plot",
-        "flow.svg",
-        stdin=text.encode(),
-    )
-    assert "<svg" in (tmp_path / "flow.svg").read_text()
+    options = ("--hidden-size", "8", "--lags", "3", "--plot", "flow.svg")
+    cli("gradflow", "-", *options, stdin=text.encode())
+    assert "<svg" in Path("flow.svg").read_text()
 
 
 def test_gradcheck_of_wrong_gradient_exits_6(
-    tmp_path: str, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from click.testing import CliRunner
-
-    from charrnn.cli import main
-    from charrnn.model import train
-
-    path = f"{tmp_path}/m.npz"
-    train("hello world " * 50, output=path, hidden_size=8, max_steps=2)
-    right = load_cell("gru").backward
-
-    def backward(
-        Whh: Array, dWhh: Array, dhs: Array, dstate: Array, tape: Tape[Any]
-    ) -> tuple[Array, Array]:
-        found = right(Whh, dWhh, dhs, dstate, tape)
-        dWhh *= 1.01
-        return found
-
-    monkeypatch.setattr(load_cell("gru"), "backward", backward)
-    done = CliRunner().invoke(main, ["gradcheck", path, "-"], input="hello world")
-    assert done.exit_code == 6
-    assert "wrong gradient: 0.Whh\n" in done.output
+    plant(monkeypatch, "gru", "factor for Whh")
+    done = cli("gradcheck", run, "corpus.txt", rc=6)
+    assert done.stderr.endswith(b"wrong gradient: 0.Whh\n")

@@ -1,5 +1,7 @@
 """Activations, gates and linear probes, against planted hidden units and naive computations."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -47,21 +49,21 @@ def test_activations_reset_at_every_document() -> None:
 
 def naive_properties(text: str) -> dict[str, list[int]]:
     out: dict[str, list[int]] = {name: [] for name in ("line-position", "indent", "depth", "quote")}
-    place = indent = depth = straight = curly = 0
+    position = indent = depth = straight = curly = 0
     leading, before = True, ""
     for c in text:
         if c == "\n":
-            place, indent, leading = 0, 0, True
+            position, indent, leading = 0, 0, True
             if before == "\n":
                 straight = curly = 0
         else:
-            place += 1
+            position += 1
             leading = leading and c in " \t"
             indent += leading
         depth = depth + 1 if c in "([{" else max(depth - 1, 0) if c in ")]}" else depth
         straight ^= c == '"' and before not in ("\\", "'")
         curly = 1 if c == "“" else 0 if c == "”" else curly
-        for name, value in zip(out, (place, indent, depth, straight or curly), strict=True):
+        for name, value in zip(out, (position, indent, depth, straight or curly), strict=True):
             out[name].append(int(value))
         before = c
     return out
@@ -81,10 +83,8 @@ def test_properties_match_a_walk_through_the_text() -> None:
 @pytest.mark.parametrize(
     ("text", "inside"),
     [
-        (
-            "a /* b */ c // d\ne",
-            "* b */ d",
-        ),  # it is known after the second sign, and over with the last
+        # known after the second sign, and over with the last
+        ("a /* b */ c // d\ne", "* b */ d"),
         ('s = "/* // "; /* x', "* x"),
         ('\'"\' /* x */ "a"', "* x *"),
         ("x # y\n# z\na#b", "# y# z"),
@@ -103,11 +103,9 @@ def planted(v: Vocabulary, neuron: int, opens: str, closes: str, step: float) ->
     """
     rng = np.random.default_rng(0)
     stack = Stack("lstm", len(v), 8, 2, np.float64, rng)
-    Wxh, Whh, bh = (
-        stack.p[f"0.{name}"].reshape(4, 8, -1)[:, neuron] for name in ("Wxh", "Whh", "bh")
-    )
-    Whh[:], bh[:] = 0, np.array([[0], [50], [0], [np.arctanh(step)]])
-    Wxh[:] = 0
+    blocks = (stack.p[f"0.{name}"].reshape(4, 8, -1) for name in ("Wxh", "Whh", "bh"))
+    Wxh, Whh, bh = (block[:, neuron] for block in blocks)
+    Wxh[:], Whh[:], bh[:, 0] = 0, 0, (0, 50, 0, np.arctanh(step))
     Wxh[0] = -50
     Wxh[0, v.encode(opens) if opens else slice(None)] = 50
     Wxh[:2, v.encode(closes)] = [[-50], [-100]]
@@ -129,12 +127,10 @@ def test_neuron_that_counts_since_the_newline_ranks_first() -> None:
     assert ranks[1][2] < 0.9
     assert sorted(r[:2] for r in ranks) == [(l, i) for l in range(2) for i in range(8)]
     assert [r[2] for r in ranks] == sorted((r[2] for r in ranks), reverse=True)
-    # characters that it does not know are left out, and the others keep their own
+    # unknown characters are left out, and the others keep their positions
     more = "".join(c + "é" * (i % 7 == 0) for i, c in enumerate(text))
-    assert neurons.rank_neurons(planted(v, 5, "", "\n", 0.01), v, more, "line-position")[0][:2] == (
-        0,
-        5,
-    )
+    ranks = neurons.rank_neurons(planted(v, 5, "", "\n", 0.01), v, more, "line-position")
+    assert ranks[0][:2] == (0, 5)
 
 
 def test_neuron_that_is_on_inside_quotes_ranks_first() -> None:
@@ -152,21 +148,19 @@ def test_scores_match_a_plain_fit(name: str) -> None:
     text = verses()
     v = Vocabulary.from_text(text)
     stack = Stack("gru", len(v), 8, 2, np.float64, np.random.default_rng(0))
-    x = np.concatenate(list(neurons.activations(stack, v.encode(text), v.start_id))).reshape(
-        len(text), -1
-    )
-    y, half = neurons.character_properties(text)[name], len(text) // 2
+    x = np.concatenate(list(neurons.activations(stack, v.encode(text), v.start_id)))
+    values: Any = neurons.character_properties(text)[name]
+    half = len(text) // 2
+    train_y, y = np.split(values, [half])
     for l, i, score in neurons.rank_neurons(stack, v, text, name):
-        unit = x[:, l * 8 + i]
+        train_x, test_x = np.split(x[:, l, i], [half])
         if name == "quote":
-            on, off = (unit[:half][y[:half] == side].mean() for side in (True, False))
-            predicted = (unit[half:] > (on + off) / 2) == (on > off)
-            wanted = np.mean(
-                [(predicted == y[half:])[y[half:] == side].mean() for side in (True, False)]
-            )
+            on, off = (train_x[train_y == side].mean() for side in (True, False))
+            is_right = ((test_x > (on + off) / 2) == (on > off)) == y
+            wanted = np.mean([is_right[y == side].mean() for side in (True, False)])
         else:
-            a, b = np.polyfit(unit[:half], y[:half], 1)
-            wanted = 1 - ((y[half:] - a * unit[half:] - b) ** 2).mean() / y[half:].var()
+            a, b = np.polyfit(train_x, train_y, 1)
+            wanted = 1 - ((y - a * test_x - b) ** 2).mean() / y.var()
         assert score == pytest.approx(wanted, abs=1e-9)
 
 

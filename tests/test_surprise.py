@@ -19,12 +19,12 @@ TRAIN = {"hidden_size": 5, "max_steps": 3, "dtype": "float64", "seed": 2}
 
 def trained(text: str | bytes, **options: Any) -> Model:
     model = charrnn.train(text, **{**TRAIN, **options})
-    model.stack.p.vector *= 3  # so that it is sure of some things
+    model.stack.p.vector *= 3  # so that some predictions are confident
     return model
 
 
 def naive(model: Model, text: str | bytes) -> tuple[list[float], list[Array]]:
-    """Return -log p of each symbol and the distribution there: each step alone, character by character."""
+    """Return -log p and the distribution at each symbol, from one step at a time."""
     v = model.vocabulary
     symbols = [units.to_codes(text[i : i + 1], v.unit).tolist() for i in range(len(text))]
     nats, p, step, last = [], [], Stepper(model.stack, model.stack.zero_state(1)), v.start_symbol
@@ -55,23 +55,18 @@ CASES: dict[str, tuple[str | bytes, dict[str, Any], int]] = {
     "line": ("the king\n\nand a queen\n☃not\n", {"documents": "line"}, 5),
     "line, unknown last": ("the king\n☃", {"documents": "line"}, 1),
     "byte": (b"the king\xff\x00\nand", {"unit": "byte"}, 5),
+    # of 쀍 only the last jamo is known
+    "hangul": ("옛날 값 ☃쀍, 사람.\n", {}, 7),
+    "jamo": ("옛날 값 ☃쀍, 사람.\n", {"unit": "jamo"}, 7),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_predictions_match_each_step_alone(text: str, name: str) -> None:
     shown, options, times = CASES[name]
-    check(trained(text.encode() if isinstance(shown, bytes) else text, **options), shown * times)
-
-
-@pytest.mark.parametrize("unit", ["char", "jamo"])
-def test_predictions_of_hangul(unit: str) -> None:
-    check(
-        trained(KOREAN, unit=unit), "옛날 값 ☃쀍, 사람.\n" * 7
-    )  # of 쀍 no letter but the last is known
-
-
-def check(model: Model, shown: str | bytes) -> None:
+    shown *= times
+    text = KOREAN if name in ("hangul", "jamo") else text
+    model = trained(text.encode() if isinstance(shown, bytes) else text, **options)
     nats, top_ids, p = surprise.top_predictions(model, shown)
     want, distributions = naive(model, shown)
     np.testing.assert_allclose(nats, want, rtol=1e-10)
@@ -80,10 +75,8 @@ def check(model: Model, shown: str | bytes) -> None:
     np.testing.assert_array_equal(top_ids, order)
     np.testing.assert_allclose(p, np.take_along_axis(everything, order, 1), rtol=1e-10)
     if len(shown) < 2000:  # longer ones are scored in lanes
-        bits = surprise.score_text(model, shown).bits
-        np.testing.assert_allclose(
-            bits, model.score(shown, unknown="cost") / math.log(2), rtol=1e-10
-        )
+        bits = model.score(shown, unknown="cost") / math.log(2)
+        np.testing.assert_allclose(surprise.score_text(model, shown).bits, bits, rtol=1e-10)
 
 
 def test_top_predictions_of_few_symbols_and_of_ties() -> None:
@@ -107,27 +100,17 @@ def test_diverged_model_gives_finite_bits(text: str) -> None:
 )
 def test_activation_matches_each_step_alone(text: str, options: dict[str, Any]) -> None:
     model = trained(text, **options)
-    stack, shown = model.stack, "the☃ king\nand a queen\n☃☃" * 5
-    layer, index = stack.num_layers - 1, 3
-    want, state, value, last = [], stack.zero_state(1), 0.0, None
-    for c in [None, *shown]:
-        i = model.vocabulary.start_symbol if c is None else ord(c)
-        at = model.vocabulary.id(i)
-        if at is not None:
-            if last == "\n" and model.by:
-                state = stack.zero_state(1)
-                state = stack.forward(
-                    model.vocabulary.start_id[:, None], state, stack.new_tape(1, 1)
-                ).copy()
-            state = stack.forward(np.array([[at]]), state, stack.new_tape(1, 1)).copy()
-            value = (
-                float(np.tanh(state[layer, 1, index, 0]))
-                if len(state[0]) == 2
-                else float(state[layer, 0, index, 0])
-            )
+    stack, v, shown = model.stack, model.vocabulary, "☃the king\nand a queen\n☃☃" * 5
+    layer, index, tape = stack.num_layers - 1, 3, model.stack.new_tape(1, 1)
+    start = stack.forward(v.start_id[:, None], stack.zero_state(1), tape).copy()
+    want, state, last = [], start, ""
+    for c in shown:
+        if (i := v.id(ord(c))) is not None:
+            state = start if last == "\n" and model.by else state
+            state = stack.forward(np.array([[i]]), state, tape).copy()
             last = c
-        if c is not None:
-            want.append(value if last is not None else 0.0)
+        h_or_c = state[layer, -1, index, 0]  # c of an LSTM, as h has it
+        want.append((np.tanh(h_or_c) if len(state[0]) == 2 else h_or_c) if last else 0.0)
     np.testing.assert_allclose(surprise.activation(model, shown, layer, index), want, rtol=1e-10)
     assert surprise.activation(model, "☃☃", 0, 0).tolist() == [0, 0]
     for bad in ((-1, 0), (stack.num_layers, 0), (0, -1), (0, 5)):
@@ -138,14 +121,9 @@ def test_activation_matches_each_step_alone(text: str, options: dict[str, Any]) 
 def test_activation_of_a_syllable_is_after_its_last_jamo() -> None:
     model = trained(KOREAN, unit="jamo")
     one, two = surprise.activation(model, "값", 0, 0), surprise.activation(model, "값 말", 0, 0)
-    ids = model.vocabulary.encode("값")
-    state = model.stack.forward(
-        np.concatenate([model.vocabulary.start_id, ids])[:, None],
-        model.stack.zero_state(1),
-        model.stack.new_tape(4, 1),
-    )
-    assert one.shape == (1,)
-    assert two.shape == (3,)
+    xs = np.concatenate([model.vocabulary.start_id, model.vocabulary.encode("값")])[:, None]
+    state = model.stack.forward(xs, model.stack.zero_state(1), model.stack.new_tape(4, 1))
+    assert (one.shape, two.shape) == ((1,), (3,))
     np.testing.assert_allclose([one[0], two[0]], state[0, 0, 0, 0])
 
 

@@ -11,9 +11,7 @@ from charrnn.team import DataParallel
 T, B, V, H, L = 6, 7, 5, 4, 2
 
 
-def gradient(
-    threads: int, cell: str = "lstm", steps: int = T, dropout: bool = False
-) -> list[Array]:
+def gradient(threads: int, cell: str, steps: int = T, dropout: bool = False) -> list[Array]:
     """Return the loss of a random stack on random ids, its gradient and the last state."""
     rng = np.random.default_rng(0)
     stack = Stack(cell, V, H, L, np.float64, rng)
@@ -31,14 +29,13 @@ def gradient(
 @pytest.mark.parametrize("steps", [T, 2])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_threads_match_a_single_thread(cell: str, threads: int, steps: int, dropout: bool) -> None:
-    for a, b in zip(
-        gradient(1, cell, steps, dropout), gradient(threads, cell, steps, dropout), strict=True
-    ):
+    one, several = (gradient(n, cell, steps, dropout) for n in (1, threads))
+    for a, b in zip(one, several, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
 def test_same_threads_give_the_same_bits() -> None:
-    for a, b in zip(gradient(3), gradient(3), strict=True):
+    for a, b in zip(gradient(3, "lstm"), gradient(3, "lstm"), strict=True):
         assert (a == b).all()
 
 
@@ -46,20 +43,12 @@ def test_loss_is_the_mean_and_state_the_last() -> None:
     rng = np.random.default_rng(0)
     stack = Stack("gru", V, H, 1, np.float64, rng)
     xs, ys = rng.integers(0, V, (2, T, B))
-    nats, last = stack.replica().loss_and_grad(
-        xs, ys, stack.zero_state(B), stack.new_tape(T, B), scale=1
-    )
-    state = stack.zero_state(B)
-    loss = DataParallel(stack, T, B, 2).loss_and_grad(xs, ys, state, None, xs.size)
+    single, zero, state = stack.replica(), stack.zero_state(B), stack.zero_state(B)
+    nats, last = single.loss_and_grad(xs, ys, zero, stack.new_tape(T, B), scale=1 / ys.size)
+    loss = DataParallel(stack, T, B, 2).loss_and_grad(xs, ys, state, None, ys.size)
     assert loss == pytest.approx(nats.mean())
     np.testing.assert_allclose(state, last, rtol=0, atol=1e-12)
-    before = stack.p["by"][2]
-    stack.p["by"][2] += 1e-6
-    nats, _ = stack.replica().loss_and_grad(
-        xs, ys, stack.zero_state(B), stack.new_tape(T, B), scale=1
-    )
-    stack.p["by"][2] = before
-    assert (nats.mean() - loss) / 1e-6 == pytest.approx(stack.d["by"][2], rel=1e-4)
+    np.testing.assert_allclose(stack.d.vector, single.d.vector, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("late", [0, 1])
@@ -81,34 +70,31 @@ def test_failure_in_a_thread_is_raised_after_all_have_ended(
     assert ended == [late]
 
 
-def test_non_finite_values_warn_in_no_thread() -> None:
+def test_nonfinite_values_warn_in_no_thread() -> None:
     stack = Stack("gru", V, H, 1, np.float32, np.random.default_rng(0))
     stack.p["Why"][:] = 3e38
+    xs, parallel = np.zeros((T, B), int), DataParallel(stack, T, B, 3)
     with np.errstate(all="ignore"):  # of this thread alone; a warning is an error in these tests
-        xs = np.zeros((T, B), int)
-        parallel, state = DataParallel(stack, T, B, 3), stack.zero_state(B)
-        assert not np.isfinite(parallel.loss_and_grad(xs, xs, state, None, xs.size))
+        assert not np.isfinite(parallel.loss_and_grad(xs, xs, stack.zero_state(B), None, xs.size))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_padding_changes_nothing(threads: int) -> None:
-    """The mean is over the targets that count, and its gradient is that of the shorter lanes alone."""
     rng = np.random.default_rng(0)
     stack = Stack("lstm", V, H, L, np.float64, rng)
     xs, ys = rng.integers(0, V, (2, T, B))
     lengths = np.array([6, 1, 0, 3, 6, 2, 5])
     ys[np.arange(T)[:, None] >= lengths] = -1
-    loss = DataParallel(stack, T, B, threads).loss_and_grad(
-        xs, ys, stack.zero_state(B), None, int(lengths.sum())
-    )
-    nats, d = 0.0, np.zeros_like(stack.d.vector)
-    for lane, n in enumerate(lengths):
-        if n:
-            alone = stack.replica()
-            x, y = xs[:n, lane : lane + 1], ys[:n, lane : lane + 1]
-            each, _ = alone.loss_and_grad(
-                x, y, stack.zero_state(1), stack.new_tape(n, 1), scale=1 / lengths.sum()
-            )
-            nats, d = nats + each.sum(), d + alone.d.vector
-    assert loss == pytest.approx(nats / lengths.sum(), rel=1e-12)
+    n = int(lengths.sum())
+    parallel = DataParallel(stack, T, B, threads)
+    loss = parallel.loss_and_grad(xs, ys, stack.zero_state(B), None, n)
+    # the mean over the targets, and its gradient, are those of the shorter lanes alone
+    nats, d, alone = 0.0, np.zeros_like(stack.d.vector), stack.replica()
+    for lane in np.flatnonzero(lengths):
+        x, y = (a[: lengths[lane], [lane]] for a in (xs, ys))
+        lane_nats, _ = alone.loss_and_grad(
+            x, y, stack.zero_state(1), stack.new_tape(len(x), 1), scale=1 / n
+        )
+        nats, d = nats + lane_nats.sum(), d + alone.d.vector
+    assert loss == pytest.approx(nats / n, rel=1e-12)
     np.testing.assert_allclose(stack.d.vector, d, rtol=0, atol=1e-12)
