@@ -24,7 +24,8 @@ from side_charrnn import NEVER, text
 from charrnn.cli.progress import Display
 from charrnn.config import Config
 from charrnn.corpus import Corpus
-from charrnn.training import Run, Step, fit, steps
+from charrnn.training import Run, begin
+from charrnn.training_loop import StepResult, train_steps, train_with_saves
 
 SIZES: dict[str, dict[str, Any]] = {
     "the defaults": {},
@@ -37,7 +38,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def rate(stepping: Iterator[Step], seconds: float) -> float:
+def rate(stepping: Iterator[StepResult], seconds: float) -> float:
     """Return characters per second, measured for some seconds."""
     characters, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
@@ -45,9 +46,9 @@ def rate(stepping: Iterator[Step], seconds: float) -> float:
     return characters / elapsed
 
 
-def train_with_display(run: Run, display: Display) -> Iterator[Step]:
+def train_with_display(run: Run, display: Display) -> Iterator[StepResult]:
     """Train as the command does."""
-    for step in fit(run, None):
+    for step in train_with_saves(run, None):
         display.update(step)
         yield step
 
@@ -63,10 +64,12 @@ def main(rounds: int, seconds: float) -> None:
     click.echo("| | speed of the command, relative to the trainer |\n|---|---|")
     for name, options in SIZES.items():
         plan = {"max_steps": NEVER, "eval_every": NEVER, "sample_every": 0, "val_fraction": 0}
-        bare, run = (Run(Corpus("text", text(65)), Config(**plan, **options)) for _ in range(2))
-        bare.threads = run.threads = DEFAULT_THREADS
+        bare, run = (
+            begin(Corpus("text", text(65)), Config(**plan, **options), threads=DEFAULT_THREADS)
+            for _ in range(2)
+        )
         with Display(run, quiet=False) as display:
-            trainer, command = steps(bare), train_with_display(run, display)
+            trainer, command = train_steps(bare), train_with_display(run, display)
             ratios = []
             for i in range(rounds):
                 order = (trainer, command) if i % 2 == 0 else (command, trainer)

@@ -13,7 +13,8 @@ from charrnn.corpus import Corpus
 from charrnn.sampling import generate_ids
 from charrnn.scoring import contiguous_nll
 from charrnn.stack import Stack
-from charrnn.training import Run, steps
+from charrnn.training import begin
+from charrnn.training_loop import train_steps
 from charrnn.vocabulary import Vocabulary
 
 NEVER = 10**9
@@ -47,9 +48,8 @@ def train(job: dict[str, Any]) -> Callable[[], int]:
         test_fraction=0,
         **job.get("options", {}),
     )
-    run = Run(Corpus("text", text(job["V"])), config)
-    run.threads = job["threads"]
-    stepping = steps(run)
+    run = begin(Corpus("text", text(job["V"])), config, threads=job["threads"])
+    stepping = train_steps(run)
     return lambda: next(stepping).characters
 
 

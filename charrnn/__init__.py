@@ -4,7 +4,7 @@
     model = charrnn.train(open("corpus.txt", encoding="utf-8", newline="").read())
     print("".join(model.sample(500, temp=0.8)))
 
-``train`` and ``load`` return a ``Model``, which has ``sample`` and ``score``. ``Config`` lists the
+``train`` and ``load`` return a ``Model``, which has ``sample`` and ``nll``. ``Config`` lists the
 options of a run.
 """
 

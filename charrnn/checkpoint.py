@@ -1,15 +1,16 @@
-"""One file for a run: a zip of NumPy arrays and ``header.json``. Never a pickle; written whole or not at all.
+"""Checkpoints: a zip of NumPy arrays and ``header.json``, without pickles, written whole or not at all.
 
-A file from a stranger is hostile until proved: what it says of itself is checked before anything of that size is
-read, parsed or allocated.
+A checkpoint is untrusted input: every size is checked before anything of that size is read, parsed
+or allocated.
 """
 
-# NumPy is imported by the functions that need it: the command line reads a header before it chooses the number
-# of BLAS threads, and that choice must stand when NumPy is first imported.
+# NumPy is imported by the functions that need it: the command line reads a header before it chooses
+# the number of BLAS threads, which has to happen before NumPy is first imported.
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import os
@@ -24,8 +25,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, os_reason, save_error
+from charrnn.files import STDIN, Source
 from charrnn.formatting import escape_control
-from charrnn.header import BYTES, Header, Refused, decode, encode, fits
+from charrnn.header import (
+    MAX_HEADER_BYTES,
+    InvalidCheckpoint,
+    ModelState,
+    parse,
+    serialize,
+    within_limits,
+)
 
 if TYPE_CHECKING:
     from charrnn.arrays import Array
@@ -36,34 +45,49 @@ ARRAYS = {
     "model": {"best_weights"},
 }
 MEMBERS = {HEADER, *(f"{name}.npy" for name in ARRAYS["run"])}
-DIRECTORY_BYTES = 2**12  # of the zip's directory, at most; five members need some 400
-ZIP64 = 2**31 - 1  # a directory that lies beyond this has a longer end
-NOT_ONE = "not a checkpoint of charrnn, or a damaged one"
+MAX_DIRECTORY_BYTES = 2**12  # of the zip; five members need some 400
+ZIP64_BYTES = 2**31 - 1  # a directory beyond this has a longer end
+CHUNK_BYTES = 2**20  # of an array that are read at a time
+NOT_A_CHECKPOINT = "not a charrnn checkpoint, or damaged"
 
 
-def save(path: Path, header: Header, arrays: Mapping[str, Array]) -> None:
-    """Write the file under another name, force it to the disk, and put it in the place of the old one.
+def save(path: Path, state: ModelState, arrays: Mapping[str, Array]) -> None:
+    """Write a checkpoint in place of an old one, with checksums.
 
-    ``format`` and the checksums are added to the header. Raises NotFiniteError for a number that is not finite,
-    and SaveError; the old file is then as it was.
+    Raises SaveError, and NotFiniteError for a non-finite number; the old file is unchanged then.
     """
     import numpy as np
 
-    plain = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in sorted(arrays.items())}
+    # one layout and byte order, finite numbers only
+    plain = {
+        name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()
+    }
     for name, a in plain.items():
         if not np.isfinite(a).all():
-            raise NotFiniteError(
-                escape_control(f"{path}: not saved: a number in {name!r} is not finite, as {a.dtype.name}")
-            )
+            problem = f"{name!r} has non-finite values (in {a.dtype.name})"
+            raise NotFiniteError(escape_control(f"{path}: not saved: {problem}"))
+
+    # the header, which must be one that can be read again
+    checksums = {name: _checksum(plain[name]) for name in sorted(plain)}
     try:
-        data = encode(header | {"arrays": {name: _digest(a) for name, a in plain.items()}})
+        header = serialize(dataclasses.replace(state, arrays=checksums))
     except ValueError:
-        raise NotFiniteError(escape_control(f"{path}: not saved: a number in its header is not finite")) from None
-    if not fits(data):  # for reading
-        shorter = "its history is too long; --eval-every and --sample-every shorten it"
-        raise SaveError(escape_control(f"{path}: could not be saved ({shorter})"))
+        problem = "non-finite value in the header"
+        raise NotFiniteError(escape_control(f"{path}: not saved: {problem}")) from None
+    if not within_limits(header):
+        problem = "the history is too long; use larger --eval-every and --sample-every"
+        raise SaveError(escape_control(f"{path}: could not be saved ({problem})"))
+
     with replace_file(path) as f:
-        _write(f, plain, data)
+        z = zipfile.ZipFile(f, "w")
+        try:
+            for name in checksums:
+                with z.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, plain[name], (1, 0), allow_pickle=False)
+            z.writestr(zipfile.ZipInfo(HEADER), header)
+            z.close()
+        finally:
+            z.fp = None  # after a failure it would write its directory when it is collected
 
 
 @contextlib.contextmanager
@@ -104,141 +128,160 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
         raise save_error(path, e) from None
 
 
-def read_header(path: Path) -> Header:
-    """Return the header alone, in its present shape, without a look into the arrays. Raises CheckpointError."""
-    with _opened(path) as (z, members):
-        return _header(z, members)
+def read_state(path: Path) -> ModelState:
+    """Return the state of a run or of an exported model, without its arrays. Raises CheckpointError."""
+    with _open(path) as (z, members):
+        return _read_state(z, members)
 
 
-def load(path: Path, names: Iterable[str] | None = None) -> tuple[Header, dict[str, Array]]:
-    """Return the header, and the arrays named or all of them. Raises CheckpointError."""
-    with _opened(path) as (z, members):
-        header = _header(z, members)
+def find_file(path: Path, name: str | None) -> Source | None:
+    """Return a file that the checkpoint ``path`` records, as it is named from the current folder.
+
+    Standard input and a text in memory are unchanged.
+    """
+    if name is None or name == STDIN:
+        return name
+    file = Path(os.path.normpath(Path(os.path.realpath(path)).parent / name))
+    with contextlib.suppress(ValueError, OSError):
+        return file.relative_to(Path.cwd())
+    return file
+
+
+def load(path: Path, names: Iterable[str] | None = None) -> tuple[ModelState, dict[str, Array]]:
+    """Return the state and the named arrays, or all of them. Raises CheckpointError."""
+    with _open(path) as (z, members):
+        state = _read_state(z, members)
         arrays = {}
-        for name in sorted(ARRAYS[header["kind"]]) if names is None else names:
+        for name in sorted(ARRAYS[state.kind]) if names is None else names:
             if f"{name}.npy" not in members:
-                raise Refused(f"holds the best weights alone, and no {name!r}")
-            arrays[name] = _array(z, members[f"{name}.npy"])
-            if header["arrays"][name] != _digest(arrays[name]):
-                raise Refused(f"damaged: {name}.npy does not match its checksum")
-        return header, arrays
+                raise InvalidCheckpoint(f"is an exported model and has no {name!r}")
+            arrays[name] = _read_array(z, members[f"{name}.npy"])
+            if state.arrays[name] != _checksum(arrays[name]):
+                raise InvalidCheckpoint(f"damaged: {name}.npy does not match its checksum")
+        return state, arrays
 
 
-def _write(f: IO[bytes], arrays: Mapping[str, Array], header: bytes) -> None:
-    import numpy as np
-
-    z = zipfile.ZipFile(f, "w")
-    try:
-        for name, a in arrays.items():
-            with z.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, a, version=(1, 0), allow_pickle=False)
-        z.writestr(zipfile.ZipInfo(HEADER), header)
-        z.close()
-    finally:
-        z.fp = None  # after a failure: or else it would try again to write its directory when it is collected
-
-
-def _digest(a: Array) -> str:
+def _checksum(a: Array) -> str:
     sha256 = hashlib.sha256(f"<{a.dtype.kind}{a.dtype.itemsize} {a.shape}".encode())
     sha256.update(a.reshape(-1).data)
     return sha256.hexdigest()
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
-    """Yield the zip and its members; whatever goes wrong in the meantime becomes a CheckpointError of one line."""
+def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """Yield the zip and its members. Every error meanwhile becomes a CheckpointError of one line."""
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # to open a pipe would wait for its other end
-            raise Refused("is a directory" if stat.S_ISDIR(mode) else "not a regular file")
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for its other end
+            raise InvalidCheckpoint(
+                "is a directory" if stat.S_ISDIR(mode) else "not a regular file"
+            )
         with path.open("rb") as f:
-            _screen(f)
+            _check_zip_directory(f)
             with zipfile.ZipFile(f) as z:
                 yield z, _members(z)
-    except Refused as e:
-        why = str(e)
+    except InvalidCheckpoint as e:
+        reason = str(e)
     except FileNotFoundError:
-        why = "no such file"
+        reason = "no such file"
     except OSError as e:
-        why = os_reason(e)
+        reason = os_reason(e)
     except MemoryError:
-        why = "larger than the memory that is free"
+        reason = "not enough free memory to load it"
     except (zipfile.BadZipFile, struct.error, EOFError, ValueError, RuntimeError, OverflowError):
-        why = NOT_ONE
+        reason = NOT_A_CHECKPOINT
     else:
         return
-    raise CheckpointError(escape_control(f"{path}: {why}"))
+    raise CheckpointError(escape_control(f"{path}: {reason}"))
 
 
-def _screen(f: IO[bytes]) -> None:
-    """Refuse a zip whose directory is not where and as small as ours is; zipfile would read any."""
+def _check_zip_directory(f: IO[bytes]) -> None:
+    """Raise InvalidCheckpoint unless the zip's directory is as small and where ``save`` puts it.
+
+    Module zipfile would read any directory, however large.
+    """
     size = f.seek(0, os.SEEK_END)
     f.seek(max(size - 98, 0))
     tail, end = f.read(), 22
-    signature, disk, first, _, entries, length, offset, comment = struct.unpack("<4s4H2LH", tail[-22:])
+    fields = struct.unpack("<4s4H2LH", tail[-22:])
+    signature, disk, first, _, entries, length, offset, comment = fields
     if tail[-42:-38] == b"PK\6\7":
-        if size <= ZIP64 or tail[-42:-22] != struct.pack("<4sLQL", b"PK\6\7", 0, size - 98, 1):
-            raise Refused(NOT_ONE)
+        locator = struct.pack("<4sLQL", b"PK\6\7", 0, size - 98, 1)
+        if size <= ZIP64_BYTES or tail[-42:-22] != locator:
+            raise InvalidCheckpoint(NOT_A_CHECKPOINT)
         signature64, *_, entries, length, offset = struct.unpack("<4sQ2H2L4Q", tail[-98:-42])
         signature, end = signature if signature64 == b"PK\6\6" else b"", 98
     if (signature, disk, first, comment, offset + length + end) != (b"PK\5\6", 0, 0, 0, size):
-        raise Refused(NOT_ONE)
-    if entries > len(MEMBERS) or length > DIRECTORY_BYTES:
-        raise Refused(NOT_ONE)
+        raise InvalidCheckpoint(NOT_A_CHECKPOINT)
+    if entries > len(MEMBERS) or length > MAX_DIRECTORY_BYTES:
+        raise InvalidCheckpoint(NOT_A_CHECKPOINT)
 
 
 def _members(z: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Return the members by name. Raises InvalidCheckpoint for one that ``save`` does not write."""
     members = {info.filename: info for info in z.infolist()}
     if HEADER not in members:
-        raise Refused(f"not a checkpoint of charrnn: it has no {HEADER}")
+        raise InvalidCheckpoint(f"not a charrnn checkpoint: it has no {HEADER}")
     if len(members) < len(z.infolist()):
-        raise Refused("damaged: it holds a member twice")
+        raise InvalidCheckpoint("damaged: duplicate member")
     for name, info in members.items():
         if name not in MEMBERS:
-            raise Refused(f"damaged: it holds {reprlib.repr(name)}, which is no part of a checkpoint")
+            raise InvalidCheckpoint(f"damaged: unexpected member {reprlib.repr(name)}")
         if info.flag_bits & 1:
-            raise Refused(f"damaged: {name} is encrypted")
+            raise InvalidCheckpoint(f"damaged: {name} is encrypted")
         if info.compress_type != zipfile.ZIP_STORED:
-            raise Refused(f"damaged: {name} is compressed; unpacked, and packed with zip -0, it can be read")
-        if info.file_size != info.compress_size or info.header_offset + info.file_size > z.start_dir:
-            raise Refused(f"damaged: {name} cannot be as large as it says")
+            hint = "repack the file with zip -0 (this is not damage)"
+            raise InvalidCheckpoint(f"{name} is compressed; {hint}")
+        end = info.header_offset + info.file_size
+        if info.file_size != info.compress_size or end > z.start_dir:
+            raise InvalidCheckpoint(f"damaged: wrong size of {name}")
     return members
 
 
-def _header(z: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Header:
-    if members[HEADER].file_size > BYTES:
-        raise Refused(f"damaged: its header is larger than {BYTES:,} bytes")
-    header = decode(z.read(HEADER))
-    held = {name[: -len(".npy")] for name in members if name != HEADER}
-    for names in (ARRAYS[header["kind"]], header["arrays"]):
-        if held != set(names):
-            raise Refused(f"damaged: it lacks or has too much of {', '.join(sorted(held ^ set(names)))}")
-    return header
+def _read_state(z: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> ModelState:
+    if members[HEADER].file_size > MAX_HEADER_BYTES:
+        raise InvalidCheckpoint(f"damaged: the header is larger than {MAX_HEADER_BYTES:,} bytes")
+    state = parse(z.read(HEADER))
+    held = {name.removesuffix(".npy") for name in members if name != HEADER}
+    for names in (ARRAYS[state.kind], state.arrays.keys()):
+        if held != names:
+            wrong = ", ".join(sorted(held ^ names))
+            raise InvalidCheckpoint(f"damaged: missing or unexpected arrays: {wrong}")
+    return state
 
 
-def _array(z: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
-    """Read an array of floats; of .npy it knows what NumPy writes for these, and nothing is allocated before."""
+def _read_array(z: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
+    """Read an array of floats, in the form of .npy that NumPy writes for these.
+
+    The size is checked before anything is allocated. Raises InvalidCheckpoint.
+    """
     import numpy as np
 
     with z.open(info) as f:
+        # dtype and shape
         head = f.read(10)
         head += f.read(int.from_bytes(head[8:], "little"))
-        found = re.fullmatch(
+        match = re.fullmatch(
             rb"\x93NUMPY\x01\x00..\{'descr': '<(f[248])', 'fortran_order': False, "
             rb"'shape': \(((?:\d{1,18}, ?){0,8}(?:\d{1,18})?)\), \} *\n",
             head,
             re.DOTALL,
         )
-        if not found:
-            raise Refused(f"damaged: {info.filename} is no array of floats as this program writes them")
-        dtype = np.dtype(f"<{found[1].decode()}")
-        shape = tuple(int(n) for n in found[2].split(b",") if n.strip())
+        if not match:
+            problem = "is not a float array in the expected format"
+            raise InvalidCheckpoint(f"damaged: {info.filename} {problem}")
+        dtype = np.dtype(f"<{match[1].decode()}")
+        shape = tuple(int(n) for n in match[2].split(b",") if n.strip())
         if math.prod(shape) * dtype.itemsize != info.file_size - len(head):
-            raise Refused(f"damaged: {info.filename} is not as large as it says: {shape} of {dtype}")
+            problem = f"the size of {info.filename} does not match its shape {shape}, {dtype}"
+            raise InvalidCheckpoint(f"damaged: {problem}")
+
+        # the elements, in chunks, of which there are two copies
         array: Array = np.empty(shape, dtype)
         flat = array.reshape(-1).view(np.uint8)
-        for at in range(0, len(flat), 2**20):  # a piece at a time: each is held twice
-            flat[at : at + 2**20] = np.frombuffer(f.read(2**20), np.uint8)
+        for start in range(0, len(flat), CHUNK_BYTES):
+            chunk = f.read(CHUNK_BYTES)
+            flat[start : start + CHUNK_BYTES] = np.frombuffer(chunk, np.uint8)
     if not np.isfinite(array).all():
-        raise Refused(f"damaged: a number in {info.filename} is not finite")
-    return array.astype(found[1].decode(), copy=False)
+        raise InvalidCheckpoint(f"damaged: {info.filename} has non-finite values")
+    return array.astype(match[1].decode(), copy=False)

@@ -20,7 +20,7 @@ CELL_ALIASES = {"rnn": "vanilla"}
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
 DEFAULT_RATES = ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
 # With initial weights, their model decides these.
-INHERITED = ("cell", "hidden_size", "num_layers", "unit", "dtype")
+ARCHITECTURE_OPTIONS = ("cell", "hidden_size", "num_layers", "unit", "dtype")
 
 
 def check_encoding(encoding: str) -> None:

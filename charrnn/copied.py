@@ -178,7 +178,7 @@ def find_overlap(
     for position, length in longest_matches(lengths, top):
         piece = codes[position : position + length]
         document, line, offset = locate(text, find_first(piece, text))
-        source = {"file": corpus.files[document][0], "line": line, "offset": offset}
+        source = {"file": corpus.files[document].name, "line": line, "offset": offset}
         copy = {"length": length, "sample_offset": position, **source}
         copies.append(copy | {"text": units.to_text(piece.tolist())})
     return {

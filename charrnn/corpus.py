@@ -8,10 +8,10 @@ import hashlib
 import re
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,19 @@ from numpy.typing import NDArray
 from charrnn import units
 from charrnn.config import check_encoding
 from charrnn.errors import TextError, save_error
-from charrnn.files import CHUNK_BYTES, Decoder, Source, display_name, list_files, read_chunks
+from charrnn.files import (
+    CHUNK_BYTES,
+    STDIN,
+    Decoder,
+    Source,
+    display_name,
+    list_files,
+    read_chunks,
+)
 from charrnn.units import CODE_LIMIT, END_OF_DOCUMENT, Codes
 
 CHUNK_SYMBOLS = 1 << 18
 MAX_IN_MEMORY_BYTES = 64 << 20  # of the indices of a text; more go to a file
-MAX_LISTED_FILES = 100  # in a header
 MAX_EVAL_CHARACTERS = 500_000  # of validation or test: more take time and change the loss little
 MIN_EVAL_CHARACTERS = 64
 
@@ -140,14 +147,22 @@ class EncodedSlice:
         return np.take(self.ids, self.store[self.start + start : self.start + stop])
 
 
+class TextFile(NamedTuple):
+    """A file of a corpus; ``source`` is None for a text in memory."""
+
+    name: str  # for messages
+    source: Source | None
+    bytes: int
+    crc: int  # CRC-32
+
+
 class Corpus:
     """A text as symbols, and where it came from.
 
-    ``files`` has the name, size in bytes and CRC-32 of each file, ``skipped`` the names of files
-    in a folder that are not text. ``sha256`` is the checksum of all bytes. ``notes`` are for the
-    user. With ``documents="file"`` each of ``texts`` is a document. Raises TextError for a text that
-    is too short or cannot be decoded, UsageError for an unknown encoding, SaveError if ``temp_dir``
-    cannot be written.
+    ``skipped`` are the names of files in a folder that are not text. ``sha256`` is the checksum of
+    all bytes. ``notes`` are for the user. With ``documents="file"`` each of ``texts`` is a document.
+    Raises TextError for a text that is too short or cannot be decoded, UsageError for an unknown
+    encoding, SaveError if ``temp_dir`` cannot be written.
     """
 
     def __init__(
@@ -163,7 +178,7 @@ class Corpus:
         self.name, self.unit, self.documents = name, unit, documents
         self.encoding = codecs.lookup(encoding).name
         self.store = SymbolStore(temp_dir)
-        self.files: list[tuple[str, int, int]] = []
+        self.files: list[TextFile] = []
         self.skipped: list[str] = []
         self.notes: list[str] = []
         self.bytes, self._hash = 0, hashlib.sha256()
@@ -177,7 +192,7 @@ class Corpus:
         if texts:
             self._finalize()
 
-    def _add(self, chunks: Iterable[bytes], name: str) -> None:
+    def _add(self, chunks: Iterable[bytes], name: str, source: Source | None = None) -> None:
         """Add a file, in chunks of which the last is empty. Raises TextError, SaveError."""
         decoder = None if self.unit == "byte" else Decoder(name, self.encoding)
         crc = size = 0
@@ -202,7 +217,7 @@ class Corpus:
 
         # what the corpus records of the file, and where it ends
         self.bytes += size
-        self.files.append((name, size, crc))
+        self.files.append(TextFile(name, source, size, crc))
         if self.documents == "file":
             self.store.append(np.array([END_OF_DOCUMENT], np.uint32))
             self._hash.update(b"\0%d" % size)  # the same bytes in other files are another corpus
@@ -240,30 +255,35 @@ class Corpus:
             return stop - start
         return sum(int(starts[indices].sum()) for indices in self.store.chunks(start, stop))
 
-    def describe_change(self, recorded: dict[str, Any]) -> str | None:
+    def describe_change(self, recorded: Mapping[str, Any]) -> str | None:
         """Return how the text differs from a recorded one (see ``describe``), or None."""
         if recorded["sha256"] == self.sha256:
             return None
-        old_files, files = recorded["files"], self.files[:MAX_LISTED_FILES]
-        if len(old_files) != len(files):
-            return f"the number of files changed from {len(old_files)} to {len(files)}"
+        if recorded["num_files"] != len(self.files):
+            return f"the number of files changed from {recorded['num_files']} to {len(self.files)}"
         # the first file that differs
-        for (old_name, old_size, old_crc), (name, size, crc) in zip(old_files, files, strict=True):
-            if (old_size, old_crc) != (size, crc):
-                renamed = Path(old_name).name != Path(name).name
-                file = f"{name} (formerly {old_name})" if renamed else name
-                if old_size == size:
-                    return f"the contents of {file} changed (same size)"
-                return f"{file} changed from {old_size:,} to {size:,} bytes"
+        for (old_path, old_size, old_crc), file in zip(recorded["files"], self.files, strict=False):
+            if (old_size, old_crc) != (file.bytes, file.crc):
+                old_name = display_name(old_path or recorded["name"])
+                renamed = Path(old_name).name != Path(file.name).name
+                name = f"{file.name} (formerly {old_name})" if renamed else file.name
+                if old_size == file.bytes:
+                    return f"the contents of {name} changed (same size)"
+                return f"{name} changed from {old_size:,} to {file.bytes:,} bytes"
         return (
             f"its length changed from {recorded['characters']:,} to {self.characters:,} characters"
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return the corpus as a header records it."""
+        """Return the corpus as a checkpoint records it; a file named - as ``./-``."""
+        files = []
+        for _, source, size, crc in self.files:
+            path = None if source is None else str(source)
+            files.append(("./-" if source == Path(STDIN) else path, size, crc))
         return {
             "name": self.name,
-            "files": [list(file) for file in self.files[:MAX_LISTED_FILES]],
+            "files": files,
+            "num_files": len(files),
             "bytes": self.bytes,
             "characters": self.characters,
             "symbols": len(self.store),
@@ -292,7 +312,7 @@ def load_corpus(
     corpus = Corpus(name, unit=unit, documents=documents, encoding=encoding, temp_dir=temp_dir)
     files, corpus.skipped = list_files(paths, None if unit == "byte" else corpus.encoding)
     for file in files:
-        corpus._add(read_chunks(file), display_name(file))
+        corpus._add(read_chunks(file), display_name(file), file)
     corpus._finalize()
     return corpus
 

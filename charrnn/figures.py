@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from charrnn.arrays import Array
-from charrnn.checkpoint import read_header, replace_file
+from charrnn.checkpoint import read_state, replace_file
 from charrnn.errors import CheckpointError, UsageError
 from charrnn.formatting import best_baseline, escape_control, loss_unit
-from charrnn.header import Header
+from charrnn.header import State
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,71 +80,75 @@ class Curve(NamedTuple):
         return float(np.nanmin(losses)), float(np.nanmax(losses))
 
 
-def read_headers(paths: Iterable[Path]) -> dict[str, Header]:
-    """Return the headers of runs by name: the file's stem, or its path if two stems are equal.
+def read_states(paths: Iterable[Path]) -> dict[str, State]:
+    """Return the states of runs by name: the file's stem, or its path if two stems are equal.
 
     Raises CheckpointError for an exported model, and for a run without a measured loss.
     """
     files = list(dict.fromkeys(paths))
     stems = [path.stem for path in files]
-    headers = {}
+    states = {}
     for path in files:
-        header = read_header(path)
-        if problem := _history_problem(header):
+        state = read_state(path)
+        if not isinstance(state, State):
+            problem = "an exported model, which has no training history"
+            raise CheckpointError(escape_control(f"{path}: {problem}"))
+        if problem := _history_problem(state):
             raise CheckpointError(escape_control(f"{path}: {problem}"))
         name = path.stem if stems.count(path.stem) == 1 else str(path)
-        headers[escape_control(name)] = header
-    return headers
+        states[escape_control(name)] = state
+    return states
 
 
-def _history_problem(header: Header) -> str | None:
-    if header["kind"] != "run":
-        return "an exported model, which has no training history"
-    losses = [row[key] for row in header["history"] for key in ("train_loss", "val_loss")]
+def _history_problem(state: State) -> str:
+    """Return why the history cannot be plotted, or nothing."""
+    rows: Sequence[Mapping[str, Any]] = state.history
+    losses = [row[key] for row in rows for key in ("train_loss", "val_loss")]
     if all(loss is None for loss in losses):
         return "nothing to plot: no evaluation yet"
-    numbers = [row[key] for row in header["history"] for key in X_AXES.values()]
-    numbers += [*losses, header["best"]["val_loss"], *header["baselines"]["val"].values()]
+    numbers = [row[key] for row in rows for key in X_AXES.values()]
+    numbers += [*losses, state.best["val_loss"], *state.baselines["val"].values()]
     in_range = all(number is None or 0 <= number <= MAX_PLOTTABLE for number in numbers)
-    return None if in_range else "damaged: a value in its history is out of range"
+    return "" if in_range else "damaged: a value in its history is out of range"
 
 
-def loss_curves(headers: Mapping[str, Header], x: str, bits: bool) -> tuple[list[Curve], str, str]:
+def loss_curves(states: Mapping[str, State], x: str, bits: bool) -> tuple[list[Curve], str, str]:
     """Return the curve of each run, and the labels of the x- and the y-axis."""
     measure = "bits" if bits else "nats"
-    units = [loss_unit(header["config"]["unit"]) for header in headers.values()]
+    units = [loss_unit(state.config.unit) for state in states.values()]
     comparable = len(set(units)) == 1
     curves = []
-    for (name, header), unit in zip(headers.items(), units, strict=True):
+    for (name, state), unit in zip(states.items(), units, strict=True):
         label = name if comparable else f"{name} ({measure} per {unit})"
-        curves.append(loss_curve(label, header, X_AXES[x], math.log(2) if bits else 1.0))
+        curves.append(loss_curve(label, state, X_AXES[x], math.log(2) if bits else 1.0))
     xlabel = f"{units[0] if comparable else 'character'}s read" if x == "characters" else x
     return curves, xlabel, f"{measure} per {units[0]}" if comparable else measure
 
 
-def loss_curve(name: str, header: Header, x: str = "step", scale: float = 1.0) -> Curve:
+def loss_curve(name: str, state: State, x: str = "step", scale: float = 1.0) -> Curve:
     """Return the losses of a run, in units of ``scale`` nats."""
+    rows: Sequence[Mapping[str, Any]] = state.history
     steps, xs, train, val = (
-        np.array([row[key] for row in header["history"]], float)
+        np.array([row[key] for row in rows], float)
         for key in ("step", x, "train_loss", "val_loss")
     )
     best, label, baseline = None, name, None
-    if header["best"]["val_loss"] is not None and len(steps):
-        step, loss = header["best"]["step"], header["best"]["val_loss"] / scale
+    if state.best["val_loss"] is not None and len(steps):
+        step, loss = state.best["step"], state.best["val_loss"] / scale
         best = float(np.interp(step, steps, xs)), loss
         label = f"{name}: best {loss:.3f} at step {step:,}"
-    if kind := best_baseline(header["baselines"]["val"]):
-        baseline = header["baselines"]["val"][kind] / scale, kind
+    if kind := best_baseline(state.baselines["val"]):
+        baseline = state.baselines["val"][kind] / scale, kind
     return Curve(name, xs, train / scale, val / scale, best, label, baseline)
 
 
-def plot_losses(headers: Mapping[str, Header], x: str = "steps", bits: bool = False) -> Figure:
+def plot_losses(states: Mapping[str, State], x: str = "steps", bits: bool = False) -> Figure:
     """Plot training and validation loss, the best weights and the best baseline of runs, by name.
 
     ``x`` is steps, epochs, characters or seconds. Losses are in nats or bits, per byte for models
     of bytes and otherwise per character. Raises UsageError without matplotlib.
     """
-    curves, xlabel, ylabel = loss_curves(headers, x, bits)
+    curves, xlabel, ylabel = loss_curves(states, x, bits)
     with _style():
         from matplotlib.lines import Line2D
 

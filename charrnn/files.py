@@ -82,8 +82,10 @@ def _read_error(path: Source, e: OSError) -> TextError:
     return TextError(f"{display_name(path)}: {os_reason(e)}")
 
 
-def display_name(path: Source) -> str:
-    """Return the name of a file or standard input for messages."""
+def display_name(path: Source | None) -> str:
+    """Return the name of a file, standard input or a text in memory (None) for messages."""
+    if path is None:
+        return "a text in memory"
     return "standard input" if path == STDIN else str(path)
 
 

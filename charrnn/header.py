@@ -1,186 +1,380 @@
-"""What a run's file tells besides its arrays: a JSON header, checked against its shape before anyone reads it."""
+"""The header of a checkpoint: its fields, and the checks that a file from a stranger must pass.
+
+The type hints of ``State`` and of its records are the schema: a header is read if it fits them.
+"""
+
+# NumPy is not imported: the command line reads a header before it chooses the number of threads.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import hashlib
 import itertools
 import json
 import math
 import re
 import reprlib
-from typing import Any
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    TypedDict,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from charrnn.config import Config
 from charrnn.errors import UsageError
 
 FORMAT = 3
-MOST_THREADS = 1024
-BYTES, VALUES = 2**23, 500_000  # of a header, at most
-Header = dict[str, Any]
+MAX_HEADER_BYTES = 2**23
+MAX_HEADER_VALUES = 500_000
+MAX_INT_DIGITS = 20  # as many as 2**64 has; older Pythons need minutes for a million
+MAX_FLOAT_DIGITS = 50
+MAX_THREADS = 1024
+MAX_REASON_CHARACTERS = 200
 
-# The shape of a header. A type stands for a value of it (a float may be written as an integer), a range for an
-# integer in it, a set for one of its words; (X,) is X or null, [X] a list of X, [X, Y] a list of these two,
-# {str: X} a dict with any names, and another dict one with just these keys.
-N, N1 = range(2**63), range(1, 2**63)
-SPECIAL = range(0x110000, 0x110000 + 69)  # numbers beyond Unicode, for symbols that are no characters
-MODEL: dict[Any, Any] = {
-    "kind": {"model"},
-    "format": N1,
-    "sha256": str,
-    "arrays": {str: str},
-    "versions": {"charrnn": str, "numpy": str, "python": str},
-    "config": Config,
-    "vocabulary": {"size": N1, "symbols": str, "special": [SPECIAL], "start_symbol": N},
-    "parameters": N,
-    **{"step": N, "epoch": float, "best": {"step": N, "val_loss": (float,)}, "test_loss": (float,)},
-}
-RUN: dict[Any, Any] = MODEL | {
-    "kind": {"run"},
-    **{"command": str, "threads": range(1, MOST_THREADS + 1)},
-    "corpus": {
-        **{"name": str, "files": [[str, (N,), (N,)]], "bytes": N, "characters": N, "symbols": N, "sha256": str},
-        **{"val_files": ([str],), "val_sha256": (str,), "split_characters": {"train": N, "val": N, "test": N}},
-    },
-    "batches": {"batch_size": N1, "seq_length": N1, "steps_per_epoch": N1},
-    "plans": [{"from_step": N, "steps": N1, "eval_every": N1, "sample_every": N}],
-    **{"finished": bool, "data_position": [N, N], "train_seconds": float, "initial_loss": (float,)},
-    **{"symbols_seen": N, "running_loss": {"sum": float, "steps": N}, "nonfinite_streak": N},
-    **{"baselines": {"val": {str: float}, "test": {str: float}}, "notes": [str]},
-    "history": [
-        {"step": N, "epoch": float, "learning_rate": float, "characters_seen": N, "seconds": float}
-        | {"train_loss": (float,), "val_loss": (float,), "grad_norm": (float,)}
-    ],
-    "samples": [{"step": N, "text": str}],
-    "nonfinite_events": [{"step": N, "reason": str, "restored": bool}],
-    "init_from": ({"file": str, "sha256": (str,), "matched": N, "added": N, "unused": N},),
-}
+NonNegative: TypeAlias = Annotated[int, range(2**63)]
+Positive: TypeAlias = Annotated[int, range(1, 2**63)]
+Special: TypeAlias = Annotated[
+    int, range(0x110000, 0x110000 + 69)
+]  # jamo, end of document, unknown
+# Path, bytes and CRC-32. Paths are relative to the checkpoint's folder, or absolute; standard input
+# is "-", a file of that name "./-", and a text that was given to the Python API null.
+FileRecord: TypeAlias = tuple[str | None, NonNegative, NonNegative]
 
 
-class Refused(Exception):  # noqa: N818
-    """Why a file is refused; who knows its name adds that."""
+class Versions(TypedDict):
+    """The software that wrote the file."""
+
+    charrnn: str
+    numpy: str
+    python: str
 
 
-def encode(header: Header) -> bytes:
-    """Return the header as it stands in a file, with its format and checksum. Raises ValueError if it is not finite."""
-    plain = _plain(header | {"format": FORMAT})
-    plain["sha256"] = _checksum(plain)
-    return json.dumps(plain, ensure_ascii=False, indent=1).encode()
+class VocabularyRecord(TypedDict):
+    """The symbols, in the order of their codes; bytes are the characters of the same numbers."""
+
+    size: Positive
+    symbols: str
+    special: list[Special]
+    start_symbol: NonNegative
 
 
-def fits(data: bytes) -> bool:
-    """Tell whether a header is small enough to be read: its values are counted without parsing it."""
+class Best(TypedDict):
+    """The evaluation with the lowest validation loss; None before the first one."""
+
+    step: NonNegative
+    val_loss: float | None
+
+
+class TextRecord(TypedDict):
+    """A text; ``files`` are the first ones if a header cannot list all ``num_files`` of them."""
+
+    name: str
+    files: list[FileRecord]
+    num_files: NonNegative
+    bytes: NonNegative
+    characters: NonNegative
+    symbols: NonNegative
+    sha256: str
+
+
+class SplitCharacters(TypedDict):
+    """The characters in each split."""
+
+    train: NonNegative
+    val: NonNegative
+    test: NonNegative
+
+
+class CorpusRecord(TextRecord):
+    """The text of a run."""
+
+    split_characters: SplitCharacters
+
+
+class Batches(TypedDict):
+    """The shape of a batch: for a small text smaller than its options."""
+
+    batch_size: Positive
+    seq_length: Positive
+    steps_per_epoch: Positive
+
+
+class Plan(TypedDict):
+    """The length of the run as it was planned at ``from_step``; 0 samples are none."""
+
+    from_step: NonNegative
+    steps: Positive
+    eval_every: Positive
+    sample_every: NonNegative
+
+
+class RunningLoss(TypedDict):
+    """The training loss since the last evaluation."""
+
+    sum: float
+    steps: NonNegative
+
+
+class Baselines(TypedDict):
+    """The losses of a uniform guess and of n-gram models, by name."""
+
+    val: dict[str, float]
+    test: dict[str, float]
+
+
+class Evaluation(TypedDict):
+    """One row of the history; losses are in nats per character, None if non-finite or unknown."""
+
+    step: NonNegative
+    epoch: float
+    train_loss: float | None
+    val_loss: float | None
+    grad_norm: float | None
+    learning_rate: float
+    characters_seen: NonNegative
+    seconds: float
+
+
+class LoggedSample(TypedDict):
+    """A text that was sampled while training."""
+
+    step: NonNegative
+    text: str
+
+
+class NonfiniteEvent(TypedDict):
+    """A non-finite value: the best weights were restored, or else the batch was skipped."""
+
+    step: NonNegative
+    reason: str
+    restored: bool
+
+
+class InitFrom(TypedDict):
+    """The file of the initial weights, and how many symbols the vocabularies share."""
+
+    file: str
+    sha256: str | None
+    matched: NonNegative
+    added: NonNegative
+    unused: NonNegative
+
+
+@dataclass(kw_only=True)
+class ModelState:
+    """What every checkpoint records about its model; an exported model records no more."""
+
+    kind: Literal["model", "run"] = "model"
+    format: Positive = FORMAT
+    sha256: str = ""  # of the header; written on saving, as are those of the arrays
+    arrays: dict[str, str] = field(default_factory=dict)
+    versions: Versions
+    config: Config
+    vocabulary: VocabularyRecord
+    parameters: NonNegative
+    step: NonNegative
+    epoch: float
+    best: Best
+    test_loss: float | None  # of the best weights, once the run is finished
+
+
+@dataclass(kw_only=True)
+class State(ModelState):
+    """What the checkpoint of a run records, besides its arrays."""
+
+    kind: Literal["model", "run"] = "run"
+    command: str
+    threads: Annotated[int, range(1, MAX_THREADS + 1)]
+    corpus: CorpusRecord
+    val_corpus: TextRecord | None
+    batches: Batches
+    plans: list[Plan]  # the last one is in force
+    finished: bool
+    data_position: tuple[NonNegative, NonNegative]  # see ``windows.Position``
+    symbols_seen: NonNegative
+    train_seconds: float
+    initial_loss: float | None
+    running_loss: RunningLoss
+    nonfinite_events: list[NonfiniteEvent]  # each halved the learning rate
+    nonfinite_streak: NonNegative  # of consecutive batches
+    baselines: Baselines
+    history: list[Evaluation]
+    samples: list[LoggedSample]
+    notes: list[str]
+    init_from: InitFrom | None
+
+
+class InvalidCheckpoint(Exception):  # noqa: N818
+    """The reason why a file is refused; the caller adds the file's name."""
+
+
+def serialize(state: ModelState) -> bytes:
+    """Return the header as it is stored, with its checksum. Raises ValueError if it is not finite."""
+    header = _json_safe(vars(state))
+    header["sha256"] = _checksum(header)
+    return json.dumps(header, ensure_ascii=False, indent=1).encode()
+
+
+def within_limits(data: bytes) -> bool:
+    """Return whether a header is small enough to be parsed: its values are counted before."""
     values = 1 + sum(data.count(byte) for byte in (b",", b":", b"[", b"{"))
-    return len(data) <= BYTES and values <= VALUES
+    return len(data) <= MAX_HEADER_BYTES and values <= MAX_HEADER_VALUES
 
 
-def decode(data: bytes) -> Header:
-    """Return a header in its present shape; its vocabulary is sound too. Raises Refused."""
-    if not fits(data):
-        raise Refused(f"damaged: its header holds more than {VALUES:,} values, or {BYTES:,} bytes")
+def parse(data: bytes) -> ModelState:
+    """Return the state that a header describes. Raises InvalidCheckpoint."""
+    # size, JSON, format, checksum
+    if not within_limits(data):
+        limits = f"{MAX_HEADER_VALUES:,} values or {MAX_HEADER_BYTES:,} bytes"
+        raise InvalidCheckpoint(f"damaged: the header exceeds {limits}")
     try:
-        header = json.loads(data.decode(), parse_int=_int, parse_float=_float, parse_constant=_float)
+        header = json.loads(
+            data.decode(),
+            parse_int=_parse_int,
+            parse_float=_parse_float,
+            parse_constant=_parse_float,
+        )
+        checksum = _checksum(header) if type(header) is dict else ""
     except (ValueError, RecursionError):
-        raise Refused("damaged: its header is not JSON, or holds a number out of bounds") from None
-    version = header.get("format") if isinstance(header, dict) else None
+        reason = "the header is not valid JSON, or has a number out of range"
+        raise InvalidCheckpoint(f"damaged: {reason}") from None
+    _check_format(header.get("format") if type(header) is dict else None)
+    if header.get("sha256") != checksum:
+        raise InvalidCheckpoint("damaged: the header does not match its checksum")
+
+    # every field
+    kind = ModelState if header.get("kind") == "model" else State
+    state: ModelState = kind(**check_record(header, kind))
+    _check_vocabulary(state.vocabulary)
+    if isinstance(state, State) and not state.plans:
+        raise InvalidCheckpoint("damaged: invalid plans in the header: []")
+    return state
+
+
+def check(value: Any, hint: Any, at: str) -> Any:
+    """Return a value of the header if it fits its type hint. Raises InvalidCheckpoint.
+
+    ``at`` names the value. Configurations become a ``Config``, lists of a fixed length tuples.
+    """
+    kind, args = _parse_hint(hint)
+    if kind is Union:  # X | None
+        return None if value is None else check(value, args[0], at)
+    if kind is Annotated:
+        valid = type(value) is int and value in args[1]
+    elif kind is Literal:
+        valid = type(value) is type(args[0]) and value in args
+    elif kind is float:
+        valid = type(value) in (int, float)
+    elif kind is tuple:
+        valid = type(value) is list and len(value) == len(args)
+    else:
+        valid = type(value) is (kind if kind in (str, bool, list) else dict)
+    if not valid:
+        raise InvalidCheckpoint(f"damaged: invalid {at} in the header: {reprlib.repr(value)}")
+    if kind is list:
+        return [check(item, args[0], f"{at}[{i}]") for i, item in enumerate(value)]
+    if kind is tuple:
+        items = enumerate(zip(value, args, strict=True))
+        return tuple(check(item, arg, f"{at}[{i}]") for i, (item, arg) in items)
+    if kind is dict:
+        return {k: check(item, args[1], f"{at}[{k!r:.40}]") for k, item in value.items()}
+    if kind is Config:
+        try:
+            return Config(**value)
+        except (TypeError, UsageError) as e:
+            reason = str(e)[:MAX_REASON_CHARACTERS]
+            raise InvalidCheckpoint(f"damaged: invalid {at} in the header: {reason}") from None
+    return check_record(value, kind, f"{at}.") if type(value) is dict else value
+
+
+def check_record(record: dict[str, Any], kind: type, at: str = "") -> dict[str, Any]:
+    """Return a record if it has the fields of ``kind``, and each fits. Raises InvalidCheckpoint."""
+    hints = _type_hints(kind)
+    for key in hints:
+        if key not in record:
+            raise InvalidCheckpoint(f"damaged: missing {at}{key} in the header")
+    for key in sorted(record.keys() - hints):
+        raise InvalidCheckpoint(f"damaged: unexpected {at}{reprlib.repr(key)} in the header")
+    return {key: check(record[key], hint, at + key) for key, hint in hints.items()}
+
+
+@functools.cache
+def _type_hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+@functools.cache
+def _parse_hint(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return what a type hint is made of: ``list`` and ``(str,)`` for ``list[str]``."""
+    kind = get_origin(hint) or hint
+    return Union if kind is UnionType else kind, get_args(hint)
+
+
+def _check_format(version: Any) -> None:
     if type(version) is not int or version < 1:
-        raise Refused("not a checkpoint of charrnn: its header names no format")
+        raise InvalidCheckpoint("not a charrnn checkpoint: the header has no format number")
     if version < FORMAT:
-        raise Refused(f"format {version} was never released and is not supported; train the model again")
+        raise InvalidCheckpoint(
+            f"format {version} was never released and is not supported; train the model again"
+        )
     if version > FORMAT:
-        raise Refused(
+        raise InvalidCheckpoint(
             f"format {version} needs a newer charrnn (this version reads formats up to {FORMAT}): "
             f"pip install --upgrade charrnn"
         )
-    if header.get("sha256") != _checksum(header):
-        raise Refused("damaged: its header does not match its checksum")
-    _check(header, MODEL if header.get("kind") == "model" else RUN, "")
-    header["config"] = dataclasses.asdict(Config(**header["config"]))
-    _check_vocabulary(**header["vocabulary"])
-    if header["kind"] == "run" and not header["plans"]:
-        raise Refused("damaged: plans in its header is []")
-    return dict(header)
 
 
-def _plain(header: Header) -> Header:
+def _check_vocabulary(vocabulary: VocabularyRecord) -> None:
+    codes = [*map(ord, vocabulary["symbols"]), *vocabulary["special"]]
+    size, start = vocabulary["size"], vocabulary["start_symbol"]
+    if any(a >= b for a, b in itertools.pairwise(codes)):
+        raise InvalidCheckpoint("damaged: the vocabulary in the header is not sorted")
+    if size != len(codes):
+        reason = f"{size}, not {len(codes)}"
+        raise InvalidCheckpoint(f"damaged: invalid vocabulary.size in the header: {reason}")
+    if start not in codes:
+        reason = f"{start}, which is not in the vocabulary"
+        raise InvalidCheckpoint(f"damaged: invalid vocabulary.start_symbol in the header: {reason}")
+
+
+def _json_safe(header: dict[str, Any]) -> dict[str, Any]:
     """Return the header as JSON gives it back, without lone surrogates."""
-    text = json.dumps(header, ensure_ascii=False, allow_nan=False)
-    # of a file's name these are its bytes (PEP 383): UTF-8 wherever the locale is not
-    text = re.sub("[\udc80-\udcff]+", lambda m: _bytes(m[0]), text)
-    plain: Header = json.loads(re.sub("[\ud800-\udfff]", lambda m: rf"\\u{ord(m[0]):04x}", text))
-    return plain
+    text = json.dumps(header, default=vars, ensure_ascii=False, allow_nan=False)
+    # in a file's name they are its bytes (PEP 383): UTF-8 wherever the locale is not
+    text = re.sub("[\udc80-\udcff]+", lambda m: _decode_surrogates(m[0]), text)
+    safe: dict[str, Any] = json.loads(
+        re.sub("[\ud800-\udfff]", lambda m: rf"\\u{ord(m[0]):04x}", text)
+    )
+    return safe
 
 
-def _bytes(surrogates: str) -> str:
+def _decode_surrogates(surrogates: str) -> str:
     text = surrogates.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return text.replace("\\", "\\\\")
 
 
-def _checksum(header: Header) -> str:
+def _checksum(header: dict[str, Any]) -> str:
     rest = {key: value for key, value in header.items() if key != "sha256"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _int(digits: str) -> int:
-    if len(digits) > 20:  # as long as 2**64; older Pythons would take minutes for a million
+def _parse_int(digits: str) -> int:
+    if len(digits) > MAX_INT_DIGITS:
         raise ValueError
     return int(digits)
 
 
-def _float(digits: str) -> float:
-    number = float(digits) if len(digits) < 50 else math.inf
+def _parse_float(digits: str) -> float:
+    number = float(digits) if len(digits) < MAX_FLOAT_DIGITS else math.inf
     if not math.isfinite(number):
         raise ValueError
     return number
-
-
-def _check(value: Any, shape: Any, at: str) -> None:
-    """Refuse a value that has not the shape (see MODEL)."""
-    if isinstance(shape, tuple):
-        if value is None:
-            return
-        (shape,) = shape
-    if isinstance(shape, range):
-        fits = type(value) is int and value in shape
-    elif isinstance(shape, set):
-        fits = type(value) is str and value in shape
-    elif isinstance(shape, list):
-        fits = type(value) is list and len(shape) in (1, len(value))
-    elif shape is float:
-        fits = type(value) in (int, float)
-    else:
-        fits = type(value) is (shape if shape in (str, bool) else dict)
-    if not fits:
-        raise Refused(f"damaged: {at} in its header is {reprlib.repr(value)}")
-    if shape is Config:
-        try:
-            Config(**value)
-        except (TypeError, UsageError) as e:
-            raise Refused(f"damaged: {at} in its header: {str(e)[:200]}") from None
-    elif isinstance(shape, list):
-        for i, item in enumerate(value):
-            _check(item, shape[i % len(shape)], f"{at}[{i}]")
-    elif isinstance(shape, dict) and str in shape:
-        for key, item in value.items():
-            _check(item, shape[str], f"{at}[{reprlib.repr(key)}]")
-    elif isinstance(shape, dict):
-        dot = f"{at}." if at else ""
-        for key, inner in shape.items():
-            if key not in value:
-                raise Refused(f"damaged: {dot}{key} is not in its header")
-            _check(value[key], inner, dot + key)
-        if unknown := value.keys() - shape:
-            raise Refused(f"damaged: {dot}{reprlib.repr(min(unknown))} is unknown in a header")
-
-
-def _check_vocabulary(size: int, symbols: str, special: list[int], start_symbol: int) -> None:
-    codes = [*map(ord, symbols), *special]
-    if any(a >= b for a, b in itertools.pairwise(codes)):
-        raise Refused("damaged: the vocabulary in its header is not in order")
-    if size != len(codes):
-        raise Refused(f"damaged: vocabulary.size in its header is {size}, not {len(codes)}")
-    if start_symbol not in codes:
-        raise Refused(
-            f"damaged: vocabulary.start_symbol in its header is {start_symbol}, which is not in the vocabulary"
-        )

@@ -1,8 +1,10 @@
-"""The Python API: train a model on a text, load one, draw from it, score a text with it."""
+"""The Python API: train a model on a text, load one, sample from it, score a text with it."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,52 +13,56 @@ import numpy as np
 
 from charrnn import checkpoint, sampling, scoring, units
 from charrnn.arrays import Array
-from charrnn.config import INHERITED, Config
+from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
 from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, UsageError
-from charrnn.header import MOST_THREADS, Header
+from charrnn.header import MAX_THREADS, ModelState, State
 from charrnn.lock import lock
 from charrnn.stack import Stack, num_parameters
-from charrnn.training import Origin, Run, fit
+from charrnn.training import InitialModel, begin
+from charrnn.training_loop import train_with_saves
 from charrnn.vocabulary import NEWLINE, Vocabulary
 
-LENGTH = 2000
+DEFAULT_SAMPLE_LENGTH = 2000
+UNKNOWN_CHOICES = ("error", "skip", "cost")
 
 
 class Model:
-    """A trained model: ``sample`` draws text from it, ``score`` tells how well it foresees one.
+    """A trained model: ``sample`` generates text, ``nll`` measures how well it predicts a text.
 
-    ``stack`` holds the weights, ``vocabulary`` the characters, ``header`` what its file tells (the README lists
-    the keys).
+    ``stack`` has the weights, ``vocabulary`` the symbols, ``state`` what its file records.
     """
 
-    def __init__(self, stack: Stack, vocabulary: Vocabulary, header: Header) -> None:
-        """Put the parts together; ``unit``, ``by`` and ``encoding`` are those of ``Config``."""
-        self.stack, self.vocabulary, self.header = stack, vocabulary, header
-        config = Config(**header["config"])
-        self.unit, self.by, self.encoding = config.unit, config.documents, config.encoding
+    def __init__(self, stack: Stack, vocabulary: Vocabulary, state: ModelState) -> None:
+        """Combine the parts; ``unit``, ``documents`` and ``encoding`` are those of ``Config``."""
+        self.stack, self.vocabulary, self.state = stack, vocabulary, state
+        self.unit, self.documents = state.config.unit, state.config.documents
+        self.encoding = state.config.encoding
 
-    def origin(self, file: str) -> Origin:
-        """Return what a run begins with that takes its weights from this model's file."""
-        return Origin(self.stack, self.vocabulary, file, self.header.get("sha256"))
+    def as_initial_model(self, file: str) -> InitialModel:
+        """Return this model, loaded from ``file``, as the initial model of a new run."""
+        return InitialModel(self.stack, self.vocabulary, file, self.state.sha256 or None)
 
-    def sample(self, length: int = LENGTH, *, seed: int | None = None, **options: Any) -> Iterator[str]:
-        r"""Draw a text; yield it character by character as it is drawn.
+    def sample(
+        self, length: int = DEFAULT_SAMPLE_LENGTH, *, seed: int | None = None, **options: Any
+    ) -> Iterator[str]:
+        r"""Generate a text; yield its characters as they are sampled.
 
-        ``length`` is the number of characters at most, not counting the prime. A model by line or file ends a text
-        where a line or a file would end. Of a model of bytes each character stands for the byte of its number:
-        ``text.encode("latin-1")``. The same ``seed`` gives the same text; without one it is another each time.
-        ``options`` are those of ``samples``.
+        ``length`` is the maximum number of characters, without the prime; a model of lines or files
+        ends a text with the line or file. With a model of bytes each character stands for the byte
+        of its number: ``text.encode("latin-1")``. The same ``seed`` gives the same text; without one
+        it is random. ``options`` are those of ``sample_batch``.
 
-        Raises UsageError for an option outside its range, UnknownCharacterError for a character of the prime
-        that the model does not know.
+        Raises UsageError for an option outside its range, UnknownCharacterError for an unknown
+        character in the prime.
         """
-        return (text for (text,) in self.samples(1, length, seed=seed, **options) if text)
+        batch = self.sample_batch(1, length, seed=seed, **options)
+        return (text for (text,) in batch if text)
 
-    def samples(
+    def sample_batch(
         self,
         num_samples: int,
-        length: int = LENGTH,
+        length: int = DEFAULT_SAMPLE_LENGTH,
         *,
         seed: int | None = None,
         prime: str | bytes = "",
@@ -66,21 +72,22 @@ class Model:
         top_p: float | None = None,
         until: str | bytes | None = None,
     ) -> Iterator[tuple[str, ...]]:
-        """Draw several texts as one batch; yield what has been drawn of each, empty for those that have ended.
+        """Generate several texts in one batch; yield the new characters of each, or none if it ended.
 
-        ``prime`` is read first and not yielded (a model of bytes takes bytes too, here and for ``until``);
-        ``unknown="skip"`` leaves out characters of it that the model does not know. ``temp`` divides the logits (0
-        takes the likeliest), ``top_k`` and ``top_p`` keep only the likeliest characters. A text ends after ``length``
-        characters, or when ``until`` has been drawn.
+        ``prime`` is read first and not yielded; a model of bytes takes bytes too, here and for
+        ``until``. ``unknown="skip"`` skips unknown characters in it. ``temp`` divides the logits (0
+        always picks the most likely symbol); ``top_k`` and ``top_p`` keep only the most likely ones.
+        A text ends after ``length`` characters, or once ``until`` has been generated.
         """
         if length < 0:
-            raise UsageError(f"the length is {length}, and must be at least 0")
+            raise UsageError(f"length must be at least 0, not {length}")
         if until is not None and not until:
-            raise UsageError("the string to stop at is empty")
+            raise UsageError("the stop string must not be empty")
+        _check_unknown(unknown, UNKNOWN_CHOICES[:2])
         v = self.vocabulary
         if until is not None:
             until = units.to_text(units.to_codes(until, v.unit).tolist())
-        draws = sampling.generate_ids(
+        id_stream = sampling.generate_ids(
             self.stack,
             v,
             np.random.default_rng(seed),
@@ -90,65 +97,80 @@ class Model:
             top_p=top_p,
             num_samples=num_samples,
         )
-        return sampling.decode_stream(draws, v, num_samples, length, until, v.separator_id(self.by))
+        separator_id = v.separator_id(self.documents)
+        return sampling.decode_stream(id_stream, v, num_samples, length, until, separator_id)
 
-    def score(self, text: str | bytes, *, unknown: str = "error", adapt: float | None = None) -> Array:
-        """Return -log p of each character (of bytes: each byte) given those before it, in nats, (n,) float64.
+    def nll(
+        self, text: str | bytes, *, unknown: str = "error", dynamic_lr: float | None = None
+    ) -> Array:
+        """Return -log p of each character given those before it, in nats, (n,) float64.
 
-        The first character follows an unprinted newline (the vocabulary's start symbol); so does that of every line,
-        of a model by line. Otherwise a text of 2,000 characters or more is read in several lanes at once, each warmed
-        up by the 200 characters before it. ``unknown`` says what becomes of characters that the model does not know:
-        ``"error"`` raises UnknownCharacterError, ``"skip"`` leaves them out, ``"cost"`` makes each as unlikely as one
-        of all there are (1,114,112 characters, 256 bytes), and the model does not read it.
+        With a model of bytes it is that of each byte. The first character follows the start symbol,
+        an unprinted newline; with a model of lines so does the first of every line. Otherwise a text
+        of 2,000 characters or more is read in parallel lanes, each warmed up by the 200 characters
+        before it. For unknown characters, ``unknown="error"`` raises UnknownCharacterError,
+        ``"skip"`` skips them, and ``"cost"`` gives each the loss of a uniform guess among all
+        1,114,112 code points or 256 bytes, and does not read it.
 
-        With ``adapt``, a learning rate, a copy of the model goes on learning as it reads (see ``scoring.dynamic_nll``).
+        With ``dynamic_lr``, a learning rate, a copy of the model keeps training while it reads; see
+        ``scoring.dynamic_nll``. Raises UsageError for another ``unknown``.
         """
+        _check_unknown(unknown, UNKNOWN_CHOICES)
         v = self.vocabulary
-        ids, character, bad = v.lookup(units.to_codes(text, v.unit))
-        if unknown == "error" and bad.any():
-            v.encode(text)
-        kept = ~bad[character]
-        how = ids[kept], v.start_id, v.separator_id(self.by), int(v.start_id[0])
-        nats = scoring.symbol_nll(self.stack, *how, dynamic_lr=adapt)
-        of_each: Array = np.bincount(character[kept], nats, len(bad)).astype(np.float64)
-        of_each[bad] = scoring.UNKNOWN_COST[v.unit]
-        return of_each[~bad] if unknown == "skip" else of_each
+        ids, character, is_unknown = v.lookup(units.to_codes(text, v.unit))
+        if unknown == "error" and is_unknown.any():
+            v.encode(text)  # raises
+        kept = ~is_unknown[character]
+        separator_id, start_id = v.separator_id(self.documents), int(v.start_id[0])
+        symbol_nll = scoring.symbol_nll(
+            self.stack, ids[kept], v.start_id, separator_id, start_id, dynamic_lr=dynamic_lr
+        )
+        nll: Array = np.bincount(character[kept], symbol_nll, len(is_unknown)).astype(np.float64)
+        nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
+        return nll[~is_unknown] if unknown == "skip" else nll
 
-    def score_lines(self, text: str | bytes, *, threads: int = 1) -> Array:
+    def nll_lines(self, text: str | bytes, *, threads: int = 1) -> Array:
         """Return the mean of -log p over the characters of each line, in nats, (n,) float64.
 
-        A line's end is a part of it. Every line begins afresh, whatever the model was trained by; they are read side by
-        side, by so many threads. Characters that the model does not know cost what they do in ``score``.
+        A line includes its newline. The hidden state is reset at the start of every line, with any
+        model; the lines are read in parallel on ``threads`` threads. Unknown characters cost what
+        they do in ``nll``.
         """
         v = self.vocabulary
         codes = units.to_codes(text, v.unit)
-        ids, character, bad = v.lookup(codes)
-        ended = codes == NEWLINE
-        line = np.cumsum(ended) - ended
+        ids, character, is_unknown = v.lookup(codes)
+        ends_line = codes == NEWLINE
+        line = np.cumsum(ends_line) - ends_line
         n = int(line[-1]) + 1 if len(line) else 0
-        kept = ~bad[character]
+
+        # the known symbols of each line are a document, unless there are none
+        kept = ~is_unknown[character]
         ends = np.cumsum(np.bincount(line[kept], minlength=n))
-        ends = np.unique(ends[ends > 0])  # a line of which nothing is known is no document
-        nats: Array = np.empty(0)
+        ends = np.unique(ends[ends > 0])
+        symbol_nll: Array = np.empty(0)
         if len(ends):
-            nats = scoring.document_nll(self.stack, ids[kept], ends, int(v.start_id[0]), threads)
-        begins = units.starts_character(codes)
-        unknown = np.bincount(line[begins], bad, n) * scoring.UNKNOWN_COST[v.unit]
-        means: Array = (np.bincount(line[kept], nats, n) + unknown) / np.bincount(line[begins], minlength=n)
+            start_id = int(v.start_id[0])
+            symbol_nll = scoring.document_nll(self.stack, ids[kept], ends, start_id, threads)
+
+        # sums over symbols, divided by the number of characters
+        line_of_character = line[units.starts_character(codes)]
+        unknown_nll = np.bincount(line_of_character, is_unknown, n) * scoring.UNKNOWN_COST[v.unit]
+        sums = np.bincount(line[kept], symbol_nll, n) + unknown_nll
+        means: Array = sums / np.bincount(line_of_character, minlength=n)
         return means
 
     def save(self, path: str | Path, *, half: bool = False) -> None:
-        """Write weights, vocabulary and configuration alone, as float16 with ``half``.
+        """Export the model, without training state; with ``half`` its weights become float16.
 
         Raises SaveError, and NotFiniteError for a weight that float16 cannot hold.
         """
         weights = self.stack.p.vector
         if half:
-            with np.errstate(over="ignore"):  # what float16 cannot hold is found, and refused
+            with np.errstate(over="ignore"):  # infinite weights are not saved
                 weights = weights.astype(np.float16)
-        keys = ("versions", "config", "vocabulary", "parameters", "step", "epoch", "best", "test_loss")
-        header = {"kind": "model", **{key: self.header[key] for key in keys}}
-        checkpoint.save(Path(path), header, {"best_weights": weights})
+        names = [f.name for f in dataclasses.fields(ModelState) if f.name != "kind"]
+        state = ModelState(**{name: getattr(self.state, name) for name in names})
+        checkpoint.save(Path(path), state, {"best_weights": weights})
 
 
 def train(
@@ -160,76 +182,91 @@ def train(
     threads: int = 1,
     **options: Any,
 ) -> Model:
-    """Train on a text, or on several, joined, and return the model with the best weights.
+    """Train on a text, or on several that are joined; return the model with the best weights.
 
-    ``options`` are the fields of ``charrnn.Config``, the same as the options of ``charrnn train``: ``cell``,
-    ``hidden_size``, ``num_layers``, ``max_steps`` and so on. ``val`` is a validation text of its own; otherwise a
-    part of ``text`` serves. With ``output`` the run is kept in that file. ``init_from`` is a run's file, or an
-    exported one, that the weights are taken from, and with them the cell, its sizes and the unit. ``threads`` share
-    the lanes out; they need a linear algebra library that has one itself (OPENBLAS_NUM_THREADS=1 before NumPy is
-    imported, say).
+    ``options`` are the fields of ``charrnn.Config``, the options of ``charrnn train``: ``cell``,
+    ``hidden_size``, ``num_layers``, ``max_steps`` and so on. ``val`` is a separate validation text;
+    by default a part of ``text`` is used. ``output`` is the checkpoint to write. ``init_from`` is a
+    checkpoint or exported model with the initial weights; its cell, sizes, unit and dtype are used.
+    Each of the ``threads`` trains on a part of the batch; more than one need a linear algebra
+    library that uses one itself (set OPENBLAS_NUM_THREADS=1 before NumPy is imported, for example).
 
-    Raises UsageError for an option outside its range, TextError for a text that is too short, NotFiniteError
-    when the loss is not finite again and again, CheckpointError, SaveError.
+    Raises UsageError for an option outside its range, TextError for a text that is too short,
+    NotFiniteError after too many non-finite losses, CheckpointError, SaveError.
     """
-    if not 1 <= threads <= MOST_THREADS:
-        raise UsageError(f"threads is {threads}, and must be from 1 to {MOST_THREADS}")
+    if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"invalid threads: {threads!r}; must be an int from 1 to {MAX_THREADS}")
     path = None if output is None else Path(output)
     with contextlib.nullcontext() if path is None else lock(path, "charrnn.train"):
-        begin = None if init_from is None else load(init_from)
-        config = Config(**(options if begin is None else inherited(begin, options)))
-        how: dict[str, Any] = {"unit": config.unit, "documents": config.documents, "encoding": config.encoding}
-        documents = [text] if isinstance(text, (str, bytes)) else text
-        corpus = Corpus("text", *documents, **how)
-        run = Run(
-            corpus,
-            config,
-            val=None if val is None else Corpus("val", val, **how),
-            origin=begin.origin(str(init_from)) if begin else None,
-        )
-        run.threads = threads
-        for _ in fit(run, path):
+        initial_model = None
+        if init_from is not None:
+            model = load(init_from)
+            options = inherit_architecture(model, options)
+            initial_model = model.as_initial_model(str(init_from))
+        config = Config(**options)
+
+        def to_corpus(name: str, texts: Sequence[str | bytes]) -> Corpus:
+            is_utf8 = codecs.lookup(config.encoding).name == "utf-8"
+            if not is_utf8 and any(isinstance(text, str) for text in texts):
+                raise UsageError(f"encoding {config.encoding} needs a text of bytes, not a str")
+            documents, encoding = config.documents, config.encoding
+            return Corpus(name, *texts, unit=config.unit, documents=documents, encoding=encoding)
+
+        corpus = to_corpus("text", [text] if isinstance(text, (str, bytes)) else text)
+        val_corpus = None if val is None else to_corpus("val", [val])
+        run = begin(corpus, config, val=val_corpus, initial_model=initial_model, threads=threads)
+        for _ in train_with_saves(run, path):
             pass
-    run.stack.p.vector[:] = run.best
-    return Model(run.stack, run.vocabulary, run.header())
+    run.network.p.vector[:] = run.model_weights
+    return Model(run.network, run.vocabulary, run.state)
 
 
-def inherited(model: Model, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options with those that the weights of ``model`` decide. Raises UsageError if one is another."""
-    config = Config(**model.header["config"])
-    for name in INHERITED:
-        value = getattr(config, name)
-        if options.get(name, value) not in (value, {"vanilla": "rnn"}.get(value)):
-            raise UsageError(f"{name} is {value} in the model that this one begins from, and cannot be {options[name]}")
-    return {**options, **{name: getattr(config, name) for name in INHERITED}}
+def inherit_architecture(model: Model, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a run with those that its initial model decides.
+
+    Raises UsageError if one of them has another value.
+    """
+    inherited = {name: getattr(model.state.config, name) for name in ARCHITECTURE_OPTIONS}
+    for name, value in inherited.items():
+        given = options.get(name, value)
+        if given != value and CELL_ALIASES.get(str(given)) != value:
+            raise UsageError(f"{name} must be {value}, as in the initial model, not {given}")
+    return {**options, **inherited}
 
 
 def load(path: str | Path, *, last: bool = False) -> Model:
-    """Load a model from a run's file, or from an exported one: the best weights, or the ``last``.
+    """Load the best weights of a checkpoint, or its ``last`` ones, or an exported model.
 
-    Raises CheckpointError for a file that is missing, damaged, of a newer version, or not a checkpoint. Loading
-    never runs code from the file.
+    Raises CheckpointError for a file that is missing, damaged, too new, or not a checkpoint.
+    Loading never runs code from the file.
     """
     path = Path(path)
-    header = checkpoint.read_header(path)
-    if header["kind"] == "run" and (last or header["best"]["val_loss"] is None):
-        # none has been measured, or what the header tells of the best weights does not hold for these
-        name, row = (
-            "last_weights",
-            next((row for row in header["history"] if row["step"] == header["step"]), {"val_loss": None}),
+    state, name = checkpoint.read_state(path), "best_weights"
+    if last and not isinstance(state, State):
+        hint = "--last needs a training checkpoint"
+        raise CheckpointError(f"{path}: an exported model contains only one set of weights; {hint}")
+    if isinstance(state, State) and (last or state.best["val_loss"] is None):
+        # the last weights, with the losses that were measured for them
+        name = "last_weights"
+        losses = [row["val_loss"] for row in state.history if row["step"] == state.step]
+        state.best = {"step": state.step, "val_loss": losses[0] if losses else None}
+        if last:
+            state.test_loss = None
+    _, arrays = checkpoint.load(path, [name])
+
+    # the shape, before anything of that size is allocated
+    config, vocabulary = state.config, Vocabulary.from_header(state.vocabulary, state.config.unit)
+    sizes = config.cell, len(vocabulary), config.hidden_size, config.num_layers
+    shape, expected = arrays[name].shape, (num_parameters(*sizes),)
+    if shape != expected:
+        raise CheckpointError(
+            f"{path}: damaged: weights have shape {shape}, expected ({expected[0]:,},)"
         )
-        told = {"best": {"step": header["step"], "val_loss": row["val_loss"]}}
-        header |= {**told, "test_loss": None} if last else told
-    elif last:
-        raise CheckpointError(f"{path}: holds the best weights alone, not the last ones")
-    else:
-        name = "best_weights"
-    weights = checkpoint.load(path, [name])[1][name]
-    config = Config(**header["config"])
-    vocabulary = Vocabulary.from_header(header["vocabulary"], config.unit)
-    shape = config.cell, len(vocabulary), config.hidden_size, config.num_layers
-    if weights.shape != (num_parameters(*shape),):  # before anything of that size is made
-        raise CheckpointError(f"{path}: damaged: {weights.shape} weights, not {num_parameters(*shape):,}")
-    stack = Stack(*shape, np.dtype(config.dtype))
-    stack.p.vector[:] = weights
-    return Model(stack, vocabulary, header)
+    stack = Stack(*sizes, config.dtype)
+    stack.p.vector[:] = arrays[name]
+    return Model(stack, vocabulary, state)
+
+
+def _check_unknown(unknown: str, choices: Sequence[str]) -> None:
+    if unknown not in choices:
+        raise UsageError(f"invalid unknown: {unknown!r}; must be one of {', '.join(choices)}")

@@ -12,8 +12,9 @@ from charrnn import formatting, units
 from charrnn.drawing.chart import evenly_spaced, render_chart
 from charrnn.errors import CheckpointError
 from charrnn.figures import loss_curve
+from charrnn.files import display_name
 from charrnn.formatting import escape_control, format_count, format_loss, loss_unit
-from charrnn.header import Header
+from charrnn.header import State
 from charrnn.model import Model
 from charrnn.neurons import gate_saturation
 from charrnn.shades import escape_inline, read_resource, render_html, render_page
@@ -44,27 +45,27 @@ def render_report(model: Model, text: str | bytes = "", missing: str = "") -> st
 
     Raises CheckpointError for an exported model, which contains no run.
     """
-    header = model.header
-    if header["kind"] != "run":
+    state = model.state
+    if not isinstance(state, State):
         raise CheckpointError("an exported model; a report needs a training checkpoint")
     reason = escape_inline(missing or "the run has no validation split")
     omitted = f"<p>Omitted because the validation text is unavailable: {reason}.</p>"
     sections = {
-        "Corpus and model": run_facts(model),
-        "Loss curves": curves_section(header),
-        "Comparison with baselines": baselines_section(header),
-        "Samples during training": training_samples(header),
+        "Corpus and model": run_facts(state),
+        "Loss curves": curves_section(state),
+        "Comparison with baselines": baselines_section(state),
+        "Samples during training": training_samples(state),
         "Samples at four temperatures": temperature_samples(model),
         "Surprisal per character": surprisal_section(model, text) if text else omitted,
         "Gate saturation": gates_section(model, text) if text else omitted,
-        "Problems and notes": problems_section(header),
-        "Reproducing this run": reproduction_section(header),
+        "Problems and notes": problems_section(state),
+        "Reproducing this run": reproduction_section(state),
     }
-    body = f'<p class="summary">{summary(header)}</p>\n'
+    body = f'<p class="summary">{summary(state)}</p>\n'
     for title, section in sections.items():
         body += f"<section>\n<h2>{title}</h2>\n{section}\n</section>\n"
     body += f"<script>\n{read_resource('report.js')}</script>"
-    return render_page(header["corpus"]["name"], body, read_resource("report.css"))
+    return render_page(state.corpus["name"], body, read_resource("report.css"))
 
 
 def preformatted(text: str, unit: str = "char") -> str:
@@ -108,76 +109,75 @@ def render_table(
     )
 
 
-def summary(header: Header) -> str:
+def summary(state: State) -> str:
     """Return what the run is, and its result, in two sentences."""
-    config, val_loss, baselines = header["config"], header["best"]["val_loss"], header["baselines"]
-    cell = {"lstm": "An LSTM", "vanilla": "A vanilla RNN"}.get(config["cell"])
-    layers = format_count(config["num_layers"], "layer")
+    config, val_loss, baselines = state.config, state.best["val_loss"], state.baselines
+    cell = {"lstm": "An LSTM", "vanilla": "A vanilla RNN"}.get(config.cell)
+    layers = format_count(config.num_layers, "layer")
     sentence = (
-        f"{cell or 'A ' + config['cell'].upper()} with {layers} of {config['hidden_size']} hidden "
-        f"units, trained on {escape_inline(header['corpus']['name'])} for {header['step']:,} steps."
+        f"{cell or 'A ' + config.cell.upper()} with {layers} of {config.hidden_size} hidden "
+        f"units, trained on {escape_inline(state.corpus['name'])} for {state.step:,} steps."
     )
     if val_loss is None:
         return sentence
-    sentence += f" Validation loss: {val_loss:.3f} nats per {loss_unit(config['unit'])}"
+    sentence += f" Validation loss: {val_loss:.3f} nats per {loss_unit(config.unit)}"
     if name := formatting.best_baseline(baselines["val"]):
         sentence += f" (best baseline: {escape_inline(name)}, {baselines['val'][name]:.3f})"
     return f"{sentence}."
 
 
-def run_facts(model: Model) -> str:
-    header = model.header
-    config, corpus, batches = header["config"], header["corpus"], header["batches"]
-    split, best, V = corpus["split_characters"], header["best"], header["vocabulary"]["size"]
-    noun, document = loss_unit(config["unit"]), config["documents"]
-    layers = format_count(config["num_layers"], "layer")
+def run_facts(state: State) -> str:
+    config, corpus, batches = state.config, state.corpus, state.batches
+    split, best, V = corpus["split_characters"], state.best, state.vocabulary["size"]
+    noun, document = loss_unit(config.unit), config.documents
+    layers = format_count(config.num_layers, "layer")
     uniform = math.log(V) * corpus["symbols"] / max(corpus["characters"], 1)
     rows = [
-        ("files", "<br>".join(escape_inline(name) for name, *_ in corpus["files"])),
+        ("files", "<br>".join(escape_inline(display_name(name)) for name, *_ in corpus["files"])),
         ("length", f"{corpus['characters']:,} {noun}s ({corpus['bytes']:,} bytes)"),
         ("training split", f"{split['train']:,} {noun}s"),
         ("validation split", f"{split['val']:,} {noun}s"),
         ("test split", f"{split['test']:,} {noun}s"),
-        ("vocabulary", f"{V:,} symbols" + ", Hangul as jamo" * (config["unit"] == "jamo")),
+        ("vocabulary", f"{V:,} symbols" + ", Hangul as jamo" * (config.unit == "jamo")),
         ("documents", f"one document per {document}" if document else "one continuous text"),
-        ("model", f"{config['cell']}, {layers} of {config['hidden_size']} hidden units"),
-        ("parameters", f"{header['parameters']:,}"),
+        ("model", f"{config.cell}, {layers} of {config.hidden_size} hidden units"),
+        ("parameters", f"{state.parameters:,}"),
         ("batch size", batches["batch_size"]),
         ("sequence length", batches["seq_length"]),
-        ("optimizer", f"{config['optimizer']}, learning rate {config['learning_rate']:g}"),
-        ("learning-rate schedule", config["lr_schedule"]),
-        ("dropout", f"{config['dropout']:g}"),
-        ("steps", f"{header['step']:,} of {header['plans'][-1]['steps']:,}"),
+        ("optimizer", f"{config.optimizer}, learning rate {config.learning_rate:g}"),
+        ("learning-rate schedule", config.lr_schedule),
+        ("dropout", f"{config.dropout:g}"),
+        ("steps", f"{state.step:,} of {state.plans[-1]['steps']:,}"),
         ("steps per epoch", f"{batches['steps_per_epoch']:,}"),
-        ("epochs", f"{header['epoch']:.2f}"),
-        ("time", f"{header['train_seconds']:,.0f} seconds"),
-        ("initial loss", f"{format_loss(header['initial_loss'])}, uniform: {uniform:.4f} nats"),
+        ("epochs", f"{state.epoch:.2f}"),
+        ("time", f"{state.train_seconds:,.0f} seconds"),
+        ("initial loss", f"{format_loss(state.initial_loss)}, uniform: {uniform:.4f} nats"),
     ]
     if best["val_loss"] is not None:
         loss = format_loss(best["val_loss"])
         rows.append(("best validation loss", f"{loss}, step {best['step']:,}"))
-    if header["test_loss"] is not None:
-        rows.append(("test loss", format_loss(header["test_loss"])))
+    if state.test_loss is not None:
+        rows.append(("test loss", format_loss(state.test_loss)))
     return f"{definition_list(rows)}\n<p>Losses are per {noun}.</p>"
 
 
-def curves_section(header: Header) -> str:
+def curves_section(state: State) -> str:
     return (
-        f"<figure>\n{render_chart(loss_curve('', header))}\n"
-        f"<figcaption>Nats per {loss_unit(header['config']['unit'])} at each training step. "
+        f"<figure>\n{render_chart(loss_curve('', state))}\n"
+        f"<figcaption>Nats per {loss_unit(state.config.unit)} at each training step. "
         '<span class="screen">Hover over a step, or use Tab, to see its values. </span>'
         "Where the training loss keeps falling but the validation loss does not, the model is "
         "overfitting.</figcaption>\n</figure>"
     )
 
 
-def baselines_section(header: Header) -> str:
-    val, test = header["baselines"]["val"], header["baselines"]["test"]
+def baselines_section(state: State) -> str:
+    val, test = state.baselines["val"], state.baselines["test"]
     if not val:
         return "<p>This run has no validation split to compare with baselines.</p>"
     losses = [(escape_inline(name), val[name], test.get(name), "") for name in val]
-    if header["best"]["val_loss"] is not None:
-        losses.append(("model", header["best"]["val_loss"], header["test_loss"], ' class="model"'))
+    if state.best["val_loss"] is not None:
+        losses.append(("model", state.best["val_loss"], state.test_loss, ' class="model"'))
     losses.sort(key=lambda row: -row[1])
     highest = max(losses[0][1], 1e-9)
     rows = []
@@ -187,36 +187,36 @@ def baselines_section(header: Header) -> str:
         bar = f'<i style="width:{100 * loss / highest:.1f}%"></i>'
         rows.append((f'<tr{kind}><th scope="row">{name}</th>', numbers, bar))
     return (
-        f"<p>Validation loss per {loss_unit(header['config']['unit'])} in nats and in bits, and "
+        f"<p>Validation loss per {loss_unit(state.config.unit)} in nats and in bits, and "
         "test loss in nats, compared with a uniform guess and n-gram models. A model that does not "
         "beat the best n-gram has learned little.</p>\n"
         + render_table("<th>model</th>", ("nats", "bits", "test", "lower is better"), rows)
     )
 
 
-def training_samples(header: Header) -> str:
-    samples = header["samples"]
+def training_samples(state: State) -> str:
+    samples = state.samples
     if not samples:
         return "<p>No samples were generated during training.</p>"
     chosen = [samples[i] for i in evenly_spaced(len(samples), REPORT_SAMPLES)]
     some = f" ({len(chosen)} of {len(samples):,})" if len(chosen) < len(samples) else ""
-    losses = {row["step"]: row["val_loss"] for row in header["history"]}
+    losses = {row["step"]: row["val_loss"] for row in state.history}
     section = f"<p>Samples generated during training, in order{some}.</p>"
     for sample in chosen:
         loss = losses.get(sample["step"])
         title = f"Step {sample['step']:,}"
         title += "" if loss is None else f", validation loss {loss:.3f}"
-        text = preformatted(sample["text"].removesuffix("\n"), header["config"]["unit"])
+        text = preformatted(sample["text"].removesuffix("\n"), state.config.unit)
         section += f"\n<section>\n<h3>{title}</h3>\n{text}\n</section>"
     return section
 
 
 def temperature_samples(model: Model) -> str:
     """Return a sample per temperature; with one document per line, as many lines as fit."""
-    n = REPORT_SAMPLE_LINES if model.by == "line" else 1
+    n = REPORT_SAMPLE_LINES if model.documents == "line" else 1
     sections = ""
     for temp in TEMPERATURES:
-        pieces = model.samples(n, REPORT_SAMPLE_LENGTH, seed=SEED, temp=temp)
+        pieces = model.sample_batch(n, REPORT_SAMPLE_LENGTH, seed=SEED, temp=temp)
         text = ""
         for line in map("".join, zip(*pieces, strict=True)):
             text += line if line.endswith("\n") or n == 1 else line + "\n"
@@ -238,10 +238,10 @@ def gates_section(model: Model, text: str | bytes) -> str:
     v = model.vocabulary
     ids = v.ids_of(units.to_codes(text[:GATE_CHARACTERS], v.unit))
     ids = ids[ids >= 0]
-    ends = document_ends(ids, v.separator_id(model.by))
+    ends = document_ends(ids, v.separator_id(model.documents))
     saturated = gate_saturation(model.stack, ids, v.start_id, ends)
     if not saturated:
-        return f"<p>This model's cell ({model.header['config']['cell']}) has no gates.</p>"
+        return f"<p>This model's cell ({model.state.config.cell}) has no gates.</p>"
     rows = []
     for name, fractions in saturated.items():
         for layer, (closed, opened) in enumerate(fractions.tolist()):
@@ -258,43 +258,44 @@ def gates_section(model: Model, text: str | bytes) -> str:
     )
 
 
-def problems_section(header: Header) -> str:
+def problems_section(state: State) -> str:
     """List what interrupted the run, and the notes on how it began."""
     problems = []
-    if not header["finished"]:
-        problems.append(f"stopped at step {header['step']:,} of {header['plans'][-1]['steps']:,}")
-    for event in header["nonfinite_events"]:
+    if not state.finished:
+        problems.append(f"stopped at step {state.step:,} of {state.plans[-1]['steps']:,}")
+    for event in state.nonfinite_events:
         action = "the best weights were restored" if event["restored"] else "the batch was skipped"
         problem = f"step {event['step']:,}: {escape_inline(event['reason'])}; {action}"
         problems.append(f"{problem}, and the learning rate was halved")
     none = "<p>None: the run is complete, and all losses and gradients were finite.</p>"
     section = bullet_list(problems) or none
-    if header["notes"]:
-        section += f"\n<h3>Notes</h3>\n{bullet_list([*map(escape_inline, header['notes'])])}"
+    if state.notes:
+        section += f"\n<h3>Notes</h3>\n{bullet_list([*map(escape_inline, state.notes)])}"
     return section
 
 
-def reproduction_section(header: Header) -> str:
+def reproduction_section(state: State) -> str:
     """Return the command, and everything else that the weights depend on."""
-    corpus = header["corpus"]
-    versions = "charrnn {charrnn}, NumPy {numpy}, Python {python}".format(**header["versions"])
+    corpus = state.corpus
+    versions = "charrnn {charrnn}, NumPy {numpy}, Python {python}".format(**state.versions)
     rows: list[tuple[str, object]] = [
-        ("seed", header["config"]["seed"]),
-        ("threads", header["threads"]),
+        ("seed", state.config.seed),
+        ("threads", state.threads),
         ("versions", escape_inline(versions)),
         ("SHA-256 of the corpus", f"<code>{escape_inline(corpus['sha256'])}</code>"),
     ]
-    if corpus["val_files"]:
-        sha256 = f"<code>{escape_inline(corpus['val_sha256'])}</code>"
-        rows.append(("validation files", escape_inline(", ".join(corpus["val_files"]))))
+    if val := state.val_corpus:
+        names = ", ".join(display_name(name) for name, *_ in val["files"])
+        rows.append(("validation files", escape_inline(names)))
+        sha256 = f"<code>{escape_inline(val['sha256'])}</code>"
         rows.append(("SHA-256 of the validation files", sha256))
-    if header["init_from"]:
-        rows.append(("initialized from", escape_inline(header["init_from"]["file"])))
-    for plan in header["plans"][1:]:
+    if state.init_from:
+        rows.append(("initialized from", escape_inline(state.init_from["file"])))
+    for plan in state.plans[1:]:
         rows.append(("extended", f"at step {plan['from_step']:,}, to {plan['steps']:,} steps"))
     command = "<p>Trained through the Python API.</p>"
-    if header["command"]:
-        command = preformatted(escape_control(header["command"]))
+    if state.command:
+        command = preformatted(escape_control(state.command))
     return (
         f"{command}\n{definition_list(rows)}\n<p>The same command, corpus, number of threads and "
         "NumPy version give the same weights, bit for bit, on the same machine.</p>"

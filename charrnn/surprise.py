@@ -24,7 +24,7 @@ MAX_NATS = 1000  # of a model whose weights have diverged, the loss need not be 
 class ModelLike(Protocol):
     stack: Stack
     vocabulary: Vocabulary
-    by: str | None
+    documents: str | None
 
 
 class ScoredText(NamedTuple):
@@ -60,7 +60,7 @@ def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Ar
     top_ids, p = np.zeros((n + 1, top), np.intp), np.zeros((n + 1, top))
 
     # symbols after a separator are predicted from a reset state, also if all of them are unknown
-    separator_id = v.separator_id(model.by)
+    separator_id = v.separator_id(model.documents)
     ends = document_ends(read, separator_id)
     if not n or read[-1] == separator_id:
         ends = np.append(ends, n)
@@ -130,7 +130,7 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
     read = ids[ids >= 0]
     values = np.zeros(len(read) + 1)  # the first is that of the state before the text
     if len(read):
-        states = activations(stack, read, v.start_id, document_ends(read, v.separator_id(model.by)))
+        states = activations(stack, read, v.start_id, document_ends(read, v.separator_id(model.documents)))
         values[1:] = np.concatenate([chunk[:, layer, index] for chunk in states])
     if stack.cell.STATE_NAMES[-1] == "c":
         np.tanh(values, out=values)

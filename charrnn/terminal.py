@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from charrnn.arrays import Array
 from charrnn.figures import Curve, loss_curves, marker_indices, round_step
 from charrnn.formatting import display_width
-from charrnn.header import Header
+from charrnn.header import State
 
 PLOT_ROWS = 16
 MIN_PLOT_COLUMNS = 8
@@ -26,7 +26,7 @@ Symbols = namedtuple("Symbols", "y_axis y_tick corner x_axis x_tick level")
 
 
 def render_losses(
-    headers: Mapping[str, Header],
+    states: Mapping[str, State],
     x: str = "steps",
     bits: bool = False,
     *,
@@ -39,7 +39,7 @@ def render_losses(
     The lines have at most ``width`` columns. Curves are dots of braille, or ASCII without
     ``unicode``, with letters on them: capitals for validation, small letters for training.
     """
-    curves, xlabel, ylabel = loss_curves(headers, x, bits)
+    curves, xlabel, ylabel = loss_curves(states, x, bits)
 
     # the axes
     lows, highs = zip(*(curve.loss_range() for curve in curves), strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Vocabulary:
         return cls(known if kept.all() else [*known, UNKNOWN], int(start), unit)
 
     @classmethod
-    def from_header(cls, header: dict[str, Any], unit: str) -> Vocabulary:
+    def from_header(cls, header: Mapping[str, Any], unit: str) -> Vocabulary:
         return cls([*map(ord, header["symbols"]), *header["special"]], header["start_symbol"], unit)
 
     def to_header(self) -> dict[str, Any]:

@@ -16,13 +16,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
 from charrnn.arrays import Array
+from charrnn.checkpoint import read_state
 from charrnn.cli import main
+from charrnn.header import State
 from charrnn.stack import Stack
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +66,13 @@ def random_stack(cell: str, num_layers: int, scale: float = 0.7) -> Stack:
     rng = np.random.default_rng(num_layers)
     stack.p.vector[:] = scale * rng.standard_normal(len(stack.p.vector))
     return stack
+
+
+def read_run(path: Path) -> Any:
+    """Return the state of a saved run; a test knows which of its losses are not None."""
+    state = read_state(path)
+    assert isinstance(state, State)
+    return state
 
 
 @pytest.fixture(scope="session")

@@ -46,13 +46,14 @@ def write_texts() -> None:
 
 
 def content(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return the header and the arrays of a checkpoint, without times and the command."""
-    header, arrays = checkpoint.load(path)
+    """Return the state and the arrays of a checkpoint, without times and the command."""
+    state, arrays = checkpoint.load(path)
+    fields = vars(state)
     for key in ("train_seconds", "command", "sha256"):
-        del header[key]
-    for row in header["history"]:
+        del fields[key]
+    for row in fields["history"]:
         del row["seconds"]
-    return header, {name: a.tobytes() for name, a in arrays.items()}
+    return fields, {name: a.tobytes() for name, a in arrays.items()}
 
 
 def start(*args: str) -> Any:
@@ -74,7 +75,7 @@ def finish(options: list[str], kills: int, rng: np.random.Generator) -> list[int
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
         # the file is complete at every moment
-        step = checkpoint.load(run)[0]["step"] if run.exists() else 0
+        step = checkpoint.load(run)[0].step if run.exists() else 0
         if process.exitcode == 0:
             return steps
         steps.append(step)
@@ -89,9 +90,9 @@ def kill_trainings(n: int, seed: int = 0) -> None:
     write_texts()
     for k, options in enumerate(OPTIONS):
         start(*options, "-o", "whole.npz", "--force").join()
-        header, _ = whole = content(Path("whole.npz"))
-        assert header["epoch"] > 3
-        assert header["best"]["step"] < header["step"]
+        state, _ = whole = content(Path("whole.npz"))
+        assert state["epoch"] > 3
+        assert state["best"]["step"] < state["step"]
         left = n * (k + 1) // len(OPTIONS) - n * k // len(OPTIONS)
         while left > 0:
             steps = finish(options, left, rng)

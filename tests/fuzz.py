@@ -1,15 +1,14 @@
-"""Break checkpoints at random, and see that a broken one is refused in one line or is still the same model.
+"""Break checkpoints at random: a broken one must be refused in one line, or be the same model.
 
-``python -m tests.fuzz 3000`` tries that many mutations; each has a seed of its own, and ``1 --seed S`` makes the one
-of seed S again. A mutation of the file must leave the very same model or be refused. One that was sealed again with
-a right checksum ("forged") may be another model, which must then work.
+``python -m tests.fuzz 3000`` tries 3,000 mutations. Each has a seed, and ``1 --seed S`` repeats the
+one of seed S. A mutated file must be refused or have the very same content. One that was sealed
+again with the right checksums ("forged") may be another model, which must work then.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import io
 import json
 import random
@@ -28,55 +27,59 @@ import numpy as np
 import charrnn
 from charrnn import checkpoint
 from charrnn.errors import CharrnnError
+from charrnn.header import ModelState
+from tests.conftest import read_run
+from tests.forge import Members, header_of, members, pack, put, sealed, sealed_array
 
-SECONDS, MEMORY = 2.0, 200_000_000
+MAX_SECONDS = 2.0
+MAX_BYTES = 200_000_000
 TEXT = "the quick brown fox jumps over the lazy dog; 한글 too.\n" * 40
-EDGES = [0, 1, 2, 8, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1]
-WRONG: list[Any] = [None, True, False, 0, 1, -1, 65536, 2**31, 2**53 + 1, 2**63, 10**30, 0.5, -0.5, 1e300, 1e-300]
-WRONG += ["", "x", "\n", "\x00", "\u2028", "\ud800", "😀", "x" * 100_000, [], [[]], [None], [1, 2], ["x"], [0.5], {}]
-WRONG += [{"x": 1}, {"": None}, float("nan"), float("inf"), 0x110000, 0x10FFFF, 0xD800]
-Members = list[tuple[str, bytes]]
+EDGES = [0, 1, 2, 8, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF]
+EDGES += [2**63 - 1, 2**64 - 1]
+WRONG: list[Any] = [None, True, False, 0, 1, -1, 65536, 2**31, 2**53 + 1, 2**63, 10**30, 0.5, -0.5]
+WRONG += [1e300, 1e-300, "", "x", "\n", "\x00", "\u2028", "\ud800", "😀", "x" * 100_000, [], [[]]]
+WRONG += [[None], [1, 2], ["x"], [0.5], {}, {"x": 1}, {"": None}, float("nan"), float("inf")]
+WRONG += [0x110000, 0x10FFFF, 0xD800]
 Mutation = Callable[[random.Random, bytes], bytes]
 
 
-class Good(NamedTuple):
-    """A whole file, and what it holds."""
+class ValidFile(NamedTuple):
+    """An undamaged file, and its content."""
 
     name: str
     data: bytes
-    header: dict[str, Any]
+    state: ModelState
     model: tuple[object, ...]
 
 
 def content(model: charrnn.Model) -> tuple[object, ...]:
-    vector = model.stack.p.vector
-    symbols = model.vocabulary.decode(np.arange(len(model.vocabulary)))
-    return (
-        vector.dtype,
-        vector.tobytes(),
-        model.stack.architecture,
-        symbols,
-        model.vocabulary.start_symbol,
-        model.header,
-    )
+    network, vocabulary = model.stack, model.vocabulary
+    weights, symbols = network.p.vector, vocabulary.codes.tobytes()
+    parts = weights.dtype, weights.tobytes(), network.architecture, symbols
+    return (*parts, vocabulary.start_symbol, model.state)
 
 
-def good_files(folder: Path) -> list[Good]:
+def valid_files(folder: Path) -> list[ValidFile]:
     """Make one of each kind, the same bytes every time."""
     options: dict[str, Any] = {"hidden_size": 6, "batch_size": 4, "seq_length": 8, "eval_every": 2}
     paths = [folder / f"{name}.npz" for name in ("started", "finished", "full", "half")]
     charrnn.train(TEXT, output=paths[0], max_steps=3, epochs=1, **options)
-    model = charrnn.train(TEXT, output=paths[1], max_steps=5, sample_every=2, cell="lstm", num_layers=2, **options)
-    header, arrays = checkpoint.load(paths[0])
-    header |= {"plans": [{**header["plans"][0], "steps": 1000}], "finished": False}
-    checkpoint.save(paths[0], header, arrays)
-    for path in paths[:2]:  # what a clock has told would be another number every time
-        header, arrays = checkpoint.load(path)
-        still = {"train_seconds": 1.0, "history": [{**row, "seconds": 1.0} for row in header["history"]]}
-        checkpoint.save(path, header | still, arrays)
+    options |= {"max_steps": 5, "sample_every": 2, "cell": "lstm", "num_layers": 2}
+    model = charrnn.train(TEXT, output=paths[1], **options)
+    for path in paths[:2]:  # the times are others every time
+        state, (_, arrays) = read_run(path), checkpoint.load(path)
+        state.train_seconds = 1.0
+        for row in state.history:
+            row["seconds"] = 1.0
+        if path == paths[0]:
+            state.plans[0]["steps"], state.finished = 1000, False
+        checkpoint.save(path, state, arrays)
     model.save(paths[2])
     model.save(paths[3], half=True)
-    return [Good(p.stem, p.read_bytes(), checkpoint.read_header(p), content(charrnn.load(p))) for p in paths]
+    return [
+        ValidFile(p.stem, p.read_bytes(), checkpoint.read_state(p), content(charrnn.load(p)))
+        for p in paths
+    ]
 
 
 # --- bytes ---
@@ -101,7 +104,11 @@ def overwritten(rng: random.Random, data: bytes) -> bytes:
 
 def inserted(rng: random.Random, data: bytes) -> bytes:
     a, b = block(rng, data)
-    return data[:a] + rng.choice([rng.randbytes(b - a), data[a:b], b"PK\5\6", b"PK\1\2", b"\n"]) + data[a:]
+    return (
+        data[:a]
+        + rng.choice([rng.randbytes(b - a), data[a:b], b"PK\5\6", b"PK\1\2", b"\n"])
+        + data[a:]
+    )
 
 
 def deleted(rng: random.Random, data: bytes) -> bytes:
@@ -143,26 +150,11 @@ def numbers(rng: random.Random, data: bytes) -> bytes:
     which = rng.randrange(len(sizes))
     at, size = rng.choice(places) + 4 + sum(sizes[:which]), sizes[which]
     old = int.from_bytes(data[at : at + size], "little")
-    new: int = rng.choice([*EDGES, old + 1, old - 1, old * 2, old + 8, len(data), rng.getrandbits(32)]) % 256**size
+    new: int = (
+        rng.choice([*EDGES, old + 1, old - 1, old * 2, old + 8, len(data), rng.getrandbits(32)])
+        % 256**size
+    )
     return data[:at] + new.to_bytes(size, "little") + data[at + size :]
-
-
-def members(data: bytes) -> Members:
-    with zipfile.ZipFile(io.BytesIO(data)) as z:
-        return [(info.filename, z.read(info)) for info in z.infolist()]
-
-
-def pack(members: Members, method: int = zipfile.ZIP_STORED) -> bytes:
-    f = io.BytesIO()
-    with warnings.catch_warnings(), zipfile.ZipFile(f, "w", method) as z:
-        warnings.simplefilter("ignore")  # a name may come twice
-        for name, data in members:
-            z.writestr(zipfile.ZipInfo(name), data, method)
-    return f.getvalue()
-
-
-def put(data: bytes, name: str, new: bytes) -> bytes:
-    return pack([(other, new if other == name else old) for other, old in members(data)])
 
 
 def repacked(rng: random.Random, data: bytes) -> bytes:
@@ -189,9 +181,15 @@ def repacked(rng: random.Random, data: bytes) -> bytes:
         lambda: old[:i] + old[i + 1 :],
         lambda: [*old, (rng.choice(names), rng.randbytes(rng.choice([0, 10, 1000])))],
         lambda: [*old, *((str(n), b"") for n in range(3000))],
-        lambda: [*old[:i], (name, rng.choice([flipped, truncated, deleted, inserted])(rng, content)), *old[i + 1 :]],
+        lambda: [
+            *old[:i],
+            (name, rng.choice([flipped, truncated, deleted, inserted])(rng, content)),
+            *old[i + 1 :],
+        ],
     ]
-    method = rng.choice([zipfile.ZIP_STORED] * 6 + [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    method = rng.choice(
+        [zipfile.ZIP_STORED] * 6 + [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+    )
     return pack(rng.choice(changes)(), method)
 
 
@@ -200,11 +198,18 @@ def npy(rng: random.Random, data: bytes) -> bytes:
     name, old = rng.choice([m for m in members(data) if m[0] != "header.json"])
     head, body = old[: 10 + old[8]], old[10 + old[8] :]
     n = len(body) // 4
-    descr = rng.choice(["<f4"] * 5 + ["<f2", "<f8", ">f4", "|O", "<i4", "<U4", "|S1", "f4", "<m8", "x", "<f4,<f4"])
-    shape = rng.choice([f"({n},)", f"({n}, 1)", f"(1, {n})", "()", "(0,)", "(-1,)", f"({10**12},)", f"({10**30},)"])
+    descr = rng.choice(
+        ["<f4"] * 5 + ["<f2", "<f8", ">f4", "|O", "<i4", "<U4", "|S1", "f4", "<m8", "x", "<f4,<f4"]
+    )
+    shape = rng.choice(
+        [f"({n},)", f"({n}, 1)", f"(1, {n})", "()", "(0,)", "(-1,)", f"({10**12},)", f"({10**30},)"]
+    )
     text = f"{{'descr': '{descr}', 'fortran_order': {rng.choice(['False', 'False', 'True'])}, 'shape': {shape}, }}\n"
     new = head[:6] + rng.choice([b"\1\0"] * 5 + [b"\2\0", b"\3\0", b"\0\0"])
-    new += rng.choice([len(text), len(text), len(text), 0, 0xFFFF]).to_bytes(2, "little") + text.encode()
+    new += (
+        rng.choice([len(text), len(text), len(text), 0, 0xFFFF]).to_bytes(2, "little")
+        + text.encode()
+    )
     kept = rng.choice([body, body, body + bytes(4), body[:-4], b""])
     return put(data, name, rng.choice([new + kept, flipped(rng, head) + body]))
 
@@ -214,14 +219,21 @@ def npy(rng: random.Random, data: bytes) -> bytes:
 
 def places(value: Any) -> list[tuple[Any, Any]]:
     """Return each dict or list in a header, with each of its keys."""
-    items = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
-    return [(value, key) for key, _ in items] + [place for _, item in items for place in places(item)]
+    items = list(
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [(value, key) for key, _ in items] + [
+        place for _, item in items for place in places(item)
+    ]
 
 
 def header(rng: random.Random, data: bytes) -> bytes:
     """Change, remove or add a field, or the JSON around it; the checksum stays as it was."""
-    old = json.loads(dict(members(data))["header.json"])
-    text = json.dumps(changed(rng, old))
+    text = json.dumps(changed(rng, header_of(data)))
     if rng.random() < 0.2:
         a, b = text[: len(text) // 2], text[len(text) // 2 :]
         deep = rng.choice([1000, 100_000])
@@ -234,7 +246,11 @@ def header(rng: random.Random, data: bytes) -> bytes:
             "[" * deep,
             '{"a":' * deep,
         ]
-        others += [text.replace("1", "9" * 5000, 1), text.replace("0.", "NaN", 1), text.replace("0.", "1e999", 1)]
+        others += [
+            text.replace("1", "9" * 5000, 1),
+            text.replace("0.", "NaN", 1),
+            text.replace("0.", "1e999", 1),
+        ]
         text = rng.choice(others)
     return put(data, "header.json", text.encode("utf-8", "surrogatepass"))
 
@@ -246,7 +262,9 @@ def changed(rng: random.Random, header: dict[str, Any]) -> dict[str, Any]:
         what = rng.random()
         if what < 0.7:
             other = rng.choice(all_places)
-            above[key] = copy.deepcopy(rng.choice([rng.choice(WRONG), other[0][other[1]], near(rng, above[key])]))
+            above[key] = copy.deepcopy(
+                rng.choice([rng.choice(WRONG), other[0][other[1]], near(rng, above[key])])
+            )
         elif what < 0.85:
             del above[key]
         elif isinstance(above, dict):
@@ -263,39 +281,34 @@ def near(rng: random.Random, value: Any) -> Any:
     if type(value) is float:
         return value * rng.choice([-1, 2, 1e200])
     if type(value) is str:
-        return rng.choice([value + value, value[1:], value[::-1], value + "\n", rng.choice(["float64", "lstm", "rnn"])])
+        return rng.choice(
+            [
+                value + value,
+                value[1:],
+                value[::-1],
+                value + "\n",
+                rng.choice(["float64", "lstm", "rnn"]),
+            ]
+        )
     return value
 
 
 # --- forged: the checksums are right ---
 
 
-def sealed(data: bytes, header: dict[str, Any]) -> bytes:
-    """Put the header in, with the checksum that fits it."""
-    header.pop("sha256", None)
-    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    header["sha256"] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return put(data, "header.json", json.dumps(header).encode())
-
-
 def forged_header(rng: random.Random, data: bytes) -> bytes:
-    return sealed(data, changed(rng, json.loads(dict(members(data))["header.json"])))
+    return sealed(data, changed(rng, header_of(data)))
 
 
 def forged_array(rng: random.Random, data: bytes) -> bytes:
-    parts = dict(members(data))
-    header = json.loads(parts["header.json"])
-    name = rng.choice([name for name in parts if name != "header.json"])
-    old = np.load(io.BytesIO(parts[name]))
+    arrays = dict(members(data))
+    name = rng.choice([name for name in arrays if name != "header.json"])
+    old = np.load(io.BytesIO(arrays[name]))
     bits = np.frombuffer(rng.randbytes(old.nbytes), old.dtype).reshape(old.shape)
-    extreme = np.full_like(old, rng.choice([np.finfo(old.dtype).max, np.nan, -np.inf, 0, 1]))
-    new = rng.choice([bits, extreme, old[..., :-1], old.astype("<f8"), old.reshape(-1, 1), old[..., None], old.T])
-    f = io.BytesIO()
-    np.save(f, new)
-    if "arrays" in header:
-        sha256 = hashlib.sha256(f"{new.dtype.str} {new.shape}".encode() + new.tobytes()).hexdigest()
-        header["arrays"][name.removesuffix(".npy")] = sha256
-    return sealed(put(data, name, f.getvalue()), header)
+    extreme = rng.choice([np.finfo(old.dtype).max, np.nan, -np.inf, 0, 1])
+    others = [bits, np.full_like(old, extreme), old[..., :-1], old.astype("<f8")]
+    others += [old.reshape(-1, 1), old[..., None], old.T]
+    return sealed_array(data, name.removesuffix(".npy"), rng.choice(others))
 
 
 BYTES: list[Mutation] = [flipped, overwritten, inserted, deleted, truncated, moved, tail, numbers]
@@ -303,91 +316,96 @@ REPACKED: list[Mutation] = [repacked, npy, header]
 FORGED: list[Mutation] = [forged_header, forged_array]
 
 
-# --- what comes of it ---
+# --- the outcome ---
 
 
 def peak() -> int:
-    """Return the most memory that this process ever had, in bytes; 0 where the system does not tell."""
+    """Return the peak of this process's memory in bytes, or 0 if the system does not know it."""
     if sys.platform == "win32":
         return 0
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
-def judge(path: Path, good: Good, forged: bool) -> tuple[str, str]:
-    """Return the outcome, ``same``, ``refused``, ``loaded`` or ``FAILED``, and what there is to tell of it."""
-    outcomes, told = [], ""
+def classify(path: Path, valid: ValidFile, forged: bool) -> tuple[str, str]:
+    """Return the outcome, ``same``, ``refused``, ``loaded`` or ``FAILED``, and its reason."""
+    outcomes, reason = [], ""
 
     def load() -> bool:
         model = charrnn.load(path)
         if forged:
             assert len("".join(model.sample(3, seed=0))) == 3
-        return content(model) == good.model
+        return content(model) == valid.model
 
-    reads: list[Callable[[], bool]] = [lambda: checkpoint.read_header(path) == good.header, load]
+    reads: list[Callable[[], bool]] = [lambda: checkpoint.read_state(path) == valid.state, load]
     for read in reads:
-        before, began = peak(), time.perf_counter()
+        before, started = peak(), time.perf_counter()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                if forged:  # finite weights may still lead to logits that are not
+                if forged:  # finite weights may still lead to non-finite logits
                     warnings.simplefilter("ignore", RuntimeWarning)
                 same = read()
             outcomes.append("same" if same else "loaded")
             if not same and not forged:
                 return "FAILED", "another content was loaded"
         except CharrnnError as e:
-            told = str(e)
-            if len(told.splitlines()) != 1 or not told.isprintable():
-                return "FAILED", f"more than a line: {told!r}"
+            reason = str(e)
+            if len(reason.splitlines()) != 1 or not reason.isprintable():
+                return "FAILED", f"more than a line: {reason!r}"
             outcomes.append("refused")
         except Exception as e:
             return "FAILED", f"{type(e).__name__}: {e}"[:300]
-        if time.perf_counter() - began > SECONDS:
-            return "FAILED", f"{time.perf_counter() - began:.1f} s"
-        if peak() - before > MEMORY:
+        if time.perf_counter() - started > MAX_SECONDS:
+            return "FAILED", f"{time.perf_counter() - started:.1f} s"
+        if peak() - before > MAX_BYTES:
             return "FAILED", f"{(peak() - before) / 1e6:.0f} MB"
-    return next(o for o in ("refused", "loaded", "same") if o in outcomes), told
+    return next(o for o in ("refused", "loaded", "same") if o in outcomes), reason
 
 
-def mutate(seed: int, goods: list[Good]) -> tuple[Good, Mutation, bool, bytes]:
+def mutate(seed: int, files: list[ValidFile]) -> tuple[ValidFile, Mutation, bytes]:
     rng = random.Random(seed)
-    good = rng.choice(goods)
+    valid = rng.choice(files)
     mutation = rng.choice(rng.choice([BYTES, REPACKED, FORGED]))
-    return good, mutation, mutation in FORGED, mutation(rng, good.data)
+    return valid, mutation, mutation(rng, valid.data)
 
 
 def fuzz(n: int, seed: int) -> tuple[Counter[str], list[str], Counter[str]]:
-    """Try ``n`` mutations; return the count of each outcome, the failures, and the count of each refusal."""
+    """Try ``n`` mutations; return the counts of the outcomes, the failures, and the refusals."""
     counts: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
+    refusals: Counter[str] = Counter()
     failures = []
     with tempfile.TemporaryDirectory() as folder:
-        goods = good_files(Path(folder))
+        files = valid_files(Path(folder))
         path = Path(folder) / "x.npz"
         for s in range(seed, seed + n):
-            good, mutation, forged, data = mutate(s, goods)
+            valid, mutation, data = mutate(s, files)
+            forged = mutation in FORGED
             path.write_bytes(data)
-            outcome, told = judge(path, good, forged)
+            outcome, reason = classify(path, valid, forged)
             counts[f"{'forged' if forged else 'broken'}, {outcome}"] += 1
             if outcome == "FAILED":
-                failures.append(f"seed {s}: {mutation.__name__} of {good.name}: {told}")
+                failures.append(f"seed {s}: {mutation.__name__} of {valid.name}: {reason}")
             elif outcome == "refused":
-                reasons[" ".join(told.removeprefix(f"{path}: ").split()[:6])] += 1
-    return counts, failures, reasons
+                refusals[" ".join(reason.removeprefix(f"{path}: ").split()[:6])] += 1
+    return counts, failures, refusals
 
 
 def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("n", type=int, help="how many mutations")
+    parser.add_argument("n", type=int, help="number of mutations")
     parser.add_argument("--seed", type=int, default=0, help="of the first one")
     parser.add_argument("--reasons", action="store_true", help="count the refusals too")
     given = parser.parse_args(args)
-    counts, failures, reasons = fuzz(given.n, given.seed)
+    counts, failures, refusals = fuzz(given.n, given.seed)
     for failure in failures:
         print(failure)
-    for outcome, count in sorted(counts.items()) + (reasons.most_common() if given.reasons else []):
+    for outcome, count in sorted(counts.items()) + (
+        refusals.most_common() if given.reasons else []
+    ):
         print(f"{count:7,} {outcome}")
     return 1 if failures else 0
 

@@ -1,5 +1,6 @@
 """The commands train, sample, info and export, and what all commands share."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -21,7 +22,7 @@ from charrnn.arrays import Array
 from charrnn.cli import main
 from charrnn.cli.common import default_checkpoint, default_run_name
 from charrnn.formatting import format_baselines
-from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, on_a_terminal, posix
+from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, on_a_terminal, posix, read_run
 
 
 def last_weights(path: Path) -> Array:
@@ -54,33 +55,33 @@ def test_train_reports_progress_on_stderr_only(
     assert re.match(rf"initial loss \d\.\d+ \(uniform: ln {distinct} = \d\.\d+\)$", initial)
 
     # what is printed is what the checkpoint records
-    h = checkpoint.read_header(tmp_path / "checkpoints" / "corpus.npz")
-    assert len(h["history"]) == 12
-    for row in h["history"]:
+    state = read_run(tmp_path / "checkpoints" / "corpus.npz")
+    assert len(state.history) == 12
+    for row in state.history:
         assert (
             f"step {row['step']:6,}  epoch {row['epoch']:5.2f}  "
             f"training {row['train_loss']:.4f} nats ({row['train_loss'] / np.log(2):.3f} bits)  "
             f"validation {row['val_loss']:.4f} nats ({row['val_loss'] / np.log(2):.3f} bits)  "
             f"gradient norm {row['grad_norm']:.2f}  learning rate {row['learning_rate']:.2g}"
         ) in lines
-    assert h["samples"][0]["step"] == 1
-    for sample in h["samples"]:
+    assert state.samples[0]["step"] == 1
+    for sample in state.samples:
         assert f"sample at step {sample['step']}:\n  | {sample['text'].split(chr(10))[0]}" in err
-    best = h["best"]
+    best = state.best
     assert (
         f"best validation loss {best['val_loss']:.4f} nats ({best['val_loss'] / np.log(2):.3f} "
-        f"bits) at step {best['step']}; test loss of the best weights {h['test_loss']:.4f} nats "
+        f"bits) at step {best['step']}; test loss of the best weights {state.test_loss:.4f} nats "
     ) in err
     info = cli("info").stdout.decode()
-    for split, loss in (("val", best["val_loss"]), ("test", h["test_loss"])):
+    for split, loss in (("val", best["val_loss"]), ("test", state.test_loss)):
         name = {"val": "validation"}.get(split, split)
-        expected = format_baselines(h["baselines"][split])
+        expected = format_baselines(state.baselines[split])
         assert f"\n{name} loss, nats per character: {expected}, model {loss:.3f}\n" in err
         assert f"\nbaselines  {name} {expected}\n" in info
     assert lines[-1] == (
         "saved checkpoints/corpus.npz; sample from it with: charrnn sample checkpoints/corpus.npz"
     )
-    assert h["command"] == f"charrnn train corpus.txt {' '.join(SIZE)} --max-steps 12"
+    assert state.command == f"charrnn train corpus.txt {' '.join(SIZE)} --max-steps 12"
 
 
 def test_train_reads_pipes_folders_and_several_files(
@@ -142,7 +143,7 @@ def test_train_stops_resumes_and_extends(cli: Cli, run: Path, tmp_path: Path) ->
     err = cli(*resume).stderr
     assert err == b"parts.npz: already finished at step 30; use --max-steps N to extend it\n"
     cli(*resume, "--max-steps", "33")
-    plans = checkpoint.read_header(tmp_path / "parts.npz")["plans"]
+    plans = read_run(tmp_path / "parts.npz").plans
     assert [plan["steps"] for plan in plans] == [30, 33]
     err = cli(*resume, "--max-steps", "3", rc=2).stderr
     assert err.startswith(b"charrnn: --max-steps 3: must be at least 33, the planned length; ")
@@ -156,7 +157,7 @@ def test_resume_refuses_other_options_and_another_text(cli: Cli, run: Path, corp
     assert b"mutually exclusive" in cli(*resume, "--force", rc=2).stderr
     cli(*resume, "-o", "nothing.npz", rc=4)
     corpus.write_text(corpus.read_text() + "more")
-    assert b"trained on another text" in cli(*resume, rc=4).stderr
+    assert b"trained on a different text" in cli(*resume, rc=4).stderr
     assert run.read_bytes() == before
 
 
@@ -164,30 +165,30 @@ def test_init_from_reports_the_symbols(cli: Cli, run: Path, text: str) -> None:
     options = ("train", "-", "--init-from", run, "--max-steps", "1")
     err = cli(*options, stdin=f"{text}Ü".encode()).stderr.decode()
     known = len(set(text))
-    assert f"weights from {run}: {known} symbols matched, 1 ('Ü') added, 0 of the model's " in err
+    assert f"initialized from {run}: {known} symbols matched, 1 new ('Ü'), 0 not in this" in err
     err = cli(*options, "--hidden-size", "13", "-o", "new.npz", rc=2).stderr.decode()
-    assert "hidden_size is 12 in" in err
+    assert "hidden_size must be 12, as in the initial model, not 13" in err
 
 
 def test_resume_reads_the_validation_file(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("The king shall not come.\n" * 9)
     cli("train", "corpus.txt", *QUICK, "--val-file", "val.txt", "--stop-after", "5")
     cli("train", "corpus.txt", "--resume")
-    h = checkpoint.read_header(tmp_path / "checkpoints" / "corpus.npz")
-    assert h["corpus"]["split_characters"]["val"] == 9 * 25
-    assert h["finished"]
+    state = read_run(tmp_path / "checkpoints" / "corpus.npz")
+    assert state.corpus["split_characters"]["val"] == 9 * 25
+    assert state.finished
 
 
 def test_resume_keeps_the_number_of_threads(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "corpus.npz"
     cli("train", "corpus.txt", *QUICK, "--threads", "3", "--stop-after", "5")
-    assert checkpoint.read_header(path)["threads"] == 3
+    assert read_run(path).threads == 3
     resume = ("train", "corpus.txt", "--resume")
     assert b"; 3 threads\n" in cli(*resume, "--stop-after", "2").stderr
     assert b"from step 7: 1 thread instead of 3" in cli(*resume, "--threads", "1").stderr
-    h = checkpoint.read_header(path)
-    assert (h["threads"], len(h["notes"])) == (1, 1)
-    assert h["command"].endswith("--threads 3 --stop-after 5")
+    state = read_run(path)
+    assert (state.threads, len(state.notes)) == (1, 1)
+    assert state.command.endswith("--threads 3 --stop-after 5")
 
 
 def test_rare_characters_are_reported_and_never_sampled(cli: Cli, tmp_path: Path) -> None:
@@ -196,13 +197,11 @@ def test_rare_characters_are_reported_and_never_sampled(cli: Cli, tmp_path: Path
     (tmp_path / "many.txt").write_text(line * 300 + rare, encoding="utf-8", newline="\n")
     known = len(set(line))
     err = cli("train", "many.txt", *QUICK, "-o", "all.npz").stderr.decode()
-    hint = (
-        rf"{2500 + known:,} symbols take \d+% of the parameters, .*--max-vocab N or --min-count N"
-    )
-    assert re.search(hint, err)
+    size = rf"a vocabulary of {2500 + known:,} symbols accounts for \d+% of the parameters"
+    assert re.search(rf"{size} .*reduce it with --max-vocab N, --min-count N or --unit byte", err)
     for option in (("--min-count", "2"), ("--max-vocab", str(known + 1))):
         err = cli("train", "many.txt", *QUICK, *option, "-o", "few.npz", "--force").stderr.decode()
-        assert "2,500 rare symbols, 20.16% of the text, are read as one unknown symbol" in err
+        assert "2,500 rare symbols (20.16% of the text) were mapped to the unknown symbol" in err
         model = charrnn.load(tmp_path / "few.npz")
         assert len(model.vocabulary) == known + 1
         assert "\ufffd" not in "".join(model.sample(3000, temp=1e6, seed=0))
@@ -224,8 +223,8 @@ def test_environment_variables_give_defaults(
     monkeypatch.setenv("CHARRNN_TRAIN_CELL", "rnn")
     monkeypatch.setenv("CHARRNN_TRAIN_SEED", "9")
     cli("train", "corpus.txt", *QUICK)
-    config = checkpoint.read_header(tmp_path / "checkpoints" / "corpus.npz")["config"]
-    assert (config["cell"], config["seed"]) == ("vanilla", 9)
+    config = read_run(tmp_path / "checkpoints" / "corpus.npz").config
+    assert (config.cell, config.seed) == ("vanilla", 9)
 
 
 def test_train_ends_with_exit_code_6_when_the_loss_stays_nonfinite(
@@ -364,7 +363,7 @@ def test_sample_does_not_keep_the_first_text(
     def samples(*_: Any, **__: Any) -> Iterator[tuple[str, ...]]:
         return itertools.repeat(("a",), 100_000)
 
-    monkeypatch.setattr(charrnn.Model, "samples", samples)
+    monkeypatch.setattr(charrnn.Model, "sample_batch", samples)
     tracemalloc.start()
     cli("sample")
     assert (
@@ -411,9 +410,10 @@ def test_info_describes_a_run(cli: Cli, run: Path, text: str) -> None:
 
 
 def test_info_refuses_a_damaged_header(cli: Cli, run: Path) -> None:
-    header, arrays = checkpoint.load(run)
-    for broken in ({"config": 3}, {"best": None}, {"epoch": "x"}):
-        checkpoint.save(run, {**header, **broken}, arrays)
+    state, arrays = checkpoint.load(run)
+    for key, value in {"best": None, "epoch": "x"}.items():
+        broken = dataclasses.replace(state, **{key: value})  # type: ignore[arg-type]
+        checkpoint.save(run, broken, arrays)
         assert b"checkpoints/corpus.npz: damaged: " in cli("info", rc=4).stderr
 
 
@@ -439,7 +439,7 @@ def test_export_keeps_the_model_without_its_training_state(
 
 def test_default_checkpoint_is_the_newest_trained_one(cli: Cli, run: Path, tmp_path: Path) -> None:
     folder = run.parent
-    header, arrays = checkpoint.load(run)
+    state, arrays = checkpoint.load(run)
     for age, name in enumerate(["new", "corpus", "old"]):
         if name != "corpus":
             shutil.copy(run, folder / f"{name}.npz")
@@ -450,7 +450,7 @@ def test_default_checkpoint_is_the_newest_trained_one(cli: Cli, run: Path, tmp_p
     # a link to nothing, a folder, and a run that has only been started do not count
     (folder / "dangling.npz").symlink_to("nowhere.npz")
     (folder / "folder.npz").mkdir()
-    checkpoint.save(folder / "started.npz", header | {"step": 0}, arrays)
+    checkpoint.save(folder / "started.npz", dataclasses.replace(state, step=0), arrays)
     assert default_checkpoint() == Path("checkpoints/new.npz")
     assert b"checkpoints/new.npz" in cli("sample", "--length", "1").stderr
 

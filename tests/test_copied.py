@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import charrnn
-from charrnn import copied, training, units
+from charrnn import copied, training_loop, units
 from charrnn.config import Config
 from charrnn.copied import (
     code_view,
@@ -23,7 +23,8 @@ from charrnn.copied import (
     match_lengths,
 )
 from charrnn.corpus import Corpus, load_corpus
-from charrnn.training import Run
+from charrnn.training import begin
+from charrnn.training_loop import longest_copy, overfit_loss
 from tests.conftest import CHARRNN, ENV, Cli, on_a_terminal
 
 # few symbols, so that much is shared; with one alone, NUL, the last of Unicode; and many symbols
@@ -254,39 +255,47 @@ def test_longest_copy_of_last_sample_in_training_split() -> None:
     hangul = "가나다 각구\n나는 누구냐?\n"
     texts = {"char": "one two three four five\n", "byte": "ünf\n", "jamo": hangul}
     for unit, text in texts.items():
-        run = Run(Corpus("text", text * 50, unit=unit), Config(unit=unit, hidden_size=4))
-        assert training.longest_copy(run) == 0  # there is no sample yet
-        part = text * (run.parts["train"] // len(text))
+        run = begin(Corpus("text", text * 50, unit=unit), Config(unit=unit, hidden_size=4))
+        assert longest_copy(run) == 0  # there is no sample yet
+        part = text * (run.splits.train_characters // len(text))
         shown = part.encode().decode("latin-1") if unit == "byte" else part
         for piece in (shown[3:70], shown[4:5]):
-            run.samples = [{"step": 1, "text": f"{'@' * 9}{piece}@@"}]
-            assert training.longest_copy(run) == len(piece)
+            run.state.samples = [{"step": 1, "text": f"{'@' * 9}{piece}@@"}]
+            assert longest_copy(run) == len(piece)
     # in jamo: a syllable that has another one in the text is not counted
-    run.samples = [{"step": 1, "text": "다 가"}]
-    assert training.longest_copy(run) == 2
+    run.state.samples = [{"step": 1, "text": "다 가"}]
+    assert longest_copy(run) == 2
     # the validation split is not searched, nor is text beyond the limit
-    run = Run(Corpus("text", "ab" * 950 + "cdefg" * 20), Config(hidden_size=4, test_fraction=0))
-    run.samples = [{"step": 1, "text": "babacdefgcdefg"}]
-    assert training.longest_copy(run) == 4
+    run = begin(Corpus("text", "ab" * 950 + "cdefg" * 20), Config(hidden_size=4, test_fraction=0))
+    run.state.samples = [{"step": 1, "text": "babacdefgcdefg"}]
+    assert longest_copy(run) == 4
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "SEARCHED", 3)
-        assert training.longest_copy(run) == 3
+        patch.setattr(training_loop, "COPY_SEARCH_SYMBOLS", 3)
+        assert longest_copy(run) == 3
 
 
 def test_overfitting_is_rise_of_validation_loss(text: str) -> None:
-    run = Run(Corpus("text", text), Config(hidden_size=4, max_steps=1))
+    run = begin(Corpus("text", text), Config(hidden_size=4, max_steps=1))
+    rest: Any = {"epoch": 1, "grad_norm": 1, "learning_rate": 1, "characters_seen": 1, "seconds": 1}
     rows = [(10, 1.2, 1.5), (20, 1.0, 1.0), (30, 0.9, 1.04), (40, 0.8, 1.06)]
-    keys = ("step", "train_loss", "val_loss")
-    run.history = [dict(zip(keys, row, strict=True)) for row in rows]
-    run._best_step, run.best_loss = 20, 1.0
-    assert training.risen(run) == 1.06
-    last = run.history[-1]
-    for key, loss in [("val_loss", 1.05), ("train_loss", 1.0), *((key, None) for key in keys[1:])]:
-        run.history[-1] = {**last, key: loss}
-        assert training.risen(run) is None, (key, loss)
-    run.history[-1] = last
-    del run.history[1]  # thinned
-    assert training.risen(run) == 1.06
+    history: Any = [
+        {**rest, "step": step, "train_loss": train_loss, "val_loss": val_loss}
+        for step, train_loss, val_loss in rows
+    ]
+    run.state.history, run.state.best = history, {"step": 20, "val_loss": 1.0}
+    assert overfit_loss(run) == 1.06
+    last = history[-1]
+    for key, loss in (
+        ("val_loss", 1.05),
+        ("train_loss", 1.0),
+        ("train_loss", None),
+        ("val_loss", None),
+    ):
+        history[-1] = {**last, key: loss}
+        assert overfit_loss(run) is None, (key, loss)
+    history[-1] = last
+    del history[1]  # thinned
+    assert overfit_loss(run) == 1.06
 
 
 def test_train_warns_about_overfitting_and_copying(cli: Cli, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from charrnn import corpus as corpus_module
 from charrnn import files
-from charrnn.corpus import Corpus, EncodedSlice, SymbolStore, load_corpus, split_offsets
+from charrnn.corpus import Corpus, EncodedSlice, SymbolStore, TextFile, load_corpus, split_offsets
 from charrnn.errors import SaveError, TextError
 from charrnn.vocabulary import Vocabulary
 
@@ -32,7 +32,8 @@ def test_files_are_joined_in_the_order_given(tmp_path: Path) -> None:
     corpus = load_corpus(paths)
     assert corpus_text(corpus) == "one\r\ntwo\ufeff한국\r"
     assert corpus.files == [
-        (path, len(text), zlib.crc32(text)) for path, text in zip(paths, texts, strict=True)
+        TextFile(path, path, len(text), zlib.crc32(text))
+        for path, text in zip(paths, texts, strict=True)
     ]
     assert corpus.bytes == 8 + 3 + 6 + 1
     assert corpus.characters == 12
@@ -159,12 +160,3 @@ def test_change_of_a_text_is_described(tmp_path: Path) -> None:
     assert change(a, b) == f"{b} changed from 4 to 6 bytes"
     c = str(Path(b).rename(tmp_path / "c.txt"))
     assert change(a, c) == f"{c} (formerly {b}) changed from 4 to 6 bytes"
-
-
-def test_header_lists_the_first_files_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "MAX_LISTED_FILES", 2)
-    corpus, other = Corpus("text", "one", "two", "three"), Corpus("text", "one", "two", "four.")
-    assert len(corpus.files) == 3
-    recorded = json.loads(json.dumps(corpus.describe()))
-    assert recorded["files"] == [list(file) for file in corpus.files[:2]]
-    assert other.describe_change(recorded) == "its length changed from 11 to 11 characters"

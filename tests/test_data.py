@@ -48,8 +48,8 @@ def test_kernel_compiles(tmp_path: Path) -> None:
 
 def test_example_predicts_and_generates_the_play() -> None:
     assert EXAMPLE.stat().st_size < 500_000
-    header, arrays = checkpoint.load(EXAMPLE)
-    assert header["kind"] == "model"
+    state, arrays = checkpoint.load(EXAMPLE)
+    assert state.kind == "model"
     assert arrays.keys() == {"best_weights"}
     play = (DATA / "play.txt").read_text()
     model = charrnn.load(EXAMPLE)
@@ -58,7 +58,7 @@ def test_example_predicts_and_generates_the_play() -> None:
     sample = "".join(model.sample(1500, temp=0.5, seed=0))
     sampled = re.findall(r"[a-z']+", sample.lower())
     assert sum(word in words for word in sampled) / len(sampled) > 0.8
-    assert model.score(play[-3000:]).mean() < 2
+    assert model.nll(play[-3000:]).mean() < 2
 
 
 def test_example_was_trained_with_the_documented_command() -> None:
@@ -68,4 +68,4 @@ def test_example_was_trained_with_the_documented_command() -> None:
     arguments = shlex.split(command)[1:]
     with main.commands["train"].make_context("train", arguments, parent=context) as train:
         options = {f.name: train.params[f.name] for f in dataclasses.fields(Config)}
-    assert dataclasses.asdict(Config(**options)) == checkpoint.read_header(EXAMPLE)["config"]
+    assert Config(**options) == checkpoint.read_state(EXAMPLE).config

@@ -11,7 +11,7 @@ import pytest
 
 import charrnn
 from charrnn import checkpoint
-from tests.conftest import QUICK, Cli
+from tests.conftest import QUICK, Cli, read_run
 
 
 @pytest.mark.parametrize(
@@ -24,16 +24,16 @@ def test_split_has_the_loss_that_training_reported(cli: Cli, tmp_path: Path, opt
         lines = "".join(" ".join(rng.choice(words, 4)) + "\n" for _ in range(n))
         (tmp_path / f"{name}.txt").write_text(lines, encoding="utf-8")
     cli("train", "corpus.txt", *QUICK, *options.split(), "-q", "--eval-every", "7")
-    header = checkpoint.read_header(tmp_path / "checkpoints" / "corpus.npz")
-    assert header["best"]["val_loss"] < header["history"][0]["val_loss"]
-    for split, loss in (("val", header["best"]["val_loss"]), ("test", header["test_loss"])):
+    state = read_run(tmp_path / "checkpoints" / "corpus.npz")
+    assert state.best["val_loss"] < state.history[0]["val_loss"]
+    for split, loss in (("val", state.best["val_loss"]), ("test", state.test_loss)):
         row = json.loads(cli("eval", "--split", split, "--json").stdout)
         assert row["nats"] == pytest.approx(loss, rel=1e-12)
-        assert row["characters"] == header["corpus"]["split_characters"][split]
+        assert row["characters"] == state.corpus["split_characters"][split]
         assert row["bits"] == pytest.approx(loss / math.log(2))
         assert row["perplexity"] == pytest.approx(math.exp(loss))
         assert row["bits_per_byte"] == pytest.approx(row["bits"] * row["characters"] / row["bytes"])
-        baselines = header["baselines"][split]
+        baselines = state.baselines[split]
         assert row["baselines"] == baselines
         out = cli("eval", "--split", split).stdout.decode()
         unit = "byte" if "byte" in options else "character"
@@ -41,7 +41,7 @@ def test_split_has_the_loss_that_training_reported(cli: Cli, tmp_path: Path, opt
         best = min(baselines, key=baselines.get)
         assert out.endswith(f"; best baseline {best} {baselines[best]:.3f}, model {loss:.3f}\n")
     row = json.loads(cli("eval", "--split", "val", "--json", "--last").stdout)
-    assert row["nats"] == pytest.approx(header["history"][-1]["val_loss"], rel=1e-12)
+    assert row["nats"] == pytest.approx(state.history[-1]["val_loss"], rel=1e-12)
 
 
 def test_each_file_has_a_line(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
@@ -50,10 +50,10 @@ def test_each_file_has_a_line(cli: Cli, run: Path, text: str, tmp_path: Path) ->
     out = done.stdout.decode().splitlines()
     assert [line.split(":")[0] for line in out] == ["corpus.txt", "new.txt", "-"]
     model = charrnn.load(run)
-    nats = model.score(text).mean()
+    nats = model.nll(text).mean()
     for line in (out[0], out[2]):
         assert f"{nats:.4f} nats ({nats / math.log(2):.3f} bits) per character" in line
-    rest = model.score("The king shall nöt come.\n", unknown="cost")
+    rest = model.nll("The king shall nöt come.\n", unknown="cost")
     assert rest[16] == math.log(0x110000)
     assert f"{rest.mean():.4f} nats" in out[1]
 
@@ -70,8 +70,8 @@ def test_dynamic_evaluation_helps_where_the_text_has_changed(
 
 
 def test_diverged_model_has_infinite_perplexity(cli: Cli, run: Path) -> None:
-    header, arrays = checkpoint.load(run)
-    checkpoint.save(run, header, {**arrays, "best_weights": arrays["best_weights"] * 1e5})
+    state, arrays = checkpoint.load(run)
+    checkpoint.save(run, state, {**arrays, "best_weights": arrays["best_weights"] * 1e5})
     assert b"perplexity inf; " in cli("eval", "corpus.txt").stdout
     row = json.loads(cli("eval", "corpus.txt", "--json").stdout)
     assert row["nats"] > 1000
@@ -91,7 +91,7 @@ def test_diverged_model_has_infinite_perplexity(cli: Cli, run: Path) -> None:
         (("weights.npz", "--split", "val"), 4, "an exported model"),
         (("stdin.npz", "--split", "val"), 4, "was trained on standard input"),
         (("small.npz", "--split", "val"), 2, "the run has no validation split"),
-        (("changed.npz", "--split", "val"), 4, "trained on another text"),
+        (("checkpoints/changed.npz", "--split", "val"), 4, "trained on a different text"),
     ],
 )
 def test_text_that_cannot_be_evaluated_is_an_error(
@@ -104,7 +104,7 @@ def test_text_that_cannot_be_evaluated_is_an_error(
     elif args[:1] == ("small.npz",):
         (tmp_path / "small.txt").write_text("abc\n" * 9)
         cli("train", "small.txt", *QUICK, "-q", "-o", "small.npz")
-    elif args[:1] == ("changed.npz",):
-        run.rename(tmp_path / "changed.npz")
+    elif args[:1] == ("checkpoints/changed.npz",):
+        run.rename(run.with_name("changed.npz"))
         (tmp_path / "corpus.txt").write_text("another text\n" * 100)
     assert message in cli("eval", *args, rc=rc).stderr.decode().splitlines()[-1]

@@ -1,6 +1,7 @@
 """Plots show what was measured; nothing is cut, overlaps, or depends on the environment."""
 
 import copy
+import dataclasses
 import io
 import itertools
 import math
@@ -18,44 +19,43 @@ import pytest
 import charrnn
 from charrnn import checkpoint, figures, terminal
 from charrnn.errors import CheckpointError
-from charrnn.figures import plot_lines, plot_losses, read_headers, save_figure
+from charrnn.figures import plot_lines, plot_losses, read_states, save_figure
 from charrnn.formatting import display_width
-from charrnn.header import Header
 from charrnn.terminal import PLOT_ROWS, render_losses
-from tests.conftest import ENV, Cli
+from tests.conftest import ENV, Cli, read_run
 
 LONG = "a name that is long, " * 5 + "W" * 120
 KOREAN = "아주 긴 한국어 이름 " * 8
 
 
 @pytest.fixture
-def header(trained: Path) -> Header:
-    return checkpoint.read_header(trained / "checkpoints" / "corpus.npz")
+def state(trained: Path) -> Any:
+    return read_run(trained / "checkpoints" / "corpus.npz")
 
 
-def column(header: Header, key: str) -> list[float]:
-    return [math.nan if row[key] is None else row[key] for row in header["history"]]
+def column(state: Any, key: str) -> list[float]:
+    return [math.nan if row[key] is None else row[key] for row in state.history]
 
 
 def changed(
-    header: Header, rows: int | None = None, train: Any = (), val: Any = (), **keys: Any
-) -> Header:
-    """Return a copy with this number of rows, nulls at some indices, and other keys."""
-    h: Header = copy.deepcopy(header) | keys
-    h["history"] = h["history"][:rows]
+    state: Any, rows: int | None = None, train: Any = (), val: Any = (), **fields: Any
+) -> Any:
+    """Return a copy with this number of rows, nulls at some indices, and other fields."""
+    copied = dataclasses.replace(copy.deepcopy(state), **fields)
+    copied.history = copied.history[:rows]
     for name, nulls in (("train_loss", train), ("val_loss", val)):
         for k in nulls:
-            h["history"][k][name] = None
-    return h
+            copied.history[k][name] = None
+    return copied
 
 
-def of_bytes(header: Header) -> Header:
-    return changed(header, config={**header["config"], "unit": "byte"})
+def of_bytes(state: Any) -> Any:
+    return changed(state, config=dataclasses.replace(state.config, unit="byte"))
 
 
 NONE: dict[str, Any] = {"val": {}, "test": {}}
 UNKNOWN: dict[str, Any] = {"best": {"step": 0, "val_loss": None}, "baselines": NONE}
-CASES: dict[str, Callable[[Header], dict[str, Header]]] = {
+CASES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "one": lambda h: {"play": h},
     "long names": lambda h: {LONG: h, KOREAN: h, "_$x^2$": h},
     "five": lambda h: {
@@ -63,7 +63,7 @@ CASES: dict[str, Callable[[Header], dict[str, Header]]] = {
         for k in range(5)
     },
     "one row": lambda h: {"play": changed(h, 1)},
-    "no validation": lambda h: {"play": changed(h, val=range(len(h["history"])), **UNKNOWN)},
+    "no validation": lambda h: {"play": changed(h, val=range(len(h.history)), **UNKNOWN)},
     "holes": lambda h: {"play": changed(h, train=[0, 3, 5], val=[4, 6])},
     "units": lambda h: {"play": h, "bytes": of_bytes(h)},
     "flat": lambda h: {"play": changed(h, 1, val=[0], **UNKNOWN)},
@@ -78,27 +78,27 @@ def test_runs_are_named_by_stem_or_path(run: Path, tmp_path: Path) -> None:
     same, other = tmp_path / "corpus.npz", tmp_path / "other\n.npz"
     for path in (same, other):
         path.write_bytes(run.read_bytes())
-    assert list(read_headers([run, run])) == ["corpus"]
-    assert list(read_headers([run, same, other])) == [str(run), str(same), r"other\n"]
+    assert list(read_states([run, run])) == ["corpus"]
+    assert list(read_states([run, same, other])) == [str(run), str(same), r"other\n"]
 
 
 def test_checkpoints_without_valid_history_are_rejected(
-    run: Path, tmp_path: Path, header: Header
+    run: Path, tmp_path: Path, state: Any
 ) -> None:
     charrnn.load(run).save(tmp_path / "model.npz")
     with pytest.raises(CheckpointError, match=r"model\.npz: an exported model, which has no"):
-        read_headers([run, tmp_path / "model.npz"])
+        read_states([run, tmp_path / "model.npz"])
     _, arrays = checkpoint.load(run)
-    huge = changed(header)
-    huge["history"][3]["val_loss"] = 1e300
+    huge = changed(state)
+    huge.history[3]["val_loss"] = 1e300
     for broken, message in (
-        (changed(header, 0), "nothing to plot: no evaluation yet"),
-        (changed(header, 2, train=[0, 1], val=[0, 1]), "nothing to plot: no evaluation yet"),
+        (changed(state, 0), "nothing to plot: no evaluation yet"),
+        (changed(state, 2, train=[0, 1], val=[0, 1]), "nothing to plot: no evaluation yet"),
         (huge, "damaged: a value in its history is out of range"),
     ):
         checkpoint.save(tmp_path / "broken.npz", broken, arrays)
         with pytest.raises(CheckpointError, match=rf"broken\.npz: {message}"):
-            read_headers([tmp_path / "broken.npz"])
+            read_states([tmp_path / "broken.npz"])
 
 
 # --- image files ---
@@ -109,22 +109,22 @@ def legend(figure: Any, k: int = 1) -> list[str]:
 
 
 @pytest.mark.parametrize(("x", "key"), figures.X_AXES.items())
-def test_plotted_losses_are_those_of_the_history(header: Header, x: str, key: str) -> None:
+def test_plotted_losses_are_those_of_the_history(state: Any, x: str, key: str) -> None:
     pytest.importorskip("matplotlib")
     bits = x in ("epochs", "seconds")
     scale = math.log(2) if bits else 1
-    h = changed(header, train=[1], val=[2, 7])
+    h = changed(state, train=[1], val=[2, 7])
     figure = plot_losses({"play": h, "later": changed(h, 4)}, x, bits)
     ax = figure.axes[0]
     lines = [np.asarray(line.get_xydata()) for line in ax.lines]
     for name, rows in itertools.product(("train_loss", "val_loss"), (None, 4)):
         wanted = np.array([column(h, key), column(h, name)]).T[:rows] / [1, scale]
         assert any(np.array_equal(line, wanted, equal_nan=True) for line in lines), name
-    row = next(row for row in h["history"] if row["step"] == h["best"]["step"])
-    best = [[row[key], h["best"]["val_loss"] / scale]]
+    row = next(row for row in h.history if row["step"] == h.best["step"])
+    best = [[row[key], h.best["val_loss"] / scale]]
     assert any(np.allclose(line, best, rtol=1e-12) for line in lines if line.shape == (1, 2))
     # the baseline is plotted once, since both runs have it
-    kind, loss = min(h["baselines"]["val"].items(), key=lambda item: item[1])
+    kind, loss = min(h.baselines["val"].items(), key=lambda item: item[1])
     (baseline,) = (line for line in ax.lines if line.get_linestyle() == ":")
     assert np.array_equal(np.asarray(baseline.get_ydata()), [loss / scale] * 2)
     assert legend(figure)[2:] == [f"best n-gram baseline: {kind} {loss / scale:.3f}"]
@@ -132,10 +132,10 @@ def test_plotted_losses_are_those_of_the_history(header: Header, x: str, key: st
     assert ax.get_ylabel() == ("bits per character" if bits else "nats per character")
 
 
-def test_different_baselines_name_their_runs(header: Header) -> None:
+def test_different_baselines_name_their_runs(state: Any) -> None:
     pytest.importorskip("matplotlib")
-    six = changed(header, baselines={"val": {"2-gram": 2.0}})
-    figure = plot_losses(CASES["five"](header) | {"six": six})
+    six = changed(state, baselines={"val": {"2-gram": 2.0}})
+    figure = plot_losses(CASES["five"](state) | {"six": six})
     assert legend(figure)[6:9] == [
         "best n-gram baseline of six: 2-gram 2.000",
         "best n-gram baseline of run 0: trigram 2.000",
@@ -143,11 +143,11 @@ def test_different_baselines_name_their_runs(header: Header) -> None:
     ]
 
 
-def test_axes_and_names_show_units(header: Header) -> None:
+def test_axes_and_names_show_units(state: Any) -> None:
     pytest.importorskip("matplotlib")
-    ax = plot_losses({"bytes": of_bytes(header)}, "characters").axes[0]
+    ax = plot_losses({"bytes": of_bytes(state)}, "characters").axes[0]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("bytes read", "nats per byte")
-    figure = plot_losses({"a": header, "b": of_bytes(header)})
+    figure = plot_losses({"a": state, "b": of_bytes(state)})
     assert figure.axes[0].get_ylabel() == "nats"
     names = [label.partition(":")[0] for label in legend(figure)[:2]]
     assert names == ["a (nats per character)", "b (nats per byte)"]
@@ -179,10 +179,10 @@ def assert_legible(figure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_label_is_cut_or_overlaps(
-    header: Header, case: str, monkeypatch: pytest.MonkeyPatch
+    state: Any, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    runs = CASES[case](header)
+    runs = CASES[case](state)
     figure = plot_losses(runs, "characters" if case == "one" else "steps")
     assert_legible(figure, monkeypatch)
     for name, label in zip(runs, legend(figure), strict=False):
@@ -196,13 +196,13 @@ def test_no_label_is_cut_or_overlaps(
 
 
 @pytest.mark.parametrize("ending", figures.METADATA)
-def test_same_runs_give_same_bytes(header: Header, tmp_path: Path, ending: str) -> None:
+def test_same_runs_give_same_bytes(state: Any, tmp_path: Path, ending: str) -> None:
     matplotlib: Any = pytest.importorskip("matplotlib")
-    save_figure(plot_losses({KOREAN: header}), tmp_path / f"a{ending}")
+    save_figure(plot_losses({KOREAN: state}), tmp_path / f"a{ending}")
     settings = {"axes.grid": True, "savefig.dpi": 30, "font.size": 20, "savefig.bbox": "tight"}
     with matplotlib.rc_context(settings):
         before = dict(matplotlib.rcParams)
-        save_figure(plot_losses({KOREAN: header}), tmp_path / "new" / f"b{ending.upper()}")
+        save_figure(plot_losses({KOREAN: state}), tmp_path / "new" / f"b{ending.upper()}")
         assert dict(matplotlib.rcParams) == before
     data = (tmp_path / f"a{ending}").read_bytes()
     assert data == (tmp_path / "new" / f"b{ending.upper()}").read_bytes()
@@ -211,11 +211,11 @@ def test_same_runs_give_same_bytes(header: Header, tmp_path: Path, ending: str) 
 
 
 def test_fonts_that_are_not_installed_make_no_noise(
-    header: Header, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(figures, "FONTS", "A Font That No One Has, DejaVu Sans")
-    save_figure(plot_losses({"한국어 \U0001f600": header}), tmp_path / "a.png")
+    save_figure(plot_losses({"한국어 \U0001f600": state}), tmp_path / "a.png")
     assert not caplog.records  # a warning would be an error
 
 
@@ -263,8 +263,8 @@ def braille_dots(art: str) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize("unicode", [True, False])
 @pytest.mark.parametrize("width", [20, 80, 133])
-def test_terminal_shows_every_point(header: Header, unicode: bool, width: int) -> None:
-    h = changed(header, train=[1, 4], val=[3, 5], baselines={"val": {"trigram": 1.0}})
+def test_terminal_shows_every_point(state: Any, unicode: bool, width: int) -> None:
+    h = changed(state, train=[1, 4], val=[3, 5], baselines={"val": {"trigram": 1.0}})
     art = render_losses({"play": h}, width=width, unicode=unicode)
     assert art.isascii() is not unicode
     lines, area, dots = art.splitlines(), plot_area(art), braille_dots(art)
@@ -285,9 +285,9 @@ def test_terminal_shows_every_point(header: Header, unicode: bool, width: int) -
     assert "A validation: play: best" in " ".join(lines[PLOT_ROWS:])
 
 
-def test_terminal_leaves_gaps_where_nothing_was_measured(header: Header) -> None:
-    n = len(header["history"])
-    h = changed(header, train=range(n), val=range(3, n - 1), baselines=NONE)
+def test_terminal_leaves_gaps_where_nothing_was_measured(state: Any) -> None:
+    n = len(state.history)
+    h = changed(state, train=range(n), val=range(3, n - 1), baselines=NONE)
     art = render_losses({"play": h}, width=87, unicode=False)
     steps, columns = column(h, "step"), max(map(len, plot_area(art)))
     first, last = (round(steps[k] / steps[-1] * (columns - 1)) for k in (2, n - 1))
@@ -295,10 +295,10 @@ def test_terminal_leaves_gaps_where_nothing_was_measured(header: Header) -> None
     assert "training" not in art
 
 
-def test_terminal_axes_fit_the_data(header: Header) -> None:
-    art = render_losses({"play": header}, bits=True).splitlines()
-    losses = [*column(header, "train_loss"), *column(header, "val_loss")]
-    losses.append(min(header["baselines"]["val"].values()))
+def test_terminal_axes_fit_the_data(state: Any) -> None:
+    art = render_losses({"play": state}, bits=True).splitlines()
+    losses = [*column(state, "train_loss"), *column(state, "val_loss")]
+    losses.append(min(state.baselines["val"].values()))
     top, bottom = max(losses) / math.log(2), min(losses) / math.log(2)
     labels = [re.match(r" *([\d.]+) ┤", line) for line in art[1 : 1 + PLOT_ROWS]]
     ticks = {r: float(label[1]) for r, label in enumerate(labels) if label}
@@ -309,15 +309,15 @@ def test_terminal_axes_fit_the_data(header: Header) -> None:
     axis, numbers = art[1 + PLOT_ROWS], art[2 + PLOT_ROWS]
     left = axis.index("└") + 1
     for m in re.finditer(r"\d+", numbers):
-        at = left + int(m[0]) / header["history"][-1]["step"] * (80 - left - 1)
+        at = left + int(m[0]) / state.history[-1]["step"] * (80 - left - 1)
         assert m.start() - 1 <= at <= m.end()
         assert "┬" in axis[round(at) - 1 : round(at) + 2]
     assert (art[0], art[3 + PLOT_ROWS].strip()) == ("bits per character", "steps")
 
 
-def test_terminal_numbers_do_not_touch(header: Header) -> None:
-    h = changed(header)
-    for k, row in enumerate(h["history"]):
+def test_terminal_numbers_do_not_touch(state: Any) -> None:
+    h = changed(state)
+    for k, row in enumerate(h.history):
         row["characters_seen"] = (k + 1) * 1_234_567
     for width in range(20, 90):
         art = render_losses({"play": h}, "characters", width=width).splitlines()
@@ -327,17 +327,17 @@ def test_terminal_numbers_do_not_touch(header: Header) -> None:
 
 @pytest.mark.parametrize("unicode", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_terminal_lines_fit_the_width(header: Header, case: str, unicode: bool) -> None:
-    runs = CASES[case](header)
+def test_terminal_lines_fit_the_width(state: Any, case: str, unicode: bool) -> None:
+    runs = CASES[case](state)
     for width in (10, 40, 80):
         art = render_losses(runs, width=width, unicode=unicode)
         assert max(map(display_width, art.splitlines())) <= max(width, 20)
         assert all(re.sub(r"\s", "", name) in re.sub(r"\s", "", art) for name in runs)
 
 
-def test_terminal_colors_are_those_of_the_runs(header: Header) -> None:
-    headers = {"one": header, "two": changed(header, 5)}
-    art, plain = render_losses(headers, color=True), render_losses(headers)
+def test_terminal_colors_are_those_of_the_runs(state: Any) -> None:
+    states = {"one": state, "two": changed(state, 5)}
+    art, plain = render_losses(states, color=True), render_losses(states)
     assert "\x1b" not in plain
     uncolored = re.sub(r"\x1b\[\d+m", "", art)
     assert [line.rstrip() for line in uncolored.splitlines()] == plain.splitlines()
@@ -369,22 +369,22 @@ def folder(run: Path, tmp_path: Path) -> Path:
 
 
 def test_plot_draws_in_the_terminal(
-    cli: Cli, folder: Path, header: Header, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, folder: Path, state: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "50")
-    headers = {"소설": header}
+    states = {"소설": state}
     done = cli("plot", "--terminal", "--x-axis", "epochs")
-    wanted = render_losses(headers, "epochs", width=50)
+    wanted = render_losses(states, "epochs", width=50)
     assert (done.stdout.decode(), done.stderr) == (wanted, b"")
     monkeypatch.setattr(sys.modules["charrnn.cli.plot"], "supports_color", lambda: True)
     done = cli("plot", "--terminal", "--bits")
-    assert done.stdout.decode() == render_losses(headers, bits=True, width=50, color=True)
+    assert done.stdout.decode() == render_losses(states, bits=True, width=50, color=True)
     done = cli("plot", "--terminal", env={"PYTHONIOENCODING": "ascii", "COLUMNS": ""})
-    wanted = render_losses(headers, unicode=False).replace("소설", r"\uc18c\uc124")
+    wanted = render_losses(states, unicode=False).replace("소설", r"\uc18c\uc124")
     assert done.stdout.decode("ascii") == wanted
 
 
-def test_plot_writes_image_without_pyplot(folder: Path, header: Header) -> None:
+def test_plot_writes_image_without_pyplot(folder: Path, state: Any) -> None:
     pytest.importorskip("matplotlib")
     code = (
         "import sys; from charrnn.cli import main; main(sys.argv[1:], standalone_mode=False); "
@@ -394,7 +394,7 @@ def test_plot_writes_image_without_pyplot(folder: Path, header: Header) -> None:
     env = {**ENV, "PYTHONHASHSEED": "7"}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"False\n", b"saved curve.svg\n")
-    save_figure(plot_losses({"소설": header}), folder / "same.svg")
+    save_figure(plot_losses({"소설": state}), folder / "same.svg")
     assert (folder / "curve.svg").read_bytes() == (folder / "same.svg").read_bytes()
 
 

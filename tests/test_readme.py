@@ -12,7 +12,7 @@ import click
 import pytest
 
 from charrnn.cli import main
-from tests.conftest import ROOT
+from tests.conftest import ROOT, read_run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SET_UP = 2  # the first two blocks set up and test: they are what brought us here
@@ -95,9 +95,7 @@ def test_every_exit_code_is_explained() -> None:
 
 
 def test_every_key_of_the_header_is_explained(folder: Path) -> None:
-    from charrnn.checkpoint import read_header
-
-    for key in read_header(folder / "checkpoints" / "play.npz"):
+    for key in vars(read_run(folder / "checkpoints" / "play.npz")):
         assert f"`{key}`" in README, key
 
 

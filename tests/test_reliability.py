@@ -20,8 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import charrnn
-from charrnn import checkpoint
-from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, invoke, on_a_terminal, posix
+from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, invoke, on_a_terminal, posix, read_run
 from tests.crash_test import content
 
 LONG = (*SIZE, "--max-steps", "400", "--eval-every", "50")
@@ -89,7 +88,7 @@ def test_signal_saves_and_the_run_can_be_resumed(
         process.send_signal(number)
         code, err = end(process)
     assert code == rc
-    step = checkpoint.read_header(RUN)["step"]
+    step = read_run(RUN).step
     assert 0 < step < 400
     assert err.endswith(
         f"stopped at step {step} of 400; {RUN} was saved at step {step}\n"
@@ -111,7 +110,7 @@ def test_second_ctrl_c_ends_the_process_immediately(cli: Cli, corpus: Path) -> N
             process.wait(0.5)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == -signal.SIGINT
-    assert checkpoint.read_header(RUN)["step"] == 0
+    assert read_run(RUN).step == 0
 
 
 @posix
@@ -137,7 +136,7 @@ def test_signal_that_the_shell_ignores_stays_ignored(cli: Cli, corpus: Path) -> 
             assert end(process)[0] == 0
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert checkpoint.read_header(RUN)["finished"]
+    assert read_run(RUN).finished
 
 
 # --- Failed saves ---
@@ -157,16 +156,16 @@ def test_failed_saves_keep_the_old_checkpoint_and_are_retried(
     with training(*LONG, "--save-every", "0.02") as process:
         limit(1000)  # bytes
         wait_for(process, failed.encode())
-        step = checkpoint.read_header(RUN)["step"]
+        step = read_run(RUN).step
         wait_for(process, failed.encode())
-        assert checkpoint.load(RUN)[0]["step"] == step < 400
+        assert read_run(RUN).step == step < 400
         if space_returns:
             limit(resource.RLIM_INFINITY)
         code, err = end(process)
     if not space_returns:
         assert code == 7
         assert err.endswith(f"charrnn: {failed}\n")
-        assert checkpoint.load(RUN)[0]["step"] == step
+        assert read_run(RUN).step == step
         cli("train", "corpus.txt", "--resume", "-q")
     else:
         assert code == 0
@@ -178,8 +177,8 @@ def test_missing_folder_is_made_again(cli: Cli, corpus: Path) -> None:
     with training(*LONG, "--save-every", "0.02") as process:
         RUN.parent.rename("moved")
         assert end(process)[0] == 0
-    assert checkpoint.read_header(RUN)["finished"]
-    assert not checkpoint.load(Path("moved", "corpus.npz"))[0]["finished"]
+    assert read_run(RUN).finished
+    assert not read_run(Path("moved", "corpus.npz")).finished
 
 
 # --- Locking ---
@@ -222,12 +221,12 @@ def test_every_text_trains_loads_and_is_sampled(
 ) -> None:
     options: dict[str, Any] = {"unit": unit, "documents": documents, "max_steps": 3}
     model = charrnn.train(text, output=tmp_path / "run.npz", hidden_size=8, **options)
-    assert np.isfinite(model.header["history"][-1]["train_loss"])
+    assert np.isfinite(read_run(tmp_path / "run.npz").history[-1]["train_loss"])
     loaded = charrnn.load(tmp_path / "run.npz")
     sample = "".join(loaded.sample(20, seed=0))
     assert sample == "".join(model.sample(20, seed=0))
     assert len(sample) <= 20
-    nats = loaded.score(text)
+    nats = loaded.nll(text)
     assert len(nats) == (len(text.encode()) if unit == "byte" else len(text))
     assert (nats >= 0).all()
     if unit == "char":
@@ -245,7 +244,7 @@ def test_all_of_unicode_trains_loads_and_is_sampled(tmp_path: Path, text: str, u
     model = charrnn.train(text, output=path, hidden_size=4, max_steps=3, unit=unit)
     loaded = charrnn.load(path)
     assert loaded.vocabulary.decode(loaded.vocabulary.encode(text)) == text
-    assert len(loaded.score(text)) == len(text)
+    assert len(loaded.nll(text)) == len(text)
     sample = "".join(model.sample(5, prime=text, seed=1))
     assert "".join(loaded.sample(5, prime=text, seed=1)) == sample
     if sample:
@@ -267,7 +266,7 @@ def test_large_text_needs_little_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", measure, *CHARRNN, "train", "line.txt", *options]
     done = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, check=True)
     assert int(done.stdout) < 150_000  # KiB
-    assert checkpoint.read_header(tmp_path / "checkpoints" / "line.npz")["corpus"]["bytes"] == 10**8
+    assert read_run(tmp_path / "checkpoints" / "line.npz").corpus["bytes"] == 10**8
 
 
 # --- Environment ---

@@ -42,6 +42,10 @@ def model(run: Path) -> Model:
     return charrnn.load(run)
 
 
+def run_state(model: Model) -> Any:
+    return model.state
+
+
 def test_report_has_every_section_and_is_reproducible(model: Model) -> None:
     html = render_report(model, "the king of night\n")
     page = Page(html)
@@ -54,31 +58,31 @@ def test_report_has_every_section_and_is_reproducible(model: Model) -> None:
 
 
 def test_figures_are_those_of_the_header(model: Model) -> None:
-    header = model.header
-    loss, step = header["best"]["val_loss"], header["best"]["step"]
+    state = run_state(model)
+    loss, step = state.best["val_loss"], state.best["step"]
     page = Page(render_report(model))
     rows = dict(zip(page.texts["dt"], page.texts["dd"], strict=True))
     bits = loss / math.log(2)
     assert rows["best validation loss"] == f"{loss:.4f} nats ({bits:.3f} bits), step {step}"
-    assert rows["test loss"].startswith(f"{header['test_loss']:.4f} nats")
-    assert rows["training split"] == f"{header['corpus']['split_characters']['train']:,} characters"
-    assert rows["parameters"] == f"{header['parameters']:,}"
-    assert rows["SHA-256 of the corpus"] == header["corpus"]["sha256"]
+    assert rows["test loss"].startswith(f"{state.test_loss:.4f} nats")
+    assert rows["training split"] == f"{state.corpus['split_characters']['train']:,} characters"
+    assert rows["parameters"] == f"{state.parameters:,}"
+    assert rows["SHA-256 of the corpus"] == state.corpus["sha256"]
     assert rows["seed"] == "0"
-    assert page.texts["pre"][-1] == f"\n{header['command']}"
-    best_loss, best_name = min((loss, name) for name, loss in header["baselines"]["val"].items())
+    assert page.texts["pre"][-1] == f"\n{state.command}"
+    best_loss, best_name = min((loss, name) for name, loss in state.baselines["val"].items())
     assert page.texts["p"][0] == (
         "A GRU with 1 layer of 12 hidden units, trained on corpus for 30 steps. Validation loss: "
         f"{loss:.3f} nats per character (best baseline: {best_name}, {best_loss:.3f})."
     )
-    assert len(page.of_class("g", "point")) == len(header["history"])
+    assert len(page.of_class("g", "point")) == len(state.history)
 
 
 def test_model_is_compared_with_the_baselines_in_order(model: Model) -> None:
-    header = model.header
+    state = run_state(model)
     page = Page(render_report(model))
-    val = {**header["baselines"]["val"], "model": header["best"]["val_loss"]}
-    test = {**header["baselines"]["test"], "model": header["test_loss"]}
+    val = {**state.baselines["val"], "model": state.best["val_loss"]}
+    test = {**state.baselines["test"], "model": state.test_loss}
     order = sorted(val, key=val.__getitem__, reverse=True)
     assert page.texts["td"] == [
         cell
@@ -90,7 +94,7 @@ def test_model_is_compared_with_the_baselines_in_order(model: Model) -> None:
 
 
 def test_samples_are_in_order_and_at_four_temperatures(model: Model) -> None:
-    samples = model.header["samples"]
+    samples = run_state(model).samples
     old = [sample["text"].removesuffix("\n") for sample in samples]
     new = ["".join(model.sample(300, seed=0, temp=temp)).rstrip("\n") for temp in TEMPERATURES]
     page = Page(render_report(model))
@@ -100,7 +104,7 @@ def test_samples_are_in_order_and_at_four_temperatures(model: Model) -> None:
     wanted = [f"Step {sample['step']}" for sample in samples]
     assert titles[:15] == wanted + [f"Temperature {temp}" for temp in (0.4, 0.7, 1.0, 1.3)]
 
-    model.header["samples"] = [{"step": i + 1, "text": str(i + 1)} for i in range(900)]
+    run_state(model).samples = [{"step": i + 1, "text": str(i + 1)} for i in range(900)]
     page = Page(render_report(model))
     steps_shown = [int(text) for text in page.texts["pre"][:24]]
     assert (steps_shown[0], steps_shown[-1]) == (1, 900)
@@ -126,16 +130,16 @@ def test_gates_are_shown_with_their_saturation(text: str, cell: str, names: str)
 
 
 def test_hostile_strings_change_nothing_but_the_text(model: Model) -> None:
-    harmless = Model(model.stack, model.vocabulary, copy.deepcopy(model.header))
-    for header, word in ((harmless.header, "dull"), (model.header, HOSTILE)):
-        header["samples"] = [{"step": 1, "text": word}]
-        header["notes"], header["command"] = [word], word
-        header["nonfinite_events"] = [{"step": 3, "reason": word, "restored": True}]
-        header["baselines"]["val"] = {word: 2.0}
-        header["init_from"] = {"file": word}
-        header["corpus"] |= {"name": word, "files": [[word, 1, 1]], "sha256": word}
-        header["corpus"] |= {"val_files": [word], "val_sha256": word}
-        header["versions"] = {"charrnn": word, "numpy": word, "python": word}
+    harmless = Model(model.stack, model.vocabulary, copy.deepcopy(model.state))
+    for state, word in ((run_state(harmless), "dull"), (run_state(model), HOSTILE)):
+        state.samples = [{"step": 1, "text": word}]
+        state.notes, state.command = [word], word
+        state.nonfinite_events = [{"step": 3, "reason": word, "restored": True}]
+        state.baselines["val"] = {word: 2.0}
+        state.init_from = {"file": word}
+        state.corpus |= {"name": word, "files": [(word, 1, 1)], "sha256": word}
+        state.val_corpus = state.corpus
+        state.versions = {"charrnn": word, "numpy": word, "python": word}
     html, plain = render_report(model, missing=HOSTILE), render_report(harmless, missing="dull")
     assert [tag for tag, _ in Page(html).tags] == [tag for tag, _ in Page(plain).tags]
     assert html.count("&lt;script&gt;hacked = 1") == plain.count("dull")
@@ -155,8 +159,9 @@ def test_run_without_validation_omits_what_needs_it() -> None:
 def test_report_lists_nonfinite_events(model: Model) -> None:
     no_problem = "None: the run is complete, and all losses and gradients were finite."
     assert no_problem in Page(render_report(model)).texts["p"]
-    model.header |= {"initial_loss": None, "samples": [], "finished": False, "notes": ["hello"]}
-    model.header["nonfinite_events"] = [
+    state = run_state(model)
+    state.initial_loss, state.samples, state.finished, state.notes = None, [], False, ["hello"]
+    state.nonfinite_events = [
         {"step": 3, "reason": "the loss is nan", "restored": False},
         {"step": 1500, "reason": "the loss is inf", "restored": True},
     ]
@@ -194,7 +199,7 @@ def test_report_of_every_unit_and_kind_of_document(options: dict[str, Any]) -> N
     assert f"Losses are per {noun}." in page.texts["p"]
     assert len(page.characters) == len(shown)
     assert [cell for cell in page.texts["td"] if cell][-6] == "z"
-    assert page.texts["pre"][-3].count("\n") >= (3 if model.by == "line" else 1)
+    assert page.texts["pre"][-3].count("\n") >= (3 if model.documents == "line" else 1)
 
 
 # --- the pieces of the page ---
@@ -247,7 +252,7 @@ def test_report_is_written_and_nothing_is_overwritten(cli: Cli, run: Path, tmp_p
     for command in ("report", "export"):
         done = cli(command, run, "-o", "checkpoints/../checkpoints/corpus.npz", "--force", rc=2)
         assert b"corpus.npz is the checkpoint to read; use --output" in done.stderr
-    assert charrnn.load(run).header["kind"] == "run"
+    assert charrnn.load(run).state.kind == "run"
 
 
 def test_exported_model_has_no_report(cli: Cli, run: Path, tmp_path: Path) -> None:
@@ -268,7 +273,7 @@ def test_report_says_why_the_validation_text_is_missing(
     changed = cli("report", run, "-o", "-").stdout.decode()
     corpus.unlink()
     missing = cli("report", run, "-o", "-").stdout.decode()
-    for html, reason in ((changed, "another text"), (missing, "corpus.txt")):
+    for html, reason in ((changed, "a different text"), (missing, "corpus.txt")):
         page = Page(html)
         assert page.texts["h2"] == TITLES
         omitted = [p for p in page.texts["p"] if p.startswith("Omitted because the validation")]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn import checkpoint, ngram
+from charrnn import ngram
 from charrnn.arrays import Array
 from charrnn.stack import Stack
-from tests.conftest import CHARRNN, ENV, QUICK, Cli
+from tests.conftest import CHARRNN, ENV, QUICK, Cli, read_run
 
 
 def rows_of(out: bytes) -> list[dict[str, Any]]:
@@ -25,8 +25,8 @@ def rows_of(out: bytes) -> list[dict[str, Any]]:
 def test_each_line_is_scored_separately(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
     model = charrnn.load(run)
     lines = [*text.splitlines(keepends=True)[:40], "\n", "x" * 300 + "\n", "öö\n", "no end"]
-    nll = model.score_lines("".join(lines))
-    alone = [model.score(line, unknown="cost").mean() for line in lines]
+    nll = model.nll_lines("".join(lines))
+    alone = [model.nll(line, unknown="cost").mean() for line in lines]
     np.testing.assert_allclose(nll, alone, rtol=1e-5)
     (tmp_path / "lines.txt").write_text("".join(lines), encoding="utf-8")
     out = cli("score", "lines.txt").stdout.decode()
@@ -58,9 +58,9 @@ def test_score_prints_json_sorts_and_has_thresholds(
     assert {row["line"] for row in kept} == {row["line"] for row in ranked[:2]}
 
     # the threshold is a quantile of the lines of the validation split
-    splits = checkpoint.read_header(run)["corpus"]["split_characters"]
+    splits = read_run(run).corpus["split_characters"]
     val = text[splits["train"] : splits["train"] + splits["val"]]
-    quantile = np.quantile(charrnn.load(run).score_lines(val), 0.9) / math.log(2)
+    quantile = np.quantile(charrnn.load(run).nll_lines(val), 0.9) / math.log(2)
     kept = rows_of(cli("score", "--json", "--quantile", "0.9", stdin=data).stdout)
     assert [row["line"] for row in kept] == [r["line"] for r in rows if r["bits"] > quantile]
     assert 0 < len(kept) < 5
@@ -69,7 +69,7 @@ def test_score_prints_json_sorts_and_has_thresholds(
 def test_score_per_character_and_per_file(cli: Cli, run: Path) -> None:
     out = cli("score", "--per", "char", stdin="The\n\x1bé".encode()).stdout.decode().splitlines()
     assert [row.split("\t")[1] for row in out] == ["T", "h", "e", "\\n", "\\x1b", "é"]
-    nats = charrnn.load(run).score("The\n")
+    nats = charrnn.load(run).nll("The\n")
     bits = [float(row.split("\t")[0]) for row in out[:4]]
     assert bits == pytest.approx(nats / math.log(2), abs=0.002)
     whole = cli("score", "--per", "file", stdin=b"The\n").stdout.decode()
@@ -199,5 +199,5 @@ def test_lines_of_a_file_are_scored_in_batches(run: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Stack, "forward", forward)
     lines = ["The king shall not come.\n"] * 2000
-    model.score_lines("".join(lines))
+    model.nll_lines("".join(lines))
     assert calls * 10 < len(lines)

@@ -15,7 +15,7 @@ LAYERS = """
     stack
     sampling scoring header checkpoint lock
     ngram copied gradients neurons surprise
-    team training
+    team splits training training_loop
     model
     figures terminal shades report drawing
     cli

@@ -40,7 +40,7 @@ def naive(model: Model, text: str | bytes) -> tuple[list[float], list[Array]]:
             assert i is not None
             nats.append(-math.log(p[-1][i]))
             last = codes[k]
-            if model.by == "line" and last == ord("\n"):
+            if model.documents == "line" and last == ord("\n"):
                 step, i = Stepper(model.stack, model.stack.zero_state(1)), int(v.start_id[0])
             logits = step(np.array([i]))[:, 0].copy()
     return nats, p
@@ -75,7 +75,7 @@ def test_predictions_match_each_step_alone(text: str, name: str) -> None:
     np.testing.assert_array_equal(top_ids, order)
     np.testing.assert_allclose(p, np.take_along_axis(everything, order, 1), rtol=1e-10)
     if len(shown) < 2000:  # longer ones are scored in lanes
-        bits = model.score(shown, unknown="cost") / math.log(2)
+        bits = model.nll(shown, unknown="cost") / math.log(2)
         np.testing.assert_allclose(surprise.score_text(model, shown).bits, bits, rtol=1e-10)
 
 
@@ -106,7 +106,7 @@ def test_activation_matches_each_step_alone(text: str, options: dict[str, Any]) 
     want, state, last = [], start, ""
     for c in shown:
         if (i := v.id(ord(c))) is not None:
-            state = start if last == "\n" and model.by else state
+            state = start if last == "\n" and model.documents else state
             state = stack.forward(np.array([[i]]), state, tape).copy()
             last = c
         h_or_c = state[layer, -1, index, 0]  # c of an LSTM, as h has it

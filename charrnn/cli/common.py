@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import click
 
 import charrnn
-from charrnn.checkpoint import read_header, replace_file
+from charrnn.checkpoint import read_state, replace_file
 from charrnn.errors import CheckpointError, SaveError, UsageError
 from charrnn.formatting import escape_control, format_count
 
@@ -163,7 +163,7 @@ def default_checkpoint() -> Path:
 
 def _has_trained_step(path: Path) -> bool:
     try:
-        return bool(read_header(path)["step"] > 0)
+        return read_state(path).step > 0
     except CheckpointError:
         return True  # the command reports the damage
 
@@ -206,7 +206,7 @@ def read_ids(paths: Sequence[str], model: Model) -> Ids:
     from charrnn.corpus import load_corpus
     from charrnn.gradients import encode_corpus
 
-    text = load_corpus(paths, unit=model.unit, documents=model.by, encoding=model.encoding)
+    text = load_corpus(paths, unit=model.unit, documents=model.documents, encoding=model.encoding)
     ids, unknown = encode_corpus(text, model.vocabulary)
     if unknown:
         click.echo(f"charrnn: skipped {format_count(unknown, 'unknown symbol')}", err=True)

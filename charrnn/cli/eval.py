@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charrnn.cli.common import ModelFile, format_json, json_option, model_argument, stdout
-from charrnn.errors import CheckpointError, UsageError
+from charrnn.errors import UsageError
 from charrnn.formatting import best_baseline, format_count, format_loss, loss_unit
 
 if TYPE_CHECKING:
     from charrnn.model import Model
-    from charrnn.training import Run
 
 SPLITS = {"val": "validation", "test": "test"}
 
@@ -81,49 +80,27 @@ def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any
 
     text = read_text(file, model.unit, model.encoding)
     started = time.perf_counter()
-    nll = model.score(text, unknown="cost", adapt=adapt)
+    nll = model.nll(text, unknown="cost", dynamic_lr=adapt)
     seconds = time.perf_counter() - started
     return metrics(file, float(nll.sum()), len(nll), text, seconds, {})
 
 
-def evaluate_split(path: Path, model: Model, split: str, adapt: float | None) -> dict[str, Any]:
+def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> dict[str, Any]:
     """Score a split as training did, to the very same loss. Raises CheckpointError, UsageError."""
-    from charrnn.training import losses
+    from charrnn.header import State
+    from charrnn.splits import split_nll, split_text, splits_of
 
-    run = trained(path, model)
+    state, splits = model.state, splits_of(model.state, path)
+    assert isinstance(state, State)
+    split = splits.val if name == "val" else splits.test
+    if not len(split.ids):
+        raise UsageError(f"{path}: the run has no {SPLITS[name]} split")
     started = time.perf_counter()
-    nll = losses(run, model.stack, split, adapt)
+    nll = split_nll(model.stack, split, dynamic_lr=adapt)
     seconds = time.perf_counter() - started
-    if not len(nll):
-        raise UsageError(f"{path}: the run has no {SPLITS[split]} split")
-    baselines = model.header["baselines"][split]
-    text, characters = own(run, model, split), run.parts[split]
-    return metrics(f"{split} split", float(nll.sum()), characters, text, seconds, baselines)
-
-
-def trained(path: Path, model: Model) -> Run:
-    """Return the run of a model, if its text is still where it was and what it was. Raises CheckpointError."""
-    from charrnn.corpus import load_corpus
-    from charrnn.training import Run
-
-    if model.header["kind"] != "run":
-        raise CheckpointError(f"{path}: an exported model, which does not record its training text")
-    corpus = model.header["corpus"]
-    how: dict[str, Any] = {"unit": model.unit, "documents": model.by, "encoding": model.encoding}
-    names = [name for name, *_ in corpus["files"]]
-    if "standard input" in names:
-        raise CheckpointError(f"{path}: was trained on standard input, which cannot be read again")
-    text, val = (load_corpus(paths, **how) if paths else None for paths in (names, corpus["val_files"]))
-    assert text
-    run = Run.restore(path, text, val=val)
-    run.threads = 1
-    return run
-
-
-def own(run: Run, model: Model, split: str) -> str | bytes:
-    """Return the text of a split."""
-    text = run.vocabulary.decode(run.val if split == "val" else run.test)
-    return text.encode("latin-1") if model.unit == "byte" else text
+    baselines = state.baselines["val"] if name == "val" else state.baselines["test"]
+    text = split_text(split, model.vocabulary)
+    return metrics(f"{name} split", float(nll.sum()), split.characters, text, seconds, baselines)
 
 
 def metrics(

@@ -78,7 +78,7 @@ def gradflow(
         model = ModelFile(checkpoint).load()
         v = model.vocabulary
         ids = read_ids(corpus, model)
-        separator_id = v.separator_id(model.by)
+        separator_id = v.separator_id(model.documents)
         ends = None if separator_id is None else document_ends(ids, separator_id)
         norms = gradient_flow(model.stack, ids, v.start_id, lags, ends)
         columns |= split_norms(norms, checkpoint.stem, model.stack)

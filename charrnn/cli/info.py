@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from charrnn.checkpoint import read_header
+from charrnn.checkpoint import find_file, read_state
 from charrnn.cli.common import ModelFile, json_option, model_argument, stdout
-from charrnn.errors import CheckpointError
+from charrnn.files import display_name
 from charrnn.formatting import (
     escape_control,
     format_baselines,
@@ -20,7 +20,7 @@ from charrnn.formatting import (
     format_threads,
     loss_unit,
 )
-from charrnn.header import Header
+from charrnn.header import ModelState, State
 
 SHOWN_SYMBOLS = 100
 
@@ -38,45 +38,43 @@ def info(model_file: ModelFile, as_json: bool) -> None:
       charrnn info --json checkpoints/play.npz
     """  # noqa: D301
     out, path = stdout(), model_file.path
-    header = read_header(path)
-    try:
-        text = json.dumps(header, indent=2) if as_json else format_info(path, header)
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise CheckpointError(f"{path}: damaged: {e!r} in its header") from None
+    state = read_state(path)
+    text = json.dumps(vars(state), default=vars, indent=2) if as_json else format_info(path, state)
     click.echo(text, file=out)
 
 
-def format_info(path: Path, h: Header) -> str:
+def format_info(path: Path, state: ModelState) -> str:
     """Return what the header says, one row per fact."""
-    rows = [("file", path), ("kind", h["kind"]), *model_rows(h)]
-    if h["kind"] == "run":
-        rows += run_rows(h)
-    rows += [("option", f"{k} {value}") for k, value in h["config"].items() if value is not None]
+    rows = [("file", path), ("kind", state.kind), *model_rows(state)]
+    if isinstance(state, State):
+        rows += run_rows(path, state)
+    options = vars(state.config).items()
+    rows += [("option", f"{name} {value}") for name, value in options if value is not None]
     return "\n".join(f"{name:<11}{escape_control(str(value))}" for name, value in rows)
 
 
-def model_rows(h: Header) -> Iterator[tuple[str, Any]]:
+def model_rows(state: ModelState) -> Iterator[tuple[str, Any]]:
     """Yield what an exported model and a run have in common."""
-    c, v, best = h["config"], h["vocabulary"], h["best"]
-    size = format_count(h["parameters"], "parameter")
+    c, v, best = state.config, state.vocabulary, state.best
+    size = format_count(state.parameters, "parameter")
     more = "..." if v["size"] > SHOWN_SYMBOLS else ""
-    per = f"per {loss_unit(c['unit'])}"
-    yield "model", f"{c['cell']} {c['num_layers']}x{c['hidden_size']}, {size}"
+    per = f"per {loss_unit(c.unit)}"
+    yield "model", f"{c.cell} {c.num_layers}x{c.hidden_size}, {size}"
     yield "vocabulary", f"{v['size']:,} symbols: {v['symbols'][:SHOWN_SYMBOLS]!r}{more}"
-    yield "step", f"{h['step']:,} (epoch {h['epoch']:.2f})"
+    yield "step", f"{state.step:,} (epoch {state.epoch:.2f})"
     if best["val_loss"] is not None:
         yield "validation", f"{format_loss(best['val_loss'])} {per} at step {best['step']:,}"
-    if h["test_loss"] is not None:
-        yield "test", f"{format_loss(h['test_loss'])} {per}"
+    if state.test_loss is not None:
+        yield "test", f"{format_loss(state.test_loss)} {per}"
 
 
-def run_rows(h: Header) -> Iterator[tuple[str, Any]]:
+def run_rows(path: Path, state: State) -> Iterator[tuple[str, Any]]:
     """Yield what only the checkpoint of a run records: its text, its plan, how it went."""
-    corpus, batches, steps = h["corpus"], h["batches"], h["plans"][-1]["steps"]
+    corpus, batches, steps = state.corpus, state.batches, state.plans[-1]["steps"]
     splits = ", ".join(f"{name} {n:,}" for name, n in corpus["split_characters"].items())
-    yield "baselines", f"validation {format_baselines(h['baselines']['val'])}"
-    yield "baselines", f"test {format_baselines(h['baselines']['test'])}"
-    yield "plan", f"{steps:,} steps, {'finished' if h['finished'] else 'not finished'}"
+    yield "baselines", f"validation {format_baselines(state.baselines['val'])}"
+    yield "baselines", f"test {format_baselines(state.baselines['test'])}"
+    yield "plan", f"{steps:,} steps, {'finished' if state.finished else 'not finished'}"
     yield (
         "batches",
         f"batch size {batches['batch_size']}, sequence length {batches['seq_length']}, "
@@ -87,12 +85,13 @@ def run_rows(h: Header) -> Iterator[tuple[str, Any]]:
         f"{corpus['name']}: {corpus['characters']:,} characters, {corpus['bytes']:,} bytes "
         f"({splits})",
     )
-    yield "files", ", ".join(name for name, _, _ in corpus["files"])
+    files = (find_file(path, name) for name, _, _ in corpus["files"])
+    yield "files", ", ".join(map(display_name, files))
     yield "sha256", corpus["sha256"]
-    yield "time", f"{h['train_seconds']:.0f} s, {format_threads(h['threads'])}"
-    yield "command", h["command"]
-    for note in h["notes"]:
+    yield "time", f"{state.train_seconds:.0f} s, {format_threads(state.threads)}"
+    yield "command", state.command
+    for note in state.notes:
         yield "note", note
-    for event in h["nonfinite_events"]:
+    for event in state.nonfinite_events:
         yield "non-finite", f"step {event['step']:,}: {event['reason']}"
-    yield "created by", "charrnn {charrnn}, Python {python}, NumPy {numpy}".format(**h["versions"])
+    yield "created by", "charrnn {charrnn}, Python {python}, NumPy {numpy}".format(**state.versions)

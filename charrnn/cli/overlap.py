@@ -102,11 +102,10 @@ def overlap(
     # the unit and the encoding are those of the model, if there is one
     path = checkpoint or (default_checkpoint() if sample_file is None else None)
     model = load(path) if path else None
-    config: dict[str, Any] = model.header["config"] if model else {}
-    unit = unit or ("byte" if config.get("unit") == "byte" else "char")
+    unit = unit or ("byte" if model and model.unit == "byte" else "char")
     if unit == "byte" and encoding:
         raise UsageError(f"unit byte cannot be combined with an encoding ({encoding})")
-    encoding = encoding or config.get("encoding", "utf-8")
+    encoding = encoding or (model.encoding if model else "utf-8")
 
     # read the corpus
     name = default_run_name(corpus)

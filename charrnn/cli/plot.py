@@ -48,13 +48,13 @@ def plot(
     """  # noqa: D301
     if terminal == (output is not None):
         raise UsageError("give either --output FILE or --terminal")
-    from charrnn.figures import plot_losses, read_headers, save_figure
+    from charrnn.figures import plot_losses, read_states, save_figure
     from charrnn.terminal import render_losses
 
-    headers = read_headers(runs or [default_checkpoint()])
+    states = read_states(runs or [default_checkpoint()])
     if output is not None:
         try:
-            figure = plot_losses(headers, x_axis, bits)
+            figure = plot_losses(states, x_axis, bits)
         except UsageError as e:  # there is no matplotlib
             raise UsageError(f"{e}, or use --terminal") from None
         save_figure(figure, output)
@@ -62,7 +62,7 @@ def plot(
         return
     encoding, color = stdout().encoding, supports_color()
     text = render_losses(
-        headers,
+        states,
         x_axis,
         bits,
         width=shutil.get_terminal_size((80, 24)).columns,

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from charrnn.cli.common import CHECKPOINT_DIR, default_run_name
 from charrnn.formatting import (
@@ -20,7 +20,9 @@ from charrnn.formatting import (
 )
 
 if TYPE_CHECKING:
-    from charrnn.training import Run, Step
+    from charrnn.header import Evaluation
+    from charrnn.training import Run
+    from charrnn.training_loop import StepResult
 
 MIN_COPY_WARNING = 60  # characters: too long a passage to be written twice by chance
 
@@ -33,8 +35,8 @@ class Display:
 
         self.run, self.quiet = run, quiet
         self.bar = tqdm(
-            total=run.characters(run.plan["steps"]),
-            initial=run.characters(run.step),
+            total=run.characters_at_step(run.plan["steps"]),
+            initial=run.characters_at_step(run.state.step),
             unit="ch",
             unit_scale=True,
             dynamic_ncols=True,
@@ -53,8 +55,8 @@ class Display:
             for line in lines:
                 self.bar.write(line, file=sys.stderr)
 
-    def update(self, step: Step) -> None:
-        for message in step.told:
+    def update(self, step: StepResult) -> None:
+        for message in step.messages:
             self.bar.write(f"charrnn: {message}", file=sys.stderr)
         if step.step == 1 or step.evaluation or step.sample:
             self.print(step_lines(self.run, step))
@@ -64,34 +66,35 @@ class Display:
 
 def start_lines(run: Run) -> Iterator[str]:
     """Yield what the run is."""
-    config, splits, unit = run.config, run.corpus["split_characters"], loss_unit(run.config.unit)
+    config, state, corpus = run.config, run.state, run.state.corpus
+    splits, batches, unit = corpus["split_characters"], state.batches, loss_unit(config.unit)
     distinct = f"{len(run.vocabulary):,} distinct"
     if config.unit == "jamo":
-        distinct += f" symbols, {run.ratio:.2f} symbols per character"
+        distinct += f" symbols, {run.splits.symbols_per_character:.2f} symbols per character"
     yield (
-        f"{run.name}: {format_count(run.corpus['characters'], unit)} ({distinct}); "
+        f"{corpus['name']}: {format_count(corpus['characters'], unit)} ({distinct}); "
         f"{splits['train']:,} for training, {splits['val']:,} for validation, "
         f"{splits['test']:,} for testing"
     )
     steps = run.plan["steps"]
     yield (
         f"{config.cell} {config.num_layers}x{config.hidden_size}, "
-        f"{format_count(len(run.stack.p.vector), 'parameter')}; "
-        f"batch size {run.B}, sequence length {run.T}; "
-        f"{format_count(steps, 'step')} ({steps / run.per_epoch:.1f} epochs); "
-        f"{format_threads(run.threads)}"
+        f"{format_count(state.parameters, 'parameter')}; "
+        f"batch size {batches['batch_size']}, sequence length {batches['seq_length']}; "
+        f"{format_count(steps, 'step')} ({steps / batches['steps_per_epoch']:.1f} epochs); "
+        f"{format_threads(state.threads)}"
     )
-    yield from run.notes
-    if run.ladder:
-        yield f"baseline validation loss, nats per {unit}: {format_baselines(run.ladder)}"
-    if run.step:
-        yield f"resumed at step {run.step:,}"
+    yield from state.notes
+    if baselines := state.baselines["val"]:
+        yield f"baseline validation loss, nats per {unit}: {format_baselines(baselines)}"
+    if state.step:
+        yield f"resumed at step {state.step:,}"
 
 
-def step_lines(run: Run, step: Step) -> Iterator[str]:
+def step_lines(run: Run, step: StepResult) -> Iterator[str]:
     """Yield what a step has to show: the initial loss, an evaluation, a sample."""
     if step.step == 1:
-        V, ratio = len(run.vocabulary), run.ratio
+        V, ratio = len(run.vocabulary), run.splits.symbols_per_character
         times = "" if f"{ratio:.2f}" == "1.00" else f"{ratio:.2f} "  # symbols per character
         uniform = f"{times}ln {V} = {ratio * math.log(V):.3f}"
         yield f"initial loss {step.loss:.3f} (uniform: {uniform})"
@@ -103,7 +106,7 @@ def step_lines(run: Run, step: Step) -> Iterator[str]:
             yield f"  | {escape_control(line)}"
 
 
-def format_evaluation(row: dict[str, Any]) -> str:
+def format_evaluation(row: Evaluation) -> str:
     val = "" if row["val_loss"] is None else f"  validation {format_loss(row['val_loss'])}"
     norm = "non-finite" if row["grad_norm"] is None else f"{row['grad_norm']:.2f}"
     return (
@@ -116,7 +119,7 @@ def format_evaluation(row: dict[str, Any]) -> str:
 def stop_lines(run: Run, path: Path, corpus: Sequence[str], saved_step: int) -> Iterator[str]:
     """Yield where an unfinished run stopped, and how to resume it."""
     yield (
-        f"stopped at step {run.step:,} of {run.plan['steps']:,}; "
+        f"stopped at step {run.state.step:,} of {run.plan['steps']:,}; "
         f"{path} was saved at step {saved_step:,}"
     )
     yield f"resume with: {train_command(corpus, path, '--resume')}"
@@ -124,34 +127,38 @@ def stop_lines(run: Run, path: Path, corpus: Sequence[str], saved_step: int) -> 
 
 def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
     """Yield how good the model of a finished run is, and what to try next."""
-    from charrnn.training import LESS, longest_copy, risen
+    from charrnn.training_loop import LOWER_LR_HINT, longest_copy, overfit_loss
 
+    state = run.state
+    baselines, best, test_loss = state.baselines, state.best, state.test_loss
     # the losses
-    best_loss = format_loss(run.best_loss)
-    losses = [f"best validation loss {best_loss} at step {run.best_step:,}"] if run.ladder else []
-    if run.test_loss is not None:
-        losses.append(f"test loss of the best weights {format_loss(run.test_loss)}")
-    training_loss = f"training loss {format_loss(run.history[-1]['train_loss'])}"
+    best_loss = format_loss(best["val_loss"])
+    losses = []
+    if baselines["val"]:
+        losses.append(f"best validation loss {best_loss} at step {run.model_step:,}")
+    if test_loss is not None:
+        losses.append(f"test loss of the best weights {format_loss(test_loss)}")
+    training_loss = f"training loss {format_loss(state.history[-1]['train_loss'])}"
     yield "; ".join(losses) or training_loss
     splits = (
-        ("validation", run.ladder, run.best_loss),
-        ("test", run.ladder_test, run.test_loss),
+        ("validation", baselines["val"], best["val_loss"]),
+        ("test", baselines["test"], test_loss),
     )
-    for split, baselines, loss in splits:
-        if baselines and loss is not None:
+    for split, of_split, loss in splits:
+        if of_split and loss is not None:
             yield (
                 f"{split} loss, nats per {loss_unit(run.config.unit)}: "
-                f"{format_baselines(baselines)}, model {loss:.3f}"
+                f"{format_baselines(of_split)}, model {loss:.3f}"
             )
 
     # what went wrong
-    if run.trouble:
-        events = format_count(len(run.trouble), "non-finite event")
-        yield f"{events}; the learning rate was halved each time; {LESS}"
-    if (loss := risen(run)) is not None:
+    if state.nonfinite_events:
+        events = format_count(len(state.nonfinite_events), "non-finite event")
+        yield f"{events}; the learning rate was halved each time; {LOWER_LR_HINT}"
+    if (loss := overfit_loss(run)) is not None:
         yield (
             f"the model is overfitting: validation loss rose from {best_loss} "
-            f"(step {run.best_step:,}) to {format_loss(loss)} while training loss fell; "
+            f"(step {run.model_step:,}) to {format_loss(loss)} while training loss fell; "
             f"use --dropout, a smaller model or fewer steps"
         )
     if (n := longest_copy(run)) >= MIN_COPY_WARNING:

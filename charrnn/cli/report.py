@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from charrnn.cli.common import check_output, force_option, stdout, write_output
-from charrnn.cli.eval import own, trained
 from charrnn.errors import CharrnnError, CheckpointError
 
 
@@ -35,16 +34,17 @@ def report(checkpoint: Path, output: str | None, force: bool) -> None:
         check_output(path, force, checkpoint)
     from charrnn.model import load
     from charrnn.report import render_report
+    from charrnn.splits import split_text, splits_of
 
     model = load(checkpoint)
-    if model.header["kind"] != "run":
+    if model.state.kind != "run":
         raise CheckpointError(
             f"{checkpoint}: an exported model; a report needs a training checkpoint"
         )
     text: str | bytes = ""
     missing = ""
     try:
-        text = own(trained(checkpoint, model), model, "val")
+        text = split_text(splits_of(model.state, checkpoint).val, model.vocabulary)
     except CharrnnError as e:
         missing = str(e)
 

@@ -103,7 +103,7 @@ def sample(
     seed = secrets.randbits(32) if seed is None else seed
     model = model_file.load(f"seed {seed}")
     text = to_model_text(model, data, prime_file or "--prime")
-    pieces = model.samples(
+    pieces = model.sample_batch(
         num_samples,
         length,
         seed=seed,
@@ -143,7 +143,7 @@ class TextWriter:
     """Writes generated texts: the first as it is generated, the others after it."""
 
     def __init__(self, out: BinaryIO, model: Model) -> None:
-        self.out, self.by_line, self.last = out, model.by == "line", ""
+        self.out, self.by_line, self.last = out, model.documents == "line", ""
         self.encoding = "latin-1" if model.unit == "byte" else "utf-8"
 
     def write(self, text: str) -> None:

@@ -114,7 +114,7 @@ def score_file(model: Model, file: str, per: str) -> Iterable[Score]:
     text = data.decode("latin-1") if model.unit == "byte" else decode_loosely(model, data, file)
     if per == "line":
         return score_lines(model, text)
-    nll = model.score(to_input(model, text), unknown="cost")
+    nll = model.nll(to_input(model, text), unknown="cost")
     if per == "char":
         bits = (nll / math.log(2)).tolist()
         return map(Score, range(1, len(bits) + 1), bits, map(escape_control, text))
@@ -156,7 +156,7 @@ def read_lines(encoding: str) -> Iterator[str]:
 
 
 def score_lines(model: Model, text: str) -> Iterator[Score]:
-    bits = model.score_lines(to_input(model, text), threads=DEFAULT_THREADS) / math.log(2)
+    bits = model.nll_lines(to_input(model, text), threads=DEFAULT_THREADS) / math.log(2)
     lines = text.removesuffix("\n").split("\n") if text else []
     return map(Score, range(1, len(lines) + 1), bits.tolist(), lines)
 
@@ -180,12 +180,13 @@ def quantile_threshold(model_file: ModelFile, model: Model, quantile: float) -> 
     """Return the bits per character below which this fraction of the validation lines score."""
     import numpy as np
 
-    from charrnn.cli.eval import own, trained
+    from charrnn.splits import split_text, splits_of
 
-    run = trained(model_file.path, model)
-    if not len(run.val):
+    split = splits_of(model.state, model_file.path).val
+    if not len(split.ids):
         raise UsageError(
             f"{model_file.path}: the run has no validation split; use --threshold BITS instead"
         )
-    nll = model.score_lines(own(run, model, "val"), threads=DEFAULT_THREADS)
+    text = split_text(split, model.vocabulary)
+    nll = model.nll_lines(text, threads=DEFAULT_THREADS)
     return float(np.quantile(nll, quantile)) / math.log(2)

@@ -22,10 +22,9 @@ from charrnn.cli.common import (
     default_run_name,
 )
 from charrnn.cli.progress import Display, already_exists, end_lines, start_lines, stop_lines
-from charrnn.config import CELL_ALIASES, INHERITED, Config
-from charrnn.errors import CharrnnError, CheckpointError, ExitCode, UsageError
-from charrnn.formatting import format_threads
-from charrnn.header import MOST_THREADS as MAX_THREADS
+from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
+from charrnn.errors import CharrnnError, ExitCode, UsageError
+from charrnn.header import MAX_THREADS
 from charrnn.lock import lock
 
 if TYPE_CHECKING:
@@ -155,16 +154,15 @@ def train(
                 # the weights decide some options: a default from the environment gives way,
                 # an option on the command line is refused
                 default = {n for n, source in sources.items() if source is ParameterSource.DEFAULT}
-                default |= set(INHERITED) - given
+                default |= set(ARCHITECTURE_OPTIONS) - given
                 options = {name: value for name, value in options.items() if name not in default}
-            run = start_run(path, corpus, val_file, init_from, options)
-            run.threads = threads or DEFAULT_THREADS
+            run = start_run(path, corpus, val_file, init_from, threads, options)
 
         # train it
-        if not run.finished:
+        if not run.state.finished:
             train_and_show(run, path, corpus, interrupt, quiet, stop_after, save_every)
         elif not quiet:
-            at = f"already finished at step {run.step:,}"
+            at = f"already finished at step {run.state.step:,}"
             click.echo(f"{path}: {at}; use --max-steps N to extend it", err=True)
     if interrupt.signal_number:
         ctx.exit(128 + interrupt.signal_number)
@@ -207,47 +205,39 @@ def start_run(
     corpus: tuple[str, ...],
     val: str | None,
     init_from: Path | None,
+    threads: int | None,
     options: dict[str, Any],
 ) -> Run:
     """Start a run on the corpus."""
-    from charrnn.model import inherited, load
-    from charrnn.training import Run
+    from charrnn.model import inherit_architecture, load
+    from charrnn.training import begin
 
-    origin = None
+    initial_model = None
     if init_from:
         model = load(init_from)
-        options, origin = inherited(model, options), model.origin(str(init_from))
+        options = inherit_architecture(model, options)
+        initial_model = model.as_initial_model(str(init_from))
     config = Config(**options)
     text, val_text = load_corpora(path, corpus, val, config)
-    run = Run(text, config, val=val_text, origin=origin)
-    run.command = command_line()[:10_000]  # however many files it names
-    return run
+    return begin(
+        text,
+        config,
+        val=val_text,
+        initial_model=initial_model,
+        threads=threads or DEFAULT_THREADS,
+        command=command_line(),
+    )
 
 
 def resume_run(
     path: Path, corpus: tuple[str, ...], val: str | None, threads: int | None, max_steps: int | None
 ) -> Run:
     """Resume the run that is saved in ``path``."""
-    from charrnn.training import Run
+    from charrnn.training import require_run, resume
 
-    header = checkpoint.read_header(path)
-    if header["kind"] != "run":
-        raise CheckpointError(
-            f"{path}: an exported model, which cannot be resumed; "
-            f"use --init-from {path} to train from its weights"
-        )
-    val = val or (header["corpus"]["val_files"] or [None])[0]
-    text, val_text = load_corpora(path, corpus, val, Config(**header["config"]))
-    run = Run.restore(path, text, val=val_text)
-    if max_steps:
-        extend_plan(run, max_steps)
-    if threads and run.threads != threads:
-        run.notes.append(
-            f"from step {run.step:,}: {format_threads(threads)} instead of {run.threads}; "
-            f"results may differ in the last bits"
-        )
-        run.threads = threads
-    return run
+    config = require_run(checkpoint.read_state(path), path).config
+    text, val_text = load_corpora(path, corpus, val, config)
+    return resume(path, text, val=val_text, threads=threads, max_steps=max_steps)
 
 
 def train_and_show(
@@ -260,11 +250,11 @@ def train_and_show(
     save_every: float | None,
 ) -> None:
     """Train the run, and show its progress."""
-    from charrnn.training import fit
+    from charrnn.training_loop import train_with_saves
 
     with Display(run, quiet) as display, interrupt:
         display.print(start_lines(run))
-        steps = fit(
+        steps = train_with_saves(
             run,
             path,
             stop_after=stop_after,
@@ -276,13 +266,13 @@ def train_and_show(
                 display.update(step)
         except CharrnnError:
             if path.exists():
-                saved_step = checkpoint.read_header(path)["step"]
+                saved_step = checkpoint.read_state(path).step
                 display.print(stop_lines(run, path, corpus, saved_step))
             raise
-        if run.finished:
+        if run.state.finished:
             display.print(end_lines(run, path, corpus))
         else:
-            display.print(stop_lines(run, path, corpus, run.step))
+            display.print(stop_lines(run, path, corpus, run.state.step))
 
 
 class InterruptHandler:
@@ -306,15 +296,3 @@ class InterruptHandler:
     def _on_signal(self, number: int, _: object) -> None:
         self.signal_number = number
         signal.signal(number, signal.SIG_DFL)
-
-
-def extend_plan(run: Run, max_steps: int) -> None:
-    """Extend the run to more steps. Raises UsageError for fewer."""
-    planned = run.plan["steps"]
-    if max_steps < planned:
-        raise UsageError(
-            f"--max-steps {max_steps}: must be at least {planned}, the planned length; "
-            f"use --stop-after N to stop earlier"
-        )
-    if max_steps > planned:
-        run.extend(max_steps)

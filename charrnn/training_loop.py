@@ -1,0 +1,344 @@
+"""The training loop: truncated backpropagation through time, evaluations, samples, saves."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from charrnn import units
+from charrnn.arrays import Array
+from charrnn.copied import code_view, longest_matches, match_lengths
+from charrnn.errors import NotFiniteError, SaveError
+from charrnn.header import Evaluation, LoggedSample
+from charrnn.optim import OPTIMIZERS, clip
+from charrnn.sampling import decode_stream, generate_ids
+from charrnn.splits import Split, split_nll
+from charrnn.stack import Stack
+from charrnn.team import DataParallel
+from charrnn.training import RngStream, Run, save
+from charrnn.units import FIRST_SPECIAL, FIRST_TAIL
+from charrnn.windows import Batch, Position, contiguous_batches, document_batches
+
+MAX_NONFINITE_STREAK = 3  # batches, until the best weights are restored
+MAX_NONFINITE_EVENTS = 10  # until the run gives up
+LOWER_LR_HINT = "try a lower --learning-rate or --clip-norm"
+SAMPLE_CHARACTERS = 200
+SAMPLE_LINES = 8  # whichever limit comes first
+SAMPLE_TEMP = 0.8
+MAX_HISTORY_ROWS = 10_000  # of a header; beyond, every second row is dropped
+MAX_SAMPLES = 1000
+SAVE_INTERVAL_SECONDS = 60.0
+SAVE_DURATION_FACTOR = 100.0  # of the interval: saving takes 1% of the time at most
+OVERFIT_RATIO = 1.05  # of the last validation loss to the best one
+COPY_SEARCH_SYMBOLS = 5_000_000  # of the training split
+
+Row = TypeVar("Row", Evaluation, LoggedSample)
+
+
+class StepResult(NamedTuple):
+    """The result of one step, with the evaluation and the sample that the plan has for it."""
+
+    step: int
+    characters: int  # in this batch
+    loss: float  # mean over the batch, nats per character; if non-finite there was no update
+    evaluation: Evaluation | None
+    sample: str | None
+    messages: tuple[str, ...] = ()  # what went wrong, and what was done about it
+
+
+def train_with_saves(
+    run: Run,
+    path: Path | None,
+    *,
+    stop_after: int | None = None,
+    save_every: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[StepResult]:
+    """Train; save to ``path`` at the start, every ``save_every`` seconds and at the end.
+
+    The default interval is 60 s, or 100 times the duration of the last save if that is longer.
+    ``stop_after`` more steps end this invocation, or ``stop`` once it returns True; the plan stays.
+    A failed save is reported and tried again. Raises NotFiniteError, after a save, and SaveError if
+    the first or the last save fails.
+    """
+    save_seconds = 0.0
+
+    def save_now() -> None:
+        nonlocal save_seconds
+        if path:
+            started = time.monotonic()
+            try:
+                save(run, path)
+            finally:
+                save_seconds = time.monotonic() - started
+        run.plan_saved = True
+
+    def interval() -> float:
+        longest = max(SAVE_INTERVAL_SECONDS, SAVE_DURATION_FACTOR * save_seconds)
+        return longest if save_every is None else save_every
+
+    # a new plan is saved at once: a folder that cannot be written shows now
+    if not run.plan_saved:
+        save_now()
+    saved_step, due = run.state.step, time.monotonic() + interval()
+    last = run.state.step + stop_after if stop_after else math.inf
+
+    # train, and save when the time has come
+    try:
+        for step in train_steps(run):
+            if time.monotonic() >= due:
+                try:
+                    save_now()
+                    saved_step = run.state.step
+                except SaveError as e:
+                    message = (
+                        f"{e}; the last successful save is step {saved_step:,}; "
+                        f"will retry in {interval():.0f} s"
+                    )
+                    step = step._replace(messages=(*step.messages, message))
+                due = time.monotonic() + interval()
+            yield step
+            if step.step >= last or stop():
+                break
+    except NotFiniteError:
+        save_now()
+        raise
+
+    # the rest
+    if saved_step != run.state.step:
+        save_now()
+
+
+def train_steps(run: Run) -> Iterator[StepResult]:
+    """Train to the end of the plan, one batch at a time; the run may be saved after each step.
+
+    Truncated backpropagation through time (Williams and Peng, 1990): the hidden state is carried
+    from batch to batch, the gradient is not. It is that of the mean loss of the batch.
+
+    A batch with a non-finite loss or gradient is skipped and halves the learning rate. After three
+    in a row, or if a weight or the validation loss is non-finite, the best weights are restored, and
+    optimizer state and hidden state are reset. The tenth event raises NotFiniteError.
+    """
+    state, splits, network = run.state, run.splits, run.network
+    B, T = state.batches["batch_size"], state.batches["seq_length"]
+    H, L = network.hidden_size, network.num_layers
+
+    # the threads, and a buffer for the dropout masks
+    parallel = DataParallel(network, T, B, state.threads)
+    masks = np.empty((L, T, H, B), network.p.vector.dtype) if run.config.dropout else None
+
+    # the batches, from the position on
+    position = Position(*state.data_position)
+    if splits.document_ends is None:
+        batches = contiguous_batches(splits.train, B, T, position)
+    else:
+        start, seed = int(run.vocabulary.start_id[0]), [run.config.seed, RngStream.SHUFFLE]
+        batches = document_batches(splits.train, splits.document_ends, B, T, position, start, seed)
+
+    for batch in batches:
+        if state.finished:
+            return
+        if len(state.nonfinite_events) >= MAX_NONFINITE_EVENTS:
+            raise NotFiniteError(
+                f"giving up at step {state.nonfinite_events[-1]['step']:,} after "
+                f"{MAX_NONFINITE_EVENTS} non-finite events (losses, gradients, weights or "
+                f"validation losses); {LOWER_LR_HINT}"
+            )
+        yield _train_step(run, batch, parallel, masks)
+
+
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # non-finite values are handled
+def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | None) -> StepResult:
+    state, config, network, p = run.state, run.config, run.network, run.network.p.vector
+    started = time.perf_counter()
+
+    # reset the hidden state of lanes that start a document or the text, draw the dropout masks
+    T, B = batch.xs.shape
+    if batch.reset.any():
+        run.hidden_state[..., batch.reset] = 0
+    if masks is not None:
+        rng = np.random.default_rng([config.seed, RngStream.DROPOUT, state.step])
+        full = state.batches["seq_length"] == T
+        masks = network.dropout_masks(rng, T, B, 1 - config.dropout, masks if full else None)
+
+    # forward, backward, clip
+    ratio = run.splits.symbols_per_character
+    loss = ratio * parallel.loss_and_grad(
+        batch.xs, batch.ys, run.hidden_state, masks, batch.num_targets
+    )
+    norm = clip(network.d.vector, config.clip_norm, config.clip_value)
+    lr = run.learning_rate
+
+    # count the step
+    characters_before = round(state.symbols_seen / ratio)
+    state.step += 1
+    state.symbols_seen += batch.num_targets
+    state.data_position = batch.position
+    state.epoch = state.step / state.batches["steps_per_epoch"]
+    state.finished = state.step >= run.plan["steps"]
+
+    # update the weights, unless the loss or the gradient is non-finite
+    messages = []
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        messages.append(_recover(run, f"loss {loss:.4g}, gradient norm {norm:.4g}"))
+    else:
+        optimizer_step = state.step - run.optimizer_reset_step
+        optimizer = OPTIMIZERS[config.optimizer]
+        optimizer.update(p, network.d.vector, lr, optimizer_step, run.optimizer_state)
+        if not math.isfinite(p @ p):  # cheaper than looking at each weight
+            reason = "the weights became non-finite in this update"
+            messages.append(_recover(run, reason, restore=True))
+        state.nonfinite_streak = 0
+        state.running_loss["sum"] += loss
+        state.running_loss["steps"] += 1
+        if state.initial_loss is None:
+            state.initial_loss = loss
+    state.train_seconds += time.perf_counter() - started
+
+    # evaluate and sample, if it is time
+    evaluation = sample = None
+    if _is_due(run, run.plan["eval_every"]):
+        evaluation, more = _evaluate(run, norm, lr)
+        messages += more
+    if run.plan["sample_every"] and (state.step == 1 or _is_due(run, run.plan["sample_every"])):
+        sample = _log_sample(run)
+    characters = round(state.symbols_seen / ratio) - characters_before
+    return StepResult(state.step, characters, loss, evaluation, sample, tuple(messages))
+
+
+def _recover(run: Run, reason: str, *, restore: bool = False) -> str:
+    """Halve the learning rate, reset the hidden state, perhaps restore the weights; return a message.
+
+    The best weights are restored at the third non-finite batch in a row, or with ``restore``.
+    """
+    state = run.state
+    run.hidden_state[:] = 0
+    state.nonfinite_streak += 1
+    restore = restore or state.nonfinite_streak >= MAX_NONFINITE_STREAK
+    state.nonfinite_events.append({"step": state.step, "reason": reason, "restored": restore})
+    message, halved = f"step {state.step:,}: {reason}", f"to {run.learning_rate:.2g}"
+    if not restore:
+        return f"{message}; skipped this batch and halved the learning rate {halved}"
+    run.network.p.vector[:] = run.best_weights
+    run.optimizer_state[:] = 0
+    state.nonfinite_streak = 0
+    restored = f"restored the weights of step {state.best['step']:,}, reset the optimizer"
+    return f"{message}; {restored} and halved the learning rate {halved}"
+
+
+def _is_due(run: Run, every: int) -> bool:
+    return run.state.finished or run.state.step % every == 0
+
+
+def _evaluate(run: Run, norm: float, lr: float) -> tuple[Evaluation, list[str]]:
+    """Measure the validation loss, at the end the test loss; return the row and messages."""
+    state, splits = run.state, run.splits
+    messages = []
+
+    # the validation loss, and the best weights
+    val_loss = None
+    if len(splits.val.ids):
+        val_loss = _loss(run, run.network, splits.val)
+        if not math.isfinite(val_loss):
+            messages.append(_recover(run, f"validation loss {val_loss}", restore=True))
+            val_loss = None
+    best_loss = state.best["val_loss"]
+    is_best = val_loss is not None and (best_loss is None or val_loss < best_loss)
+    if is_best or not len(splits.val.ids):
+        run.best_weights[:] = run.network.p.vector
+        state.best = {"step": state.step, "val_loss": val_loss}
+
+    # the row of the history
+    running = state.running_loss
+    row: Evaluation = {
+        "step": state.step,
+        "epoch": state.epoch,
+        "train_loss": running["sum"] / running["steps"] if running["steps"] else None,
+        "val_loss": val_loss,
+        "grad_norm": norm if math.isfinite(norm) else None,
+        "learning_rate": lr,
+        "characters_seen": round(state.symbols_seen / splits.symbols_per_character),
+        "seconds": round(state.train_seconds, 3),
+    }
+    state.history = _thin(state.history, MAX_HISTORY_ROWS, state.best["step"])
+    state.history.append(row)
+    state.running_loss = {"sum": 0.0, "steps": 0}
+
+    # the test loss of the best weights
+    if state.finished and len(splits.test.ids):
+        best = run.network.copy()
+        best.p.vector[:] = run.model_weights
+        test_loss = _loss(run, best, splits.test)
+        state.test_loss = test_loss if math.isfinite(test_loss) else None
+    return row, messages
+
+
+def _loss(run: Run, network: Stack, split: Split) -> float:
+    """Return the loss of a split, in nats per character."""
+    return float(split_nll(network, split, run.state.threads).sum() / split.characters)
+
+
+def _thin(rows: list[Row], limit: int, best_step: int = -1) -> list[Row]:
+    """Return the rows if there are fewer than ``limit``, or else every second one and the best."""
+    if len(rows) < limit:
+        return rows
+    return [row for i, row in enumerate(rows) if i % 2 == 0 or row["step"] == best_step]
+
+
+def _log_sample(run: Run) -> str:
+    """Sample a text, or with a document per line several lines, and keep it."""
+    state = run.state
+    rng = np.random.default_rng([run.config.seed, RngStream.SAMPLE, state.step])
+    n = SAMPLE_LINES if run.config.documents == "line" else 1
+    separator_id = run.vocabulary.separator_id(run.config.documents)
+    id_stream = generate_ids(run.network, run.vocabulary, rng, temp=SAMPLE_TEMP, num_samples=n)
+    stream = decode_stream(
+        id_stream, run.vocabulary, n, SAMPLE_CHARACTERS, separator_id=separator_id
+    )
+    texts = [""] * n
+    for pieces in stream:
+        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+        if n == 1 and texts[0].count("\n") == SAMPLE_LINES:
+            break
+    sample = "".join(text if n == 1 or text.endswith("\n") else f"{text}\n" for text in texts)
+    state.samples = _thin(state.samples, MAX_SAMPLES)
+    state.samples.append({"step": state.step, "text": sample})
+    return sample
+
+
+def overfit_loss(run: Run) -> float | None:
+    """Return the last validation loss, in nats per character, if the model is overfitting, or None.
+
+    It is more than 1.05 times the best one then, and the training loss has fallen since that.
+    """
+    history, best_loss = run.state.history, run.state.best["val_loss"]
+    best, last = next(row for row in history if row["step"] >= run.model_step), history[-1]
+    val_loss, train_loss, best_train_loss = last["val_loss"], last["train_loss"], best["train_loss"]
+    if best_loss is None or val_loss is None or train_loss is None or best_train_loss is None:
+        return None
+    overfits = val_loss > OVERFIT_RATIO * best_loss and train_loss < best_train_loss
+    return val_loss if overfits else None
+
+
+def longest_copy(run: Run) -> int:
+    """Return the length in characters of the longest copy from the training split in the last sample.
+
+    Only the first 5 million symbols of the split are searched.
+    """
+    if not run.state.samples:
+        return 0
+    text, unit = run.state.samples[-1]["text"], run.config.unit
+    codes = units.to_codes(text.encode("latin-1") if unit == "byte" else text, unit)
+    train = run.splits.train
+    searched = code_view(train.store, min(train.stop, COPY_SEARCH_SYMBOLS))
+    for start, length in longest_matches(match_lengths(codes, searched), 1):
+        piece = codes[start : start + length]
+        # in the training split the last syllable may continue with one more jamo
+        is_cut = FIRST_SPECIAL <= piece[-1] < FIRST_TAIL
+        return int(units.starts_character(piece).sum()) - int(is_cut)
+    return 0

@@ -1,0 +1,269 @@
+"""The header: what is stored comes back, every field is checked, and errors name the field."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charrnn.config import Config
+from charrnn.header import InvalidCheckpoint, parse, serialize
+from tests import forge
+from tests.forge import sealed_header
+
+RUN: dict[str, Any] = json.loads(serialize(forge.run_state()))
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(InvalidCheckpoint) as e:
+        parse(data)
+    return str(e.value)
+
+
+# --- what is stored ---
+
+texts = st.text(st.characters())
+floats = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    notes=st.lists(texts, max_size=3),
+    losses=st.dictionaries(texts, floats, max_size=3),
+    step=st.integers(0, 2**63 - 1),
+    loss=st.none() | floats,
+)
+def test_any_text_and_number_comes_back(
+    notes: list[str], losses: dict[str, float], step: int, loss: float | None
+) -> None:
+    baselines = {"val": losses, "test": {}}
+    state = forge.run_state(notes=notes, baselines=baselines, step=step, initial_loss=loss)
+    parsed: Any = parse(serialize(state))
+    assert (parsed.step, parsed.initial_loss) == (step, loss)
+    assert parsed.notes == [note.encode("utf-8", "backslashreplace").decode() for note in notes]
+    assert list(parsed.baselines["val"].values()) == list(losses.values())
+
+
+def test_lone_surrogates_become_escapes() -> None:
+    """A file's name need not be text, and must not prevent a run from being saved."""
+    baselines = {"val": {}, "test": {"\ud800": 1.0}}
+    state = forge.run_state(command="train \udcff\\", baselines=baselines, notes=["😀"])
+    data = serialize(state)
+    parsed: Any = parse(data)
+    assert parsed.command == "train \\xff\\"
+    assert parsed.baselines["test"] == {"\\ud800": 1.0}
+    assert "😀".encode() in data
+
+
+def test_missing_options_have_their_defaults() -> None:
+    assert parse(sealed_header({**RUN, "config": {"hidden_size": 3}})).config == Config(
+        hidden_size=3
+    )
+
+
+def test_longest_history_is_parsed_in_time() -> None:
+    row = RUN["history"][0]
+    header = {**RUN, "history": [row] * 10_000, "samples": RUN["samples"] * 1000}
+    header["corpus"] = {**RUN["corpus"], "files": [["x.txt", 5, 0]] * 20_000}
+    started = time.perf_counter()
+    parse(sealed_header(header))
+    assert time.perf_counter() - started < 2
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("\ufeff{}", "is not valid JSON"),
+        ("[]", "has no format number"),
+        ("1", "has no format number"),
+        ("{}", "has no format number"),
+        ('{"format": "1"}', "has no format number"),
+        ('{"format": true}', "has no format number"),
+        ('{"format": 0}', "has no format number"),
+        (
+            '{"format": 1}',
+            "format 1 was never released and is not supported; train the model again",
+        ),
+        (
+            '{"format": 2}',
+            "format 2 was never released and is not supported; train the model again",
+        ),
+        (
+            '{"format": 4}',
+            "format 4 needs a newer charrnn (this version reads formats up to 3): pip",
+        ),
+        ('{"format": 3}', "does not match its checksum"),
+        ('{"format": 3, "x": NaN}', "has a number out of range"),
+        ('{"format": 3, "x": -Infinity}', "has a number out of range"),
+        ('{"format": 3, "x": 1e999}', "has a number out of range"),
+        ('{"format": 3, "x": 100000000000000000000}', "has a number out of range"),
+        (f'{{"format": 3, "x": 1{"0" * 1_000_000}}}', "has a number out of range"),
+        (f'{{"format": 3, "x": 1.{"0" * 1_000_000}}}', "has a number out of range"),
+        ("[" * 400_000, "is not valid JSON"),
+        ('{"a":' * 200_000, "is not valid JSON"),
+        ('{"format": 3, "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "is not valid JSON"),
+        ("[" + "{}," * 300_000 + "{}]", "exceeds 500,000 values"),
+        ("[" + "0," * 500_000 + "0]", "exceeds 500,000 values"),
+        ("[" * 500_000, "exceeds 500,000 values"),
+        ('{"a":' * 250_000, "exceeds 500,000 values"),
+        ('"' + "x" * 9_000_000 + '"', "or 8,388,608 bytes"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_what_is_not_a_header_is_refused(data: str, message: str) -> None:
+    assert message in refusal(data.encode())
+
+
+@pytest.mark.parametrize("change", [{"step": 8}, {"sha256": "0" * 64}, {"sha256": None}, {"x": 1}])
+def test_changed_header_does_not_match_its_checksum(change: dict[str, Any]) -> None:
+    data = json.dumps({**RUN, **change}).encode()
+    assert refusal(data) == "damaged: the header does not match its checksum"
+    assert "is not valid JSON" in refusal(json.dumps(RUN).encode("utf-16"))
+
+
+def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the keys on the way to every value of a header."""
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    return [*([at] if at else []), *(path for k, v in items for path in paths(v, (*at, k)))]
+
+
+def name_of(at: tuple[Any, ...]) -> str:
+    name = ""
+    for depth, key in enumerate(at):
+        is_key = at[0] == "arrays" if depth == 1 else at[0] == "baselines" and depth == 2
+        name += f"[{key!r}]" if is_key or isinstance(key, int) else f".{key}"
+    return name.removeprefix(".")
+
+
+HEADER = {**RUN, "arrays": {"best_weights": "x"}}
+CHECKED = [at for at in paths(HEADER) if len(at) == 1 or at[0] not in ("config", "sha256")]
+CHECKED = [at for at in CHECKED if at not in (("format",), ("sha256",))]
+NULLABLE = {"test_loss", "val_loss", "train_loss", "grad_norm", "initial_loss", "val_corpus"}
+NULLABLE |= {"init_from"}
+FLOAT = NULLABLE - {"val_corpus", "init_from"}
+
+
+def fits(at: tuple[Any, ...], old: Any, value: Any) -> bool:
+    """Return whether a value is valid in place of the old one."""
+    is_path = at[-3:-2] == ("files",) and at[-1] == 0
+    is_optional_text = is_path or at == ("init_from", "sha256")
+    if value is None:
+        return at[-1] in NULLABLE or is_optional_text
+    if type(value) is str:
+        return type(old) is str or is_optional_text
+    if type(value) in (int, float) and (type(old) is float or at[-1] in FLOAT):
+        return True
+    return type(value) is type(old) and value != 2**63
+
+
+@pytest.mark.parametrize("at", CHECKED, ids=name_of)
+def test_every_field_is_checked_and_named(at: tuple[Any, ...]) -> None:
+    header = json.loads(json.dumps(HEADER))
+    record: Any = header
+    for key in at[:-1]:
+        record = record[key]
+    old, name = record[at[-1]], name_of(at)
+
+    # values of another type
+    value: Any
+    for value in (None, True, -1, 0.5, "x", "\n" * 10_000, [], [[]], {}, {"x": 1}, 2**63):
+        if fits(at, old, value):
+            continue
+        record[at[-1]] = value
+        message = refusal(sealed_header(header))
+        assert message.startswith("damaged: "), (value, message)
+        assert f" {name}" in message, (value, message)
+        assert len(message) < 300
+        assert message.isprintable()
+    record[at[-1]] = old
+
+    # a missing key, an unexpected one
+    if isinstance(record, dict) and "[" not in name:
+        del record[at[-1]]
+        assert refusal(sealed_header(header)) == f"damaged: missing {name} in the header"
+        record[at[-1]], record["x\n"] = old, 1
+        prefix = name.rpartition(".")[0]
+        key = f"{prefix}.'x\\n'" if prefix else "'x\\n'"
+        assert refusal(sealed_header(header)) == f"damaged: unexpected {key} in the header"
+
+
+CONFIG = RUN["config"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "x"}, "kind in the header: 'x'"),
+        ({"step": -1}, "step in the header: -1"),
+        ({"step": 2**63}, "step in the header: 9223372036854775808"),
+        ({"threads": 0}, "threads in the header: 0"),
+        ({"threads": 1025}, "threads in the header: 1025"),
+        ({"plans": []}, "plans in the header: []"),
+        ({"plans": [{**RUN["plans"][0], "steps": "x"}]}, "plans[0].steps in the header: 'x'"),
+        ({"plans": [*RUN["plans"], {**RUN["plans"][0], "steps": 0}]}, "plans[1].steps in"),
+        ({"data_position": [1, 2, 3]}, "data_position in the header: [1, 2, 3]"),
+        ({"data_position": [1, "2"]}, "data_position[1] in the header: '2'"),
+        ({"batches": {**RUN["batches"], "batch_size": 0}}, "batches.batch_size in the header: 0"),
+        ({"notes": "x" * 10**6}, "notes in the header: 'xx"),
+        ({"config": {**CONFIG, "colour": 1}}, "config in the header: "),
+        ({"config": {**CONFIG, "hidden_size": 0}}, "config in the header: invalid hidden_size: 0"),
+        ({"config": {**CONFIG, "hidden_size": True}}, "config in the header: invalid hidden_size"),
+        ({"config": {**CONFIG, "cell": "\n" * 10**6}}, "config in the header: invalid cell: '"),
+        ({"config": {**CONFIG, "cell": []}}, "config in the header: invalid cell: []"),
+        ({"config": {**CONFIG, "encoding": "idna"}}, "config in the header: unknown encoding"),
+    ],
+)
+def test_invalid_values_are_named_with_their_field(change: dict[str, Any], message: str) -> None:
+    text = refusal(sealed_header({**RUN, **change}))
+    assert text.startswith(f"damaged: invalid {message}")
+    assert len(text) < 300
+
+
+@pytest.mark.parametrize(
+    ("symbols", "special", "start", "message"),
+    [
+        ("", [], 10, "invalid vocabulary.size in the header: 0"),
+        ("ba", [], 97, "the vocabulary in the header is not sorted"),
+        ("aa", [], 97, "the vocabulary in the header is not sorted"),
+        ("a", [0x110001, 0x110000], 97, "the vocabulary in the header is not sorted"),
+        ("a", [0x110001, 0x110001], 97, "the vocabulary in the header is not sorted"),
+        ("a", [97], 97, "invalid vocabulary.special[0] in the header: 97"),
+        ("a", [0x110000 + 69], 97, "invalid vocabulary.special[0] in the header: 1114181"),
+        ("a", [], 98, "invalid vocabulary.start_symbol in the header: 98"),
+        ("a", [0x110001], 0x110002, "invalid vocabulary.start_symbol in the header"),
+        ("\n\ud800😀", [], 10, "the header is not valid JSON"),
+        ("ab", [], 97, ""),
+        ("a", [0x110000, 0x110000 + 68], 0x110000, ""),
+        ("", [0x110000], 0x110000, ""),
+    ],
+)
+def test_vocabulary_is_sorted_and_has_its_start_symbol(
+    symbols: str, special: list[int], start: int, message: str
+) -> None:
+    size = len(symbols) + len(special)
+    vocabulary = {"size": size, "symbols": symbols, "special": special, "start_symbol": start}
+    if message:
+        assert f"damaged: {message}" in refusal(sealed_header({**RUN, "vocabulary": vocabulary}))
+        return
+    assert parse(sealed_header({**RUN, "vocabulary": vocabulary})).vocabulary == vocabulary
+    for wrong in (size - 1, size + 1):
+        header = sealed_header({**RUN, "vocabulary": {**vocabulary, "size": wrong}})
+        assert f"invalid vocabulary.size in the header: {wrong}" in refusal(header)
+
+
+def test_nonfinite_number_is_not_serialized() -> None:
+    with pytest.raises(ValueError, match=re.escape("Out of range float values")):
+        serialize(forge.run_state(train_seconds=math.nan))
