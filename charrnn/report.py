@@ -132,8 +132,11 @@ def run_facts(state: State) -> str:
     noun, document = loss_unit(config.unit), config.documents
     layers = format_count(config.num_layers, "layer")
     uniform = math.log(V) * corpus["symbols"] / max(corpus["characters"], 1)
+    names = [escape_inline(display_name(name)) for name, *_ in corpus["files"]]
+    if corpus["num_files"] > len(names):
+        names.append(f"and {corpus['num_files'] - len(names):,} more")
     rows = [
-        ("files", "<br>".join(escape_inline(display_name(name)) for name, *_ in corpus["files"])),
+        ("files", "<br>".join(names)),
         ("length", f"{corpus['characters']:,} {noun}s ({corpus['bytes']:,} bytes)"),
         ("training split", f"{split['train']:,} {noun}s"),
         ("validation split", f"{split['val']:,} {noun}s"),

@@ -68,6 +68,7 @@ def test_figures_are_those_of_the_header(model: Model) -> None:
     assert rows["training split"] == f"{state.corpus['split_characters']['train']:,} characters"
     assert rows["parameters"] == f"{state.parameters:,}"
     assert rows["SHA-256 of the corpus"] == state.corpus["sha256"]
+    assert rows["files"].endswith("corpus.txt")
     assert rows["seed"] == "0"
     assert page.texts["pre"][-1] == f"\n{state.command}"
     best_loss, best_name = min((loss, name) for name, loss in state.baselines["val"].items())
@@ -76,6 +77,9 @@ def test_figures_are_those_of_the_header(model: Model) -> None:
         f"{loss:.3f} nats per character (best baseline: {best_name}, {best_loss:.3f})."
     )
     assert len(page.of_class("g", "point")) == len(state.history)
+
+    state.corpus["num_files"] = 1001
+    assert "corpus.txt<br>and 1,000 more</dd>" in render_report(model)
 
 
 def test_model_is_compared_with_the_baselines_in_order(model: Model) -> None:
