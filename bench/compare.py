@@ -31,13 +31,13 @@ class Row:
     H: int
     B: int
     T: int
-    must: float
-    moonshot: float
+    target: float
+    stretch_goal: float
     other: str = "torch"
     options: dict[str, Any] = field(default_factory=dict)
 
     def job(self, **more: Any) -> dict[str, Any]:
-        """Return what a worker is told."""
+        """Return the job of a worker."""
         work = "train" if self.work == "memory" else self.work
         shape = {"cell": self.cell, "L": self.L, "H": self.H, "B": self.B, "T": self.T, "V": 65}
         return {"work": work, **shape, "threads": 1, "options": self.options, **more}
@@ -52,7 +52,17 @@ def operations(cell: str, L: int, H: int, V: int, work: str = "train", **_: obje
 ADAGRAD = {"optimizer": "adagrad", "clip_norm": 0, "clip_value": 5}
 ROWS = {
     "naive": Row(
-        "vanilla 1x100, B=1, T=25, over the naive algorithm", "train", "vanilla", 1, 100, 1, 25, 6, 9, "naive", ADAGRAD
+        "vanilla 1x100, B=1, T=25, compared with the naive algorithm",
+        "train",
+        "vanilla",
+        1,
+        100,
+        1,
+        25,
+        6,
+        9,
+        "naive",
+        ADAGRAD,
     ),
     "vanilla-1": Row("vanilla 1x100, B=1, T=25", "train", "vanilla", 1, 100, 1, 25, 6, 10),
     "vanilla": Row("vanilla 1x256, B=32, T=64", "train", "vanilla", 1, 256, 32, 64, 1.6, 2.2),
@@ -61,12 +71,12 @@ ROWS = {
     "lstm-1x256": Row("LSTM 1x256, B=32, T=64", "train", "lstm", 1, 256, 32, 64, 0.85, 1.1),
     "lstm-3x512": Row("LSTM 3x512, B=50, T=50", "train", "lstm", 3, 512, 50, 50, 0.95, 1.15),
     "lstm-1": Row("LSTM 1x128, B=1, T=25", "train", "lstm", 1, 128, 1, 25, 1.3, 1.8),
-    "sample-2x128": Row("sampling one stream, LSTM 2x128", "sample", "lstm", 2, 128, 1, 1, 3.5, 5),
-    "sample-3x512": Row("sampling one stream, LSTM 3x512", "sample", "lstm", 3, 512, 1, 1, 3, 4),
-    "sample-64": Row("sampling 64 streams, LSTM 2x128", "sample", "lstm", 2, 128, 64, 1, 2, 3),
+    "sample-2x128": Row("sampling one text, LSTM 2x128", "sample", "lstm", 2, 128, 1, 1, 3.5, 5),
+    "sample-3x512": Row("sampling one text, LSTM 3x512", "sample", "lstm", 3, 512, 1, 1, 3, 4),
+    "sample-64": Row("sampling 64 texts, LSTM 2x128", "sample", "lstm", 2, 128, 64, 1, 2, 3),
     "score": Row("scoring a text, LSTM 2x128", "score", "lstm", 2, 128, 64, 64, 1.0, 1.5),
     "memory": Row("peak memory, LSTM 3x512, B=50, T=50", "memory", "lstm", 3, 512, 50, 50, 1.2, 1.5),
-    "start": Row("start-up: --help, over import torch", "start", "", 0, 0, 0, 0, 10, 15),
+    "start": Row("start-up of --help, compared with import torch", "start", "", 0, 0, 0, 0, 10, 15),
 }
 
 
@@ -146,7 +156,7 @@ def speed(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
     second = [a / b for a, b in zip(two, other, strict=True)]
     median, flops = statistics.median, operations(**row.job())
     return (
-        f"| {row.title} | {row.must:g} | {row.moonshot:g} | {spread(first)} | {spread(second)} "
+        f"| {row.title} | {row.target:g} | {row.stretch_goal:g} | {spread(first)} | {spread(second)} "
         f"| {median(one):,.0f}, {median(two):,.0f} | {median(other):,.0f} ({names[best]}) "
         f"| {median(one) * flops / median(roof1):.0%}, {median(two) * flops / median(roof2):.0%} |"
     )
@@ -166,7 +176,7 @@ def memory(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str
                 peaks.append(worker.ask("memory"))
     ratios = [b / a for a, b in zip(ours, others, strict=True)]
     return (
-        f"| {row.title} | {row.must:g} | {row.moonshot:g} | {spread(ratios)} | | {statistics.median(ours):,.0f} MB "
+        f"| {row.title} | {row.target:g} | {row.stretch_goal:g} | {spread(ratios)} | | {statistics.median(ours):,.0f} MB "
         f"| {statistics.median(others):,.0f} MB | |"
     )
 
@@ -182,7 +192,7 @@ def start(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
             times.append(time.perf_counter() - began)
     ratios = [b / a for a, b in zip(ours, others, strict=True)][1:]  # the first reads the disk
     return (
-        f"| {row.title} | {row.must:g} | {row.moonshot:g} | {spread(ratios)} | | {statistics.median(ours):.3f} s "
+        f"| {row.title} | {row.target:g} | {row.stretch_goal:g} | {spread(ratios)} | | {statistics.median(ours):.3f} s "
         f"| {statistics.median(others):.3f} s | |"
     )
 
@@ -195,7 +205,7 @@ def start(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
 @click.option("--avx2", is_flag=True, help="Have both sides use AVX2, as on a machine without AVX-512.")
 def main(rows: tuple[str, ...], torch: str, rounds: int, seconds: float, avx2: bool) -> None:
     """Measure ROWS of the table, or all of them."""
-    click.echo("| work | must | moonshot | ratio, 1 thread | 2 threads | charrnn | other | of the roof |")
+    click.echo("| work | target | stretch goal | ratio, 1 thread | 2 threads | charrnn | other | % of peak |")
     click.echo("|---|---|---|---|---|---|---|---|")
     for name in rows or ROWS:
         measure = {"memory": memory, "start": start}.get(ROWS[name].work, speed)

@@ -28,7 +28,7 @@ def main(axes: tuple[str, ...], threads: int, rounds: int, seconds: float, avx2:
     """Measure along AXES, or all of them, from LSTM 1x256, B=32, T=64, V=65."""
     env = environment(threads, avx2)
     click.echo(
-        "| | characters per second | µs per character | Gflop/s of products | of the roof |\n|---|---|---|---|---|"
+        "| | characters per second | µs per character | Gflop/s of products | % of peak |\n|---|---|---|---|---|"
     )
     for axis in axes or AXES:
         for value in AXES[axis]:
