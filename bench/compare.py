@@ -176,8 +176,8 @@ def memory(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str
                 peaks.append(worker.ask("memory"))
     ratios = [b / a for a, b in zip(ours, others, strict=True)]
     return (
-        f"| {row.title} | {row.target:g} | {row.stretch_goal:g} | {spread(ratios)} | | {statistics.median(ours):,.0f} MB "
-        f"| {statistics.median(others):,.0f} MB | |"
+        f"| {row.title} | {row.target:g} | {row.stretch_goal:g} | {spread(ratios)} | "
+        f"| {statistics.median(ours):,.0f} MB | {statistics.median(others):,.0f} MB | |"
     )
 
 
