@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import click
 import pytest
 
-from charrnn.checkpoint import ARRAYS, read_header
+from charrnn.checkpoint import ARRAYS, read_state
 from charrnn.cli import main
 from charrnn.cli.common import BLAS_VARIABLES
 from charrnn.errors import ExitCode
@@ -210,7 +210,7 @@ def keys(value: Any) -> Iterator[str]:
 
 
 def test_every_key_and_array_of_a_checkpoint_is_explained(template: Path) -> None:
-    header = read_header(template / "checkpoints" / "play.npz")
+    header = vars(read_state(template / "checkpoints" / "play.npz"))
     page = read(ROOT / "docs" / "checkpoint-format.md")
     for key in {*keys(header), *ARRAYS["run"]}:
         assert f"`{key}`" in page or re.fullmatch("[2-5]-gram", key), key
@@ -254,5 +254,7 @@ def test_links_and_paths_of_a_page_exist(page: Path) -> None:
         assert path.startswith("https://") or target.exists(), link
         assert not fragment or fragment in anchors(target), link
     for span in code_spans(page):
-        if re.fullmatch(r"(charrnn|tests|bench|docs|data)/[\w./]+", span) and "NAME" not in span:
-            assert (ROOT / span).exists(), span
+        if re.fullmatch(r"(charrnn|tests|bench|docs|data)/[\w./:]+", span) and "NAME" not in span:
+            path, _, test = span.partition("::")
+            assert (ROOT / path).exists(), span
+            assert not test or f"def {test}(" in read(ROOT / path), span

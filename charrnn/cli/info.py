@@ -26,7 +26,7 @@ SHOWN_SYMBOLS = 100
 
 
 @click.command()
-@json_option(help="Print the complete header as JSON; the README lists the keys.")
+@json_option(help="Print the complete header as JSON; docs/checkpoint-format.md lists the keys.")
 @model_argument()
 def info(model_file: ModelFile, as_json: bool) -> None:
     """Describe a checkpoint.

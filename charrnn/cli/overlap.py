@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     help="Unit of comparison [byte for byte models, otherwise char].",
 )
 @click.option("--encoding", help="Encoding of CORPUS [the model's, otherwise utf-8].")
-@json_option(help="Print JSON; the README lists the keys.")
+@json_option(help="Print JSON; docs/memorization.md lists the keys.")
 @click.pass_context
 def overlap(
     ctx: click.Context,
