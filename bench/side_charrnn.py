@@ -10,9 +10,9 @@ import numpy as np
 
 from charrnn.config import Config
 from charrnn.corpus import Corpus
+from charrnn.network import Network
 from charrnn.sampling import generate_ids
 from charrnn.scoring import contiguous_nll
-from charrnn.stack import Stack
 from charrnn.training import begin
 from charrnn.training_loop import train_steps
 from charrnn.vocabulary import Vocabulary
@@ -53,20 +53,20 @@ def train(job: dict[str, Any]) -> Callable[[], int]:
     return lambda: next(stepping).characters
 
 
-def stack(job: dict[str, Any]) -> tuple[Stack, Vocabulary]:
+def network(job: dict[str, Any]) -> tuple[Network, Vocabulary]:
     """Return a model with weights as drawn."""
     vocabulary = Vocabulary.from_text(text(job["V"], 10_000))
-    return Stack(job["cell"], job["V"], job["H"], job["L"], rng=np.random.default_rng(0)), vocabulary
+    return Network(job["cell"], job["V"], job["H"], job["L"], rng=np.random.default_rng(0)), vocabulary
 
 
 def draw(job: dict[str, Any]) -> Callable[[], int]:
     """Draw a hundred characters of B texts."""
-    draws = generate_ids(*stack(job), np.random.default_rng(0), num_samples=job["B"])
+    draws = generate_ids(*network(job), np.random.default_rng(0), num_samples=job["B"])
     return lambda: sum(len(ids) for ids in itertools.islice(draws, 100))
 
 
 def read(job: dict[str, Any]) -> Callable[[], int]:
     """Score a text of half a million characters."""
-    model, vocabulary = stack(job)
+    model, vocabulary = network(job)
     ids = vocabulary.encode(text(job["V"], 500_000))
     return lambda: len(contiguous_nll(model, ids, ids[:1], job["threads"]))

@@ -10,8 +10,8 @@ from charrnn import loss
 from charrnn.arrays import Array, Ids, merge_time_batch
 from charrnn.corpus import Corpus
 from charrnn.errors import TextError
+from charrnn.network import Network, NetworkTape, State
 from charrnn.scoring import WARM_UP_SYMBOLS
-from charrnn.stack import NetworkTape, Stack, State
 from charrnn.vocabulary import Vocabulary
 
 MAX_SYMBOLS = 500_000  # of a text that are used
@@ -28,7 +28,7 @@ def encode_corpus(corpus: Corpus, vocabulary: Vocabulary) -> tuple[Ids, int]:
     return ids[ids >= 0], int((ids < 0).sum())
 
 
-def gradient_flow(stack: Stack, ids: Ids, start: Ids, lags: int, ends: Ids | None = None) -> Array:
+def gradient_flow(network: Network, ids: Ids, start: Ids, lags: int, ends: Ids | None = None) -> Array:
     """Return the norm of the loss's gradient with respect to earlier states, (lags + 1, L, S).
 
     It is the geometric mean of ``state_gradient_norms`` over up to 64 positions of the text, in
@@ -40,7 +40,7 @@ def gradient_flow(stack: Stack, ids: Ids, start: Ids, lags: int, ends: Ids | Non
     Raises TextError if the text, or every document, is too short.
     """
     # where reading may start
-    T, stack = lags + 1, stack.copy(np.float64)
+    T, network = lags + 1, network.copy(np.float64)
     starts: Ids
     if ends is None:
         n, warm_up = len(ids), max(min(WARM_UP_SYMBOLS, len(ids) - T - 1), 0)
@@ -58,36 +58,36 @@ def gradient_flow(stack: Stack, ids: Ids, start: Ids, lags: int, ends: Ids | Non
     starts = starts[np.linspace(0, len(starts) - 1, num_positions).astype(int)]
 
     # some positions at a time, in parallel
-    log_norms = np.zeros((T, stack.num_layers, len(stack.cell.STATE_NAMES)))
+    log_norms = np.zeros((T, network.num_layers, len(network.cell.STATE_NAMES)))
     for at in np.array_split(starts, -(-num_positions // LANES)):
         chunk = text[at + np.arange(warm_up + T + 1)[:, None]]
         if ends is not None:
             chunk[0] = start
-        state, tape = stack.zero_state(len(at)), stack.new_tape(T, len(at))
+        state, tape = network.zero_state(len(at)), network.new_tape(T, len(at))
         for t in range(0, warm_up, T):
             xs = chunk[t : min(t + T, warm_up)]
-            state = stack.forward(xs, state, tape.slice(0, len(xs)))
-        norms = state_gradient_norms(stack, chunk[warm_up:-1], chunk[-1], state, tape)
+            state = network.forward(xs, state, tape.slice(0, len(xs)))
+        norms = state_gradient_norms(network, chunk[warm_up:-1], chunk[-1], state, tape)
         with np.errstate(divide="ignore"):  # log 0 is -inf, and exp of that 0 again
             log_norms += np.log(norms).sum(-1)
     mean: Array = np.exp(log_norms / num_positions)
     return mean
 
 
-def state_gradient_norms(stack: Stack, xs: Ids, ys: Ids, state: State, tape: NetworkTape) -> Array:
+def state_gradient_norms(network: Network, xs: Ids, ys: Ids, state: State, tape: NetworkTape) -> Array:
     """Return the norm of dL/ds for the states s after step T - 1 - k, (T, L, S, B), k = 0 first.
 
     L is the loss of the targets ``ys`` (B,) at the last step of ``xs`` (T, B) alone, in nats. The
     states are those of each layer, h and for an LSTM c, each with the other held constant: the
     effect of c on h in the same step counts for h.
     """
-    T, L, p = len(xs), stack.num_layers, stack.p
-    stack.forward(xs, state, tape)
+    T, L, p = len(xs), network.num_layers, network.params
+    network.forward(xs, state, tape)
     logits = tape.logits[-1]
     _, sum_exp = loss.forward(logits, ys)
     dout = loss.backward(logits, sum_exp, ys, 1)
 
-    dstates = stack.zero_state(len(ys))
+    dstates = network.zero_state(len(ys))
     zero = np.zeros_like(dstates[:1, 0])  # dhs: all that arrives is in dstates already
     norms = np.empty((T, L, *dstates.shape[1::2]), dstates.dtype)
     for k in range(T):
@@ -96,15 +96,15 @@ def state_gradient_norms(stack: Stack, xs: Ids, ys: Ids, state: State, tape: Net
         for l in reversed(range(L)):
             dstates[l, 0] += dh  # from the layer above, at this step
             norms[k, l] = np.linalg.norm(dstates[l], axis=1)
-            layer, dWhh = tape.layers[l].slice(t, t + 1), stack.d[f"{l}.Whh"]
-            dax, dstates[l] = stack.cell.backward(p[f"{l}.Whh"], dWhh, zero, dstates[l], layer)
+            layer, dWhh = tape.layers[l].slice(t, t + 1), network.grads[f"{l}.Whh"]
+            dax, dstates[l] = network.cell.backward(p[f"{l}.Whh"], dWhh, zero, dstates[l], layer)
             if l:
                 dh = p[f"{l}.Wxh"].T @ dax[0]
     return norms
 
 
 def check_gradients(
-    stack: Stack, xs: Ids, ys: Ids, state: State, rng: np.random.Generator, entries: int = 50
+    network: Network, xs: Ids, ys: Ids, state: State, rng: np.random.Generator, entries: int = 50
 ) -> Iterator[tuple[str, int, float]]:
     """Yield each parameter's name, the number of entries compared, and the largest relative error.
 
@@ -114,17 +114,17 @@ def check_gradients(
     alone makes n uncertain by about 1e-9. Half of the entries are drawn from those with a non-zero
     gradient (the weights of most characters have none in a short batch), half from the rest.
     """
-    stack = stack.copy(np.float64)
-    tape, state = stack.new_tape(*xs.shape), state.astype(np.float64)
-    stack.loss_and_grad(xs, ys, state, tape, scale=1)
+    network = network.copy(np.float64)
+    tape, state = network.new_tape(*xs.shape), state.astype(np.float64)
+    network.loss_and_grad(xs, ys, state, tape, scale=1)
 
     def total_loss() -> float:
-        stack.forward(xs, state, tape)
+        network.forward(xs, state, tape)
         nll, _ = loss.forward(merge_time_batch(tape.logits), ys.ravel())
         return float(nll.sum())
 
-    for name in stack.p:
-        w, a = stack.p[name].reshape(-1), stack.d[name].reshape(-1)
+    for name in network.params:
+        w, a = network.params[name].reshape(-1), network.grads[name].reshape(-1)
 
         # choose the entries
         nonzero = np.flatnonzero(a)

@@ -18,7 +18,7 @@ from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, UsageError
 from charrnn.header import MAX_THREADS, ModelState, State
 from charrnn.lock import lock
-from charrnn.stack import Stack, num_parameters
+from charrnn.network import Network, num_parameters
 from charrnn.training import InitialModel, begin
 from charrnn.training_loop import train_with_saves
 from charrnn.vocabulary import NEWLINE, Vocabulary
@@ -30,18 +30,18 @@ UNKNOWN_CHOICES = ("error", "skip", "cost")
 class Model:
     """A trained model: ``sample`` generates text, ``nll`` measures how well it predicts a text.
 
-    ``stack`` has the weights, ``vocabulary`` the symbols, ``state`` what its file records.
+    ``network`` has the weights, ``vocabulary`` the symbols, ``state`` what its file records.
     """
 
-    def __init__(self, stack: Stack, vocabulary: Vocabulary, state: ModelState) -> None:
+    def __init__(self, network: Network, vocabulary: Vocabulary, state: ModelState) -> None:
         """Combine the parts; ``unit``, ``documents`` and ``encoding`` are those of ``Config``."""
-        self.stack, self.vocabulary, self.state = stack, vocabulary, state
+        self.network, self.vocabulary, self.state = network, vocabulary, state
         self.unit, self.documents = state.config.unit, state.config.documents
         self.encoding = state.config.encoding
 
     def as_initial_model(self, file: str) -> InitialModel:
         """Return this model, loaded from ``file``, as the initial model of a new run."""
-        return InitialModel(self.stack, self.vocabulary, file, self.state.sha256 or None)
+        return InitialModel(self.network, self.vocabulary, file, self.state.sha256 or None)
 
     def sample(
         self, length: int = DEFAULT_SAMPLE_LENGTH, *, seed: int | None = None, **options: Any
@@ -88,7 +88,7 @@ class Model:
         if until is not None:
             until = units.to_text(units.to_codes(until, v.unit).tolist())
         id_stream = sampling.generate_ids(
-            self.stack,
+            self.network,
             v,
             np.random.default_rng(seed),
             prime=v.encode(prime, unknown=unknown),
@@ -123,7 +123,7 @@ class Model:
         kept = ~is_unknown[character]
         separator_id, start_id = v.separator_id(self.documents), int(v.start_id[0])
         symbol_nll = scoring.symbol_nll(
-            self.stack, ids[kept], v.start_id, separator_id, start_id, dynamic_lr=dynamic_lr
+            self.network, ids[kept], v.start_id, separator_id, start_id, dynamic_lr=dynamic_lr
         )
         nll: Array = np.bincount(character[kept], symbol_nll, len(is_unknown)).astype(np.float64)
         nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
@@ -150,7 +150,7 @@ class Model:
         symbol_nll: Array = np.empty(0)
         if len(ends):
             start_id = int(v.start_id[0])
-            symbol_nll = scoring.document_nll(self.stack, ids[kept], ends, start_id, threads)
+            symbol_nll = scoring.document_nll(self.network, ids[kept], ends, start_id, threads)
 
         # sums over symbols, divided by the number of characters
         line_of_character = line[units.starts_character(codes)]
@@ -164,7 +164,7 @@ class Model:
 
         Raises SaveError, and NotFiniteError for a weight that float16 cannot hold.
         """
-        weights = self.stack.p.vector
+        weights = self.network.params.vector
         if half:
             with np.errstate(over="ignore"):  # infinite weights are not saved
                 weights = weights.astype(np.float16)
@@ -217,7 +217,7 @@ def train(
         run = begin(corpus, config, val=val_corpus, initial_model=initial_model, threads=threads)
         for _ in train_with_saves(run, path):
             pass
-    run.network.p.vector[:] = run.model_weights
+    run.network.params.vector[:] = run.model_weights
     return Model(run.network, run.vocabulary, run.state)
 
 
@@ -262,9 +262,9 @@ def load(path: str | Path, *, last: bool = False) -> Model:
         raise CheckpointError(
             f"{path}: damaged: weights have shape {shape}, expected ({expected[0]:,},)"
         )
-    stack = Stack(*sizes, config.dtype)
-    stack.p.vector[:] = arrays[name]
-    return Model(stack, vocabulary, state)
+    network = Network(*sizes, config.dtype)
+    network.params.vector[:] = arrays[name]
+    return Model(network, vocabulary, state)
 
 
 def _check_unknown(unknown: str, choices: Sequence[str]) -> None:

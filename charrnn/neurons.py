@@ -13,7 +13,7 @@ from charrnn import units
 from charrnn.arrays import Array, Ids
 from charrnn.cells.base import Tape
 from charrnn.errors import TextError
-from charrnn.stack import Stack
+from charrnn.network import Network
 from charrnn.vocabulary import Vocabulary
 from charrnn.windows import document_ends, single_lane_batches
 
@@ -22,31 +22,31 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 
-def _read(stack: Stack, ids: Ids, context: Ids, ends: Ids | None) -> Iterator[list[Tape[Any]]]:
+def _read(network: Network, ids: Ids, context: Ids, ends: Ids | None) -> Iterator[list[Tape[Any]]]:
     """Yield the layers' tapes, (t, ..., 1), for some steps at a time that read new symbols."""
     ends = np.array([len(ids)]) if ends is None else ends
     batches = single_lane_batches(ids, context, ends, CHUNK_STEPS)
     symbols_read = 0
-    for batch, tape in stack.read(batches, CHUNK_STEPS, 1):
+    for batch, tape in network.read(batches, CHUNK_STEPS, 1):
         in_context = int((batch.at <= symbols_read).sum())  # these steps read no new symbol
         if in_context < len(batch.xs):
             symbols_read = int(batch.at[-1, 0])
             yield tape.slice(in_context, len(batch.xs)).layers
 
 
-def activations(stack: Stack, ids: Ids, context: Ids, ends: Ids | None = None) -> Iterator[Array]:
+def activations(network: Network, ids: Ids, context: Ids, ends: Ids | None = None) -> Iterator[Array]:
     """Yield the states after each symbol, in the order of the text, (t, L, H) at a time.
 
     The state is c for an LSTM, otherwise h. ``context`` is read before every document; documents
     end at ``ends``, by default at the end of the text. A single lane reads, so that the states are
     exactly those of the text, in constant memory.
     """
-    for layers in _read(stack, ids, context, ends):
+    for layers in _read(network, ids, context, ends):
         yield np.stack([layer.states[-1, 1:, :, 0] for layer in layers], axis=1)
 
 
 def gate_saturation(
-    stack: Stack, ids: Ids, context: Ids, ends: Ids | None = None
+    network: Network, ids: Ids, context: Ids, ends: Ids | None = None
 ) -> dict[str, Array]:
     """Return for each gate how often it is below 0.1 and above 0.9, (L, 2): the units' means.
 
@@ -54,9 +54,9 @@ def gate_saturation(
     call these gates left- and right-saturated. The arguments are those of ``activations``.
     """
     fractions: dict[str, Array] = {}
-    for layers in _read(stack, ids, context, ends):
+    for layers in _read(network, ids, context, ends):
         for l, layer in enumerate(layers):
-            for name, gate in stack.cell.gates(layer.views).items():
+            for name, gate in network.cell.gates(layer.views).items():
                 fraction = fractions.setdefault(name, np.zeros((len(layers), 2)))
                 closed_and_open = np.array([(gate < 0.1).mean(), (gate > 0.9).mean()])
                 fraction[l] += len(gate) / len(ids) * closed_and_open
@@ -101,7 +101,7 @@ def probe_neurons(chunks: Iterable[Array], y: NDArray[Any], num_neurons: int) ->
 
 
 def rank_neurons(
-    stack: Stack, vocabulary: Vocabulary, text: str | bytes, name: str, by: str | None = None
+    network: Network, vocabulary: Vocabulary, text: str | bytes, name: str, by: str | None = None
 ) -> list[tuple[int, int, float]]:
     """Return layer, index and score of each hidden unit, best first: how well it predicts ``name``.
 
@@ -123,13 +123,13 @@ def rank_neurons(
             raise TextError(f"{name!r} is constant in one half of the text, so it cannot be probed")
 
     # the states, probed
-    H = stack.hidden_size
+    H = network.hidden_size
     ends = document_ends(ids, vocabulary.separator_id(by))
     states = (
         chunk.reshape(len(chunk), -1).astype(np.float64)
-        for chunk in activations(stack, ids, vocabulary.start_id, ends)
+        for chunk in activations(network, ids, vocabulary.start_id, ends)
     )
-    scores = probe_neurons(states, y, stack.num_layers * H)
+    scores = probe_neurons(states, y, network.num_layers * H)
     order = np.argsort(-scores, kind="stable").tolist()
     return [(i // H, i % H, float(scores[i])) for i in order]
 

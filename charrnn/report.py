@@ -242,7 +242,7 @@ def gates_section(model: Model, text: str | bytes) -> str:
     ids = v.ids_of(units.to_codes(text[:GATE_CHARACTERS], v.unit))
     ids = ids[ids >= 0]
     ends = document_ends(ids, v.separator_id(model.documents))
-    saturated = gate_saturation(model.stack, ids, v.start_id, ends)
+    saturated = gate_saturation(model.network, ids, v.start_id, ends)
     if not saturated:
         return f"<p>This model's cell ({model.state.config.cell}) has no gates.</p>"
     rows = []

@@ -9,7 +9,7 @@ import numpy as np
 
 from charrnn.arrays import Array, Ids
 from charrnn.errors import UsageError
-from charrnn.stack import Stack, Stepper
+from charrnn.network import Network, Stepper
 from charrnn.units import UNKNOWN, Composer
 from charrnn.vocabulary import Vocabulary
 from charrnn.windows import single_lane_batches
@@ -19,7 +19,7 @@ UNIFORM_BLOCK = 256  # random numbers drawn at a time, for every stream
 
 
 def generate_ids(
-    stack: Stack,
+    network: Network,
     vocabulary: Vocabulary,
     rng: np.random.Generator,
     *,
@@ -47,12 +47,12 @@ def generate_ids(
 
     def generate(ids: Ids) -> Iterator[Ids]:
         # read all but the last id, whose successor is the first to be sampled
-        state, ends = stack.zero_state(1), np.array([len(ids) - 1])
+        state, ends = network.zero_state(1), np.array([len(ids) - 1])
         batches = single_lane_batches(ids[:-1], ids[:0], ends, CHUNK_STEPS)
-        for _, tape in stack.read(batches, CHUNK_STEPS, 1):
+        for _, tape in network.read(batches, CHUNK_STEPS, 1):
             state = tape.state
 
-        step = Stepper(stack, np.repeat(state, num_samples, axis=-1))
+        step = Stepper(network, np.repeat(state, num_samples, axis=-1))
         ids = np.repeat(ids[-1], num_samples)
         while True:
             for uniform in rng.random((UNIFORM_BLOCK, num_samples)):

@@ -12,8 +12,8 @@ import numpy as np
 
 from charrnn import loss, windows
 from charrnn.arrays import Array, Ids, merge_time_batch
+from charrnn.network import Network
 from charrnn.optim import OPTIMIZERS, clip
-from charrnn.stack import Stack
 from charrnn.windows import Batch, document_ends
 
 WARM_UP_SYMBOLS = 200  # read before the first target of every lane
@@ -26,7 +26,7 @@ MIN_LANE_SYMBOLS = 1000
 DOCUMENT_LANES = 128
 
 
-def contiguous_nll(stack: Stack, ids: Ids, context: Ids, threads: int = 1) -> Array:
+def contiguous_nll(network: Network, ids: Ids, context: Ids, threads: int = 1) -> Array:
     """Return -log p of each symbol given those before it, in nats, (n,) float64.
 
     ``context`` (at least one symbol) comes before the first. From 2,000 symbols on, parallel lanes
@@ -44,14 +44,14 @@ def contiguous_nll(stack: Stack, ids: Ids, context: Ids, threads: int = 1) -> Ar
     def score_lanes(starts: Ids, ends: Ids) -> None:
         T = min(max(1, CHUNK_SYMBOLS // len(starts)), len(context_and_ids))
         batches = windows.warm_up_batches(context_and_ids, starts, ends, WARM_UP_SYMBOLS, T)
-        _write_nll(stack, batches, T, len(starts), out, c)
+        _write_nll(network, batches, T, len(starts), out, c)
 
     threads = min(threads, B)
     _map(score_lanes, *(np.array_split(a, threads) for a in (starts, lane_ends)))
     return out
 
 
-def document_nll(stack: Stack, ids: Ids, ends: Ids, start: int, threads: int = 1) -> Array:
+def document_nll(network: Network, ids: Ids, ends: Ids, start: int, threads: int = 1) -> Array:
     """Return -log p of each symbol given those before it in its document, in nats, (n,) float64.
 
     ``ends`` are the documents' ends (see ``document_ends``); ``start`` is the id that is fed before
@@ -64,7 +64,7 @@ def document_nll(stack: Stack, ids: Ids, ends: Ids, start: int, threads: int = 1
         group, ends = ids[begin : ends[-1]], ends - begin
         batches = windows.document_batches(group, ends, B, T, windows.Position(), start, None)
         one_epoch = islice(batches, windows.batches_per_epoch(ends, B, T))
-        _write_nll(stack, one_epoch, T, B, out[begin:], 0)
+        _write_nll(network, one_epoch, T, B, out[begin:], 0)
 
     groups = np.array_split(ends, min(threads, len(ends)))
     _map(score_group, [0, *(int(group[-1]) for group in groups[:-1])], groups)
@@ -81,10 +81,10 @@ def _map(work: Callable[..., None], *args: Sequence[Any]) -> None:
 
 
 def _write_nll(
-    stack: Stack, batches: Iterable[Batch], T: int, B: int, out: Array, offset: int
+    network: Network, batches: Iterable[Batch], T: int, B: int, out: Array, offset: int
 ) -> None:
     """Write -log p of every target to ``out``, at its position less ``offset``."""
-    for batch, tape in stack.read(batches, T, B):
+    for batch, tape in network.read(batches, T, B):
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # weights that diverged
             nll, _ = loss.forward(merge_time_batch(tape.logits), batch.ys.ravel())
         is_target = batch.ys >= 0
@@ -92,7 +92,7 @@ def _write_nll(
 
 
 def symbol_nll(
-    stack: Stack,
+    network: Network,
     ids: Ids,
     context: Ids,
     separator_id: int | None,
@@ -106,14 +106,14 @@ def symbol_nll(
     learning rate, a copy of the network keeps training.
     """
     if dynamic_lr is not None:
-        return dynamic_nll(stack.copy(), ids, context, separator_id, start, dynamic_lr)
+        return dynamic_nll(network.copy(), ids, context, separator_id, start, dynamic_lr)
     if separator_id is None or not len(ids):
-        return contiguous_nll(stack, ids, context, threads)
-    return document_nll(stack, ids, document_ends(ids, separator_id), start, threads)
+        return contiguous_nll(network, ids, context, threads)
+    return document_nll(network, ids, document_ends(ids, separator_id), start, threads)
 
 
 def dynamic_nll(
-    stack: Stack, ids: Ids, context: Ids, separator_id: int | None, start: int, lr: float
+    network: Network, ids: Ids, context: Ids, separator_id: int | None, start: int, lr: float
 ) -> Array:
     """Return the same for a network that keeps training while it reads; this changes its weights.
 
@@ -130,14 +130,14 @@ def dynamic_nll(
 
     # score, then train
     out = np.zeros(len(context) + len(ids))
-    tape, no_moments = stack.new_tape(DYNAMIC_STEPS, 1), np.empty((0, len(stack.p.vector)))
+    tape, no_moments = network.new_tape(DYNAMIC_STEPS, 1), np.empty((0, len(network.params.vector)))
     for first, document in documents:
-        state = stack.zero_state(1)
+        state = network.zero_state(1)
         for t in range(0, len(document) - 1, DYNAMIC_STEPS):
             chunk = document[t : t + DYNAMIC_STEPS + 1, None]
             xs, ys, n = chunk[:-1], chunk[1:], len(chunk) - 1
-            nll, state = stack.loss_and_grad(xs, ys, state, tape.slice(0, n), scale=1 / n)
+            nll, state = network.loss_and_grad(xs, ys, state, tape.slice(0, n), scale=1 / n)
             out[first + t : first + t + n] = nll[:, 0]
-            clip(stack.d.vector, 1, 0)
-            OPTIMIZERS["sgd"].update(stack.p.vector, stack.d.vector, lr, 1, no_moments)
+            clip(network.grads.vector, 1, 0)
+            OPTIMIZERS["sgd"].update(network.params.vector, network.grads.vector, lr, 1, no_moments)
     return out[len(context) :]

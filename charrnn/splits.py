@@ -27,8 +27,8 @@ from charrnn.errors import CheckpointError, TextError, os_reason
 from charrnn.files import STDIN, Source, display_name
 from charrnn.formatting import escape_control
 from charrnn.header import CorpusRecord, FileRecord, ModelState, State, TextRecord
+from charrnn.network import Network
 from charrnn.scoring import WARM_UP_SYMBOLS, symbol_nll
-from charrnn.stack import Stack
 from charrnn.vocabulary import Vocabulary
 from charrnn.windows import document_ends
 
@@ -114,7 +114,7 @@ def _align_to_document(ids: EncodedSlice, offset: int, separator_id: int | None)
 
 
 def split_nll(
-    network: Stack, split: Split, threads: int = 1, dynamic_lr: float | None = None
+    network: Network, split: Split, threads: int = 1, dynamic_lr: float | None = None
 ) -> Array:
     """Return -log p of each symbol of a split, in nats, (n,); see ``scoring.symbol_nll``."""
     ids, context, _, separator_id, start_id = split

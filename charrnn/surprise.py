@@ -10,9 +10,9 @@ import numpy as np
 from charrnn import units
 from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, UsageError
+from charrnn.network import Network
 from charrnn.neurons import activations
 from charrnn.scoring import UNKNOWN_COST
-from charrnn.stack import Stack
 from charrnn.vocabulary import Vocabulary
 from charrnn.windows import document_ends, single_lane_batches
 
@@ -22,7 +22,7 @@ MAX_NATS = 1000  # of a model whose weights have diverged, the loss need not be 
 
 
 class ModelLike(Protocol):
-    stack: Stack
+    network: Network
     vocabulary: Vocabulary
     documents: str | None
 
@@ -51,7 +51,7 @@ def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Ar
     document. An unknown character is not read; its first symbol costs ``scoring.UNKNOWN_COST``. A
     vocabulary of fewer than 5 symbols is returned as a whole.
     """
-    v, stack = model.vocabulary, model.stack
+    v, network = model.vocabulary, model.network
     codes = units.to_codes(text, v.unit)
     ids = ids_or_unknown(codes, v)
     read = ids[ids >= 0]
@@ -65,7 +65,7 @@ def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Ar
     if not n or read[-1] == separator_id:
         ends = np.append(ends, n)
     batches = single_lane_batches(read, v.start_id, ends, CHUNK_STEPS)
-    for batch, tape in stack.read(batches, CHUNK_STEPS, 1):
+    for batch, tape in network.read(batches, CHUNK_STEPS, 1):
         at, ys = batch.at[:, 0], batch.ys[:, 0]
         logp = _log_softmax(tape.logits[..., 0])
         candidates = np.argpartition(-logp, top - 1, axis=1)[:, :top]  # to sort all takes longer
@@ -121,8 +121,8 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
     recurrent networks", 2015, section 4.2. An unknown character is not read and leaves it
     unchanged. Raises UsageError for a hidden unit that the model does not have.
     """
-    v, stack = model.vocabulary, model.stack
-    H, L = stack.hidden_size, stack.num_layers
+    v, network = model.vocabulary, model.network
+    H, L = network.hidden_size, network.num_layers
     if not (0 <= layer < L and 0 <= index < H):
         raise UsageError(f"no hidden unit {layer}:{index}; the model has 0:0 to {L - 1}:{H - 1}")
     codes = units.to_codes(text, v.unit)
@@ -130,9 +130,9 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
     read = ids[ids >= 0]
     values = np.zeros(len(read) + 1)  # the first is that of the state before the text
     if len(read):
-        states = activations(stack, read, v.start_id, document_ends(read, v.separator_id(model.documents)))
+        states = activations(network, read, v.start_id, document_ends(read, v.separator_id(model.documents)))
         values[1:] = np.concatenate([chunk[:, layer, index] for chunk in states])
-    if stack.cell.STATE_NAMES[-1] == "c":
+    if network.cell.STATE_NAMES[-1] == "c":
         np.tanh(values, out=values)
     last_symbol = np.append(np.flatnonzero(units.starts_character(codes))[1:], len(codes)) - 1
     activation: Array = values[np.cumsum(ids >= 0)[last_symbol]]

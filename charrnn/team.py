@@ -14,25 +14,25 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from charrnn.arrays import Array, Ids
-from charrnn.stack import NetworkTape, Stack, State
+from charrnn.network import Network, NetworkTape, State
 
 R = TypeVar("R")
 
 
 class Replica(NamedTuple):
     lanes: slice  # of its thread
-    stack: Stack  # with gradients of its own
+    network: Network  # with gradients of its own
     tape: NetworkTape
 
 
 class DataParallel:
     """Computes the gradient of a network on several threads, for batches of up to T steps."""
 
-    def __init__(self, stack: Stack, T: int, B: int, threads: int) -> None:
+    def __init__(self, network: Network, T: int, B: int, threads: int) -> None:
         n = min(threads, B)
         edges = [B * k // n for k in range(n + 1)]
         self.replicas = [
-            Replica(slice(a, b), stack.replica() if a else stack, stack.new_tape(T, b - a))
+            Replica(slice(a, b), network.replica() if a else network, network.new_tape(T, b - a))
             for a, b in pairwise(edges)
         ]
         # NumPy's handling of warnings is per thread
@@ -61,7 +61,7 @@ class DataParallel:
         def gradient(replica: Replica) -> float:
             lanes, tape = replica.lanes, replica.tape.slice(0, len(xs))
             lane_masks = None if masks is None else masks[..., lanes]
-            nll, state[..., lanes] = replica.stack.loss_and_grad(
+            nll, state[..., lanes] = replica.network.loss_and_grad(
                 xs[:, lanes], ys[:, lanes], state[..., lanes], tape, masks=lane_masks, scale=scale
             )
             return float(np.add.reduce(nll, axis=None, dtype=np.float64))
@@ -69,5 +69,5 @@ class DataParallel:
         loss = sum(self._map(gradient)) / num_targets
         first, *others = self.replicas
         for other in others:
-            first.stack.d.vector += other.stack.d.vector
+            first.network.grads.vector += other.network.grads.vector
         return loss

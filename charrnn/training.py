@@ -30,6 +30,7 @@ from charrnn.header import (
     Versions,
     VocabularyRecord,
 )
+from charrnn.network import Network, num_parameters
 from charrnn.ngram import ngram_losses
 from charrnn.optim import OPTIMIZERS, SCHEDULES
 from charrnn.splits import (
@@ -41,7 +42,6 @@ from charrnn.splits import (
     read_again,
     text_record,
 )
-from charrnn.stack import Stack, num_parameters
 from charrnn.units import UNKNOWN, Codes
 from charrnn.version import __version__
 from charrnn.vocabulary import Vocabulary
@@ -70,7 +70,7 @@ class RngStream(IntEnum):
 class InitialModel(NamedTuple):
     """A model that supplies the initial weights of a run, and its file."""
 
-    network: Stack
+    network: Network
     vocabulary: Vocabulary
     file: str
     sha256: str | None
@@ -83,7 +83,7 @@ class Run:
     state: State
     vocabulary: Vocabulary
     splits: Splits
-    network: Stack  # its weights are the last ones
+    network: Network  # its weights are the last ones
     best_weights: (
         Array  # to go back to: of the best evaluation, before it of the last one or the start
     )
@@ -105,7 +105,7 @@ class Run:
     def model_weights(self) -> Array:
         """The weights of the model: the best, or the last while no validation loss has been measured."""
         measured = self.state.best["val_loss"] is not None
-        return self.best_weights if measured else self.network.p.vector
+        return self.best_weights if measured else self.network.params.vector
 
     @property
     def model_step(self) -> int:
@@ -162,13 +162,13 @@ def begin(
 
     # the network
     rng = np.random.default_rng([config.seed, RngStream.INIT])
-    network = Stack(
+    network = Network(
         config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype, rng
     )
     if initial_model:
         ids = vocabulary.ids_of(initial_model.vocabulary.codes)
         network.load_weights_from(initial_model.network, ids)
-    weights = network.p.vector
+    weights = network.params.vector
 
     state = State(
         versions=_versions(),
@@ -264,10 +264,10 @@ def resume(
     state.epoch = state.step / state.batches["steps_per_epoch"]
     state.finished = state.step >= state.plans[-1]["steps"]
 
-    network = Stack(
+    network = Network(
         config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype
     )
-    network.p.vector[:] = arrays["last_weights"]
+    network.params.vector[:] = arrays["last_weights"]
     best, moments = arrays["best_weights"], arrays["optimizer_state"]
     run = Run(state, vocabulary, splits, network, best, moments, arrays["hidden_state"], True)
     if max_steps:
@@ -285,7 +285,7 @@ def save(run: Run, path: Path) -> None:
     """Write the checkpoint of the run. Raises SaveError, NotFiniteError."""
     arrays = {
         "best_weights": run.best_weights,
-        "last_weights": run.network.p.vector,
+        "last_weights": run.network.params.vector,
         "optimizer_state": run.optimizer_state,
         "hidden_state": run.hidden_state,
     }
@@ -406,7 +406,7 @@ def _start_notes(
     config: Config,
     splits: Splits,
     batches: Batches,
-    network: Stack,
+    network: Network,
 ) -> Iterator[str]:
     """Yield what a user should know about the text and the sizes of a new run."""
     # the texts
@@ -440,9 +440,9 @@ def _start_notes(
     # the network
     V = network.vocab_size
     if V > LARGE_VOCABULARY:
-        size = sum(network.p[name].size for name in ("0.Wxh", "Why", "by"))
+        size = sum(network.params[name].size for name in ("0.Wxh", "Why", "by"))
         yield (
-            f"a vocabulary of {V:,} symbols accounts for {size / len(network.p.vector):.0%} of the "
+            f"a vocabulary of {V:,} symbols accounts for {size / len(network.params.vector):.0%} of the "
             f"parameters and most of the training time; reduce it with --max-vocab N, "
             f"--min-count N or --unit byte (for Hangul: jamo)"
         )

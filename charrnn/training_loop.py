@@ -15,10 +15,10 @@ from charrnn.arrays import Array
 from charrnn.copied import code_view, longest_matches, match_lengths
 from charrnn.errors import NotFiniteError, SaveError
 from charrnn.header import Evaluation, LoggedSample
+from charrnn.network import Network
 from charrnn.optim import OPTIMIZERS, clip
 from charrnn.sampling import decode_stream, generate_ids
 from charrnn.splits import Split, split_nll
-from charrnn.stack import Stack
 from charrnn.team import DataParallel
 from charrnn.training import RngStream, Run, save
 from charrnn.units import FIRST_SPECIAL, FIRST_TAIL
@@ -130,7 +130,7 @@ def train_steps(run: Run) -> Iterator[StepResult]:
 
     # the threads, and a buffer for the dropout masks
     parallel = DataParallel(network, T, B, state.threads)
-    masks = np.empty((L, T, H, B), network.p.vector.dtype) if run.config.dropout else None
+    masks = np.empty((L, T, H, B), network.params.vector.dtype) if run.config.dropout else None
 
     # the batches, from the position on
     position = Position(*state.data_position)
@@ -154,7 +154,7 @@ def train_steps(run: Run) -> Iterator[StepResult]:
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")  # non-finite values are handled
 def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | None) -> StepResult:
-    state, config, network, p = run.state, run.config, run.network, run.network.p.vector
+    state, config, network, p = run.state, run.config, run.network, run.network.params.vector
     started = time.perf_counter()
 
     # reset the hidden state of lanes that start a document or the text, draw the dropout masks
@@ -171,7 +171,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
     loss = ratio * parallel.loss_and_grad(
         batch.xs, batch.ys, run.hidden_state, masks, batch.num_targets
     )
-    norm = clip(network.d.vector, config.clip_norm, config.clip_value)
+    norm = clip(network.grads.vector, config.clip_norm, config.clip_value)
     lr = run.learning_rate
 
     # count the step
@@ -189,7 +189,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
     else:
         optimizer_step = state.step - run.optimizer_reset_step
         optimizer = OPTIMIZERS[config.optimizer]
-        optimizer.update(p, network.d.vector, lr, optimizer_step, run.optimizer_state)
+        optimizer.update(p, network.grads.vector, lr, optimizer_step, run.optimizer_state)
         if not math.isfinite(p @ p):  # cheaper than looking at each weight
             reason = "the weights became non-finite in this update"
             messages.append(_recover(run, reason, restore=True))
@@ -224,7 +224,7 @@ def _recover(run: Run, reason: str, *, restore: bool = False) -> str:
     message, halved = f"step {state.step:,}: {reason}", f"to {run.learning_rate:.2g}"
     if not restore:
         return f"{message}; skipped this batch and halved the learning rate {halved}"
-    run.network.p.vector[:] = run.best_weights
+    run.network.params.vector[:] = run.best_weights
     run.optimizer_state[:] = 0
     state.nonfinite_streak = 0
     restored = f"restored the weights of step {state.best['step']:,}, reset the optimizer"
@@ -250,7 +250,7 @@ def _evaluate(run: Run, norm: float, lr: float) -> tuple[Evaluation, list[str]]:
     best_loss = state.best["val_loss"]
     is_best = val_loss is not None and (best_loss is None or val_loss < best_loss)
     if is_best or not len(splits.val.ids):
-        run.best_weights[:] = run.network.p.vector
+        run.best_weights[:] = run.network.params.vector
         state.best = {"step": state.step, "val_loss": val_loss}
 
     # the row of the history
@@ -272,13 +272,13 @@ def _evaluate(run: Run, norm: float, lr: float) -> tuple[Evaluation, list[str]]:
     # the test loss of the best weights
     if state.finished and len(splits.test.ids):
         best = run.network.copy()
-        best.p.vector[:] = run.model_weights
+        best.params.vector[:] = run.model_weights
         test_loss = _loss(run, best, splits.test)
         state.test_loss = test_loss if math.isfinite(test_loss) else None
     return row, messages
 
 
-def _loss(run: Run, network: Stack, split: Split) -> float:
+def _loss(run: Run, network: Network, split: Split) -> float:
     """Return the loss of a split, in nats per character."""
     return float(split_nll(network, split, run.state.threads).sum() / split.characters)
 

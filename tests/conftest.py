@@ -26,7 +26,7 @@ from charrnn.arrays import Array
 from charrnn.checkpoint import read_state
 from charrnn.cli import main
 from charrnn.header import State
-from charrnn.stack import Stack
+from charrnn.network import Network
 
 ROOT = Path(__file__).parent.parent
 CHARRNN = [sys.executable, "-m", "charrnn"]
@@ -60,12 +60,12 @@ def assert_close(got: Array, wanted: Array, tolerance: float = 1e-7) -> None:
     assert np.linalg.norm(got - wanted) / np.linalg.norm(wanted) < tolerance
 
 
-def random_stack(cell: str, num_layers: int, scale: float = 0.7) -> Stack:
+def random_network(cell: str, num_layers: int, scale: float = 0.7) -> Network:
     """Return a float64 network of 7 symbols and 4 hidden units with large random weights."""
-    stack = Stack(cell, 7, 4, num_layers, np.float64)
+    network = Network(cell, 7, 4, num_layers, np.float64)
     rng = np.random.default_rng(num_layers)
-    stack.p.vector[:] = scale * rng.standard_normal(len(stack.p.vector))
-    return stack
+    network.params.vector[:] = scale * rng.standard_normal(len(network.params.vector))
+    return network
 
 
 def read_run(path: Path) -> Any:

@@ -14,22 +14,22 @@ import numpy as np
 from charrnn.arrays import Array
 from charrnn.config import Config
 from charrnn.header import ModelState, State
-from charrnn.stack import Stack
+from charrnn.network import Network
 
 Members = list[tuple[str, bytes]]
 
-NETWORK = Stack("gru", 4, 3, 1, np.float32, np.random.default_rng(0))
+NETWORK = Network("gru", 4, 3, 1, np.float32, np.random.default_rng(0))
 ARRAYS: dict[str, Array] = {
-    "best_weights": NETWORK.p.vector,
+    "best_weights": NETWORK.params.vector,
     "hidden_state": NETWORK.zero_state(2),
-    "last_weights": NETWORK.p.vector + 1,
-    "optimizer_state": np.zeros((0, len(NETWORK.p.vector)), np.float32),
+    "last_weights": NETWORK.params.vector + 1,
+    "optimizer_state": np.zeros((0, len(NETWORK.params.vector)), np.float32),
 }
 MODEL: dict[str, Any] = {
     "versions": {"charrnn": "0.2.0", "numpy": "2.0", "python": "3.13"},
     "config": Config(hidden_size=3, seed=2**64 - 1),
     "vocabulary": {"size": 4, "symbols": "\n한😀", "special": [0x110005], "start_symbol": 10},
-    "parameters": len(NETWORK.p.vector),
+    "parameters": len(NETWORK.params.vector),
     "step": 7,
     "epoch": 0.5,
     "best": {"step": 7, "val_loss": 1.25},

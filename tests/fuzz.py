@@ -53,8 +53,8 @@ class ValidFile(NamedTuple):
 
 
 def content(model: charrnn.Model) -> tuple[object, ...]:
-    network, vocabulary = model.stack, model.vocabulary
-    weights, symbols = network.p.vector, vocabulary.codes.tobytes()
+    network, vocabulary = model.network, model.vocabulary
+    weights, symbols = network.params.vector, vocabulary.codes.tobytes()
     parts = weights.dtype, weights.tobytes(), network.architecture, symbols
     return (*parts, vocabulary.start_symbol, model.state)
 

@@ -396,7 +396,7 @@ def test_train_learns_hello(cli: Cli) -> None:
 def test_info_describes_a_run(cli: Cli, run: Path, text: str) -> None:
     h = json.loads(cli("info", "--json").stdout)
     assert h["step"] == 30
-    assert h["parameters"] == len(charrnn.load(run).stack.p.vector)
+    assert h["parameters"] == len(charrnn.load(run).network.params.vector)
     assert h["config"]["hidden_size"] == 12
     assert h["vocabulary"]["size"] == len(set(text))
     assert h["best"]["val_loss"] == min(row["val_loss"] for row in h["history"])

@@ -15,9 +15,9 @@ from charrnn.cells import load_cell
 from charrnn.config import CELLS
 from charrnn.corpus import Corpus
 from charrnn.errors import TextError
-from charrnn.stack import Stack
+from charrnn.network import Network
 from charrnn.vocabulary import Vocabulary
-from tests.conftest import Cli, numeric, random_stack
+from tests.conftest import Cli, numeric, random_network
 
 T, B, V, H = 6, 3, 7, 4
 
@@ -26,29 +26,29 @@ T, B, V, H = 6, 3, 7, 4
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_state_gradient_norms_match_central_differences(cell: str, num_layers: int) -> None:
     """Naively: change a state after its step; the layers above and all later steps read it."""
-    rng, stack = np.random.default_rng(0), random_stack(cell, num_layers)
+    rng, network = np.random.default_rng(0), random_network(cell, num_layers)
     xs, ys = rng.integers(0, V, (T, B)), rng.integers(0, V, B)
-    state = rng.standard_normal(stack.zero_state(B).shape)
-    tape = stack.new_tape(T, B)
-    norms = gradients.state_gradient_norms(stack, xs, ys, state, tape)
-    assert norms.shape == (T, num_layers, len(stack.cell.STATE_NAMES), B)
+    state = rng.standard_normal(network.zero_state(B).shape)
+    tape = network.new_tape(T, B)
+    norms = gradients.state_gradient_norms(network, xs, ys, state, tape)
+    assert norms.shape == (T, num_layers, len(network.cell.STATE_NAMES), B)
 
     nudge = np.zeros(state.shape[1:])  # of one layer's states, after one step
 
     def last_loss(layer: int, step: int) -> float:
         states, logits = [s.copy() for s in state], np.empty((V, B))
         for t in range(T):
-            x = stack.p["0.Wxh"][:, xs[t]]
+            x = network.params["0.Wxh"][:, xs[t]]
             for l in range(num_layers):
                 if l:
-                    x = stack.p[f"{l}.Wxh"] @ x
-                ax = (x + stack.p[f"{l}.bh"][:, None])[None]
-                one = stack.cell.new_tape(1, H, B, np.float64)
-                states[l] = stack.cell.forward(stack.p[f"{l}.Whh"], ax, states[l], one)[1].copy()
+                    x = network.params[f"{l}.Wxh"] @ x
+                ax = (x + network.params[f"{l}.bh"][:, None])[None]
+                one = network.cell.new_tape(1, H, B, np.float64)
+                states[l] = network.cell.forward(network.params[f"{l}.Whh"], ax, states[l], one)[1].copy()
                 if (l, t) == (layer, step):
                     states[l] += nudge
                 x = states[l][0]
-            logits = stack.p["Why"] @ x + stack.p["by"][:, None]
+            logits = network.params["Why"] @ x + network.params["by"][:, None]
         return float(loss.forward(logits, ys)[0].sum())
 
     for layer, k in itertools.product(range(num_layers), (0, 1, 2, T - 1)):
@@ -58,93 +58,93 @@ def test_state_gradient_norms_match_central_differences(cell: str, num_layers: i
 
 @pytest.mark.parametrize("w", [0.5, 0.9, 1.1])
 def test_vanilla_gradient_changes_by_the_scale_of_its_matrix(w: float) -> None:
-    stack = Stack("vanilla", V, 32, 1, np.float64, np.random.default_rng(0))
-    stack.p["0.Whh"][:] *= w  # it was orthogonal
-    stack.p["0.Wxh"][:] *= 1e-15  # h stays small, through 200 steps that may grow
+    network = Network("vanilla", V, 32, 1, np.float64, np.random.default_rng(0))
+    network.params["0.Whh"][:] *= w  # it was orthogonal
+    network.params["0.Wxh"][:] *= 1e-15  # h stays small, through 200 steps that may grow
     ids = np.random.default_rng(1).integers(0, V, 3000)
-    norms = gradients.gradient_flow(stack, ids, ids[:1], 20)[:, 0, 0]
+    norms = gradients.gradient_flow(network, ids, ids[:1], 20)[:, 0, 0]
     slopes = np.diff(np.log(norms))
     np.testing.assert_allclose(slopes, np.log(w), rtol=0.02)
 
 
 def test_open_forget_gate_keeps_the_gradient_of_c() -> None:
-    stack = Stack("lstm", V, 16, 1, np.float64, np.random.default_rng(0))
+    network = Network("lstm", V, 16, 1, np.float64, np.random.default_rng(0))
     ids = np.random.default_rng(1).integers(0, V, 3000)
-    stack.p["0.Whh"][:] = 0
-    stack.p["0.bh"].reshape(4, -1)[1] = 50
-    norms = gradients.gradient_flow(stack, ids, ids[:1], 100)[1:, 0, 1]
+    network.params["0.Whh"][:] = 0
+    network.params["0.bh"].reshape(4, -1)[1] = 50
+    norms = gradients.gradient_flow(network, ids, ids[:1], 100)[1:, 0, 1]
     np.testing.assert_allclose(norms, norms[0], rtol=1e-12)
     # half open: half of it remains
-    stack.p["0.bh"].reshape(4, -1)[1] = 0
-    stack.p["0.Wxh"].reshape(4, -1, V)[1] = 0
-    norms = gradients.gradient_flow(stack, ids, ids[:1], 100)[1:, 0, 1]
+    network.params["0.bh"].reshape(4, -1)[1] = 0
+    network.params["0.Wxh"].reshape(4, -1, V)[1] = 0
+    norms = gradients.gradient_flow(network, ids, ids[:1], 100)[1:, 0, 1]
     np.testing.assert_allclose(norms[1:] / norms[:-1], 0.5, rtol=1e-12)
 
 
-def norms_at(stack: Stack, before: Ids, xs: Ids, y: Ids) -> Array:
+def norms_at(network: Network, before: Ids, xs: Ids, y: Ids) -> Array:
     """Return the norms (T, L, S) of one position: symbols to warm up, inputs and the target."""
-    state = stack.zero_state(1)
+    state = network.zero_state(1)
     if len(before):
-        state = stack.forward(before[:, None], state, stack.new_tape(len(before), 1)).copy()
-    tape = stack.new_tape(len(xs), 1)
-    return gradients.state_gradient_norms(stack, xs[:, None], y, state, tape)[..., 0]
+        state = network.forward(before[:, None], state, network.new_tape(len(before), 1)).copy()
+    tape = network.new_tape(len(xs), 1)
+    return gradients.state_gradient_norms(network, xs[:, None], y, state, tape)[..., 0]
 
 
 def test_flow_is_the_geometric_mean_over_warmed_up_positions() -> None:
-    stack = random_stack("gru", 2)
+    network = random_network("gru", 2)
     ids = np.random.default_rng(1).integers(0, V, 1000)
     norms = []
     # to 999, the last symbol, which is the last target
     for at in np.linspace(206, 999, 64).astype(int):
-        norms.append(norms_at(stack, ids[at - 206 : at - 6], ids[at - 6 : at], ids[at, None]))
-    got = gradients.gradient_flow(stack, ids, ids[:1], 5)
+        norms.append(norms_at(network, ids[at - 206 : at - 6], ids[at - 6 : at], ids[at, None]))
+    got = gradients.gradient_flow(network, ids, ids[:1], 5)
     np.testing.assert_allclose(got, np.exp(np.log(norms).mean(0)), rtol=1e-10)
 
 
 def test_flow_in_documents_starts_with_each() -> None:
-    stack = random_stack("lstm", 1)
+    network = random_network("lstm", 1)
     ids, start = np.random.default_rng(1).integers(0, V, 30), np.array([2])
     ends = np.array([3, 8, 14, 30])
-    got = gradients.gradient_flow(stack, ids, start, 4, ends)
+    got = gradients.gradient_flow(network, ids, start, 4, ends)
     norms = []
     for at in (3, 8, 14):  # the first document is shorter than 5
         xs = np.array([2, *ids[at : at + 4]])
-        norms.append(norms_at(stack, ids[:0], xs, ids[at + 4, None]))
+        norms.append(norms_at(network, ids[:0], xs, ids[at + 4, None]))
     assert got[0, 0, 1] == 0  # of the last c, with the last h held
     np.testing.assert_allclose(got, np.prod(norms, axis=0) ** (1 / 3), rtol=1e-10)
     with pytest.raises(TextError, match="use --lags 15 or fewer"):
-        gradients.gradient_flow(stack, ids, start, 16, ends)
-    assert gradients.gradient_flow(stack, ids, start, 15, ends).shape == (16, 1, 2)
+        gradients.gradient_flow(network, ids, start, 16, ends)
+    assert gradients.gradient_flow(network, ids, start, 15, ends).shape == (16, 1, 2)
 
 
 def test_flow_of_a_short_text_names_the_largest_lag() -> None:
-    stack, ids = random_stack("gru", 1), np.random.default_rng(1).integers(0, V, 10)
-    assert (gradients.gradient_flow(stack, ids, ids[:1], 8) > 0).all()
+    network, ids = random_network("gru", 1), np.random.default_rng(1).integers(0, V, 10)
+    assert (gradients.gradient_flow(network, ids, ids[:1], 8) > 0).all()
     with pytest.raises(TextError, match="use --lags 8 or fewer"):
-        gradients.gradient_flow(stack, ids, ids[:1], 9)
+        gradients.gradient_flow(network, ids, ids[:1], 9)
 
 
-def checked(stack: Stack) -> dict[str, float]:
+def checked(network: Network) -> dict[str, float]:
     rng = np.random.default_rng(0)
     xs, ys = rng.integers(0, V, (2, T, B))
-    state = rng.standard_normal(stack.zero_state(B).shape)
-    return {name: error for name, _, error in gradients.check_gradients(stack, xs, ys, state, rng)}
+    state = rng.standard_normal(network.zero_state(B).shape)
+    return {name: error for name, _, error in gradients.check_gradients(network, xs, ys, state, rng)}
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
 def test_correct_gradients_pass(cell: str) -> None:
-    stack = random_stack(cell, 2)
-    before = stack.p.vector.copy()
-    errors = checked(stack)
-    assert list(errors) == list(stack.p)
+    network = random_network(cell, 2)
+    before = network.params.vector.copy()
+    errors = checked(network)
+    assert list(errors) == list(network.params)
     assert max(errors.values()) < gradients.TOLERANCE / 5
-    assert (stack.p.vector == before).all()
+    assert (network.params.vector == before).all()
 
 
 def test_rounding_of_a_tiny_gradient_is_not_an_error() -> None:
-    stack = random_stack("gru", 1)
-    stack.p["Why"][:] *= 1e-8
-    assert max(checked(stack).values()) < gradients.TOLERANCE / 5
+    network = random_network("gru", 1)
+    network.params["Why"][:] *= 1e-8
+    assert max(checked(network).values()) < gradients.TOLERANCE / 5
 
 
 FAULTS: dict[str, tuple[Callable[[Array, Array], object], set[str]]] = {
@@ -174,23 +174,23 @@ def plant(monkeypatch: pytest.MonkeyPatch, cell: str, fault: str) -> set[str]:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_wrong_gradient_is_found(cell: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     names = plant(monkeypatch, cell, fault)
-    errors = checked(random_stack(cell, 1))
+    errors = checked(random_network(cell, 1))
     assert {name for name, error in errors.items() if not error <= gradients.TOLERANCE} == names
 
 
 def test_half_of_the_entries_have_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    stack, xs = Stack("gru", 5000, 3, 1, np.float64, rng), np.array([[17], [4000]])
-    stack.p["0.Wxh"][:, [17, 4000]] = 0.5
+    network, xs = Network("gru", 5000, 3, 1, np.float64, rng), np.array([[17], [4000]])
+    network.params["0.Wxh"][:, [17, 4000]] = 0.5
     changed: list[int] = []
-    forward = Stack.forward
+    forward = Network.forward
 
-    def spy(self: Stack, *args: Any, **options: Any) -> Array:
-        changed.append((self.p["0.Wxh"][:, [17, 4000]] != 0.5).sum())
+    def spy(self: Network, *args: Any, **options: Any) -> Array:
+        changed.append((self.params["0.Wxh"][:, [17, 4000]] != 0.5).sum())
         return forward(self, *args, **options)
 
-    monkeypatch.setattr(Stack, "forward", spy)
-    checks = list(gradients.check_gradients(stack, xs, xs, stack.zero_state(1), rng, 20))
+    monkeypatch.setattr(Network, "forward", spy)
+    checks = list(gradients.check_gradients(network, xs, xs, network.zero_state(1), rng, 20))
     assert checks[0][1] == 20
     assert sum(changed) >= 20  # ten entries, up and down
 

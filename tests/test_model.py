@@ -30,7 +30,7 @@ def model(trained: Path) -> charrnn.Model:
 
 def test_trained_model_equals_the_loaded_one(text: str, model: charrnn.Model) -> None:
     trained = charrnn.train(text, threads=2, **OPTIONS)
-    assert (trained.stack.p.vector == model.stack.p.vector).all()
+    assert (trained.network.params.vector == model.network.params.vector).all()
     assert "".join(trained.sample(100, seed=3)) == "".join(model.sample(100, seed=3))
     assert trained.state.best == model.state.best
 
@@ -38,7 +38,7 @@ def test_trained_model_equals_the_loaded_one(text: str, model: charrnn.Model) ->
 def test_last_weights_are_loaded_with_their_loss(run: Path) -> None:
     state, (_, arrays) = read_run(run), checkpoint.load(run)
     model = charrnn.load(run, last=True)
-    assert (model.stack.p.vector == arrays["last_weights"]).all()
+    assert (model.network.params.vector == arrays["last_weights"]).all()
     assert model.state.best == {"step": 30, "val_loss": state.history[-1]["val_loss"]}
     assert model.state.test_loss is None  # it is that of the best weights
 
@@ -90,9 +90,9 @@ def test_init_from_keeps_the_weights_of_known_symbols(
         new = charrnn.train(other, init_from=file, output=tmp_path / "new.npz", **options)
         assert new.vocabulary.symbols == "".join(sorted({*text, "é", "#"}))
         ids = new.vocabulary.ids_of(model.vocabulary.codes)
-        assert (new.stack.p["0.Wxh"][:, ids] == model.stack.p["0.Wxh"]).all()
-        assert (new.stack.p["Why"][ids] == model.stack.p["Why"]).all()
-        assert (new.stack.p["0.Whh"] == model.stack.p["0.Whh"]).all()
+        assert (new.network.params["0.Wxh"][:, ids] == model.network.params["0.Wxh"]).all()
+        assert (new.network.params["Why"][ids] == model.network.params["Why"]).all()
+        assert (new.network.params["0.Whh"] == model.network.params["0.Whh"]).all()
         state = read_run(tmp_path / "new.npz")
         assert (state.init_from["file"], state.init_from["added"]) == (str(file), 2)
         assert state.init_from["unused"] == len(set(text) - set(other))
@@ -209,9 +209,9 @@ def test_exported_model_has_no_training_state(model: charrnn.Model, tmp_path: Pa
     assert state.kind == "model"
     assert arrays.keys() == {"best_weights"}
     assert not {"command", "corpus", "history", "samples", "notes"} & vars(state).keys()
-    weights = model.stack.p.vector
-    assert (charrnn.load(full).stack.p.vector == weights).all()
-    halved = charrnn.load(half).stack.p.vector
+    weights = model.network.params.vector
+    assert (charrnn.load(full).network.params.vector == weights).all()
+    halved = charrnn.load(half).network.params.vector
     np.testing.assert_allclose(halved, weights, rtol=1e-3, atol=1e-7)
     assert halved.dtype == np.float32
     assert half.stat().st_size < 0.7 * full.stat().st_size

@@ -9,41 +9,41 @@ from charrnn import neurons
 from charrnn.arrays import Array
 from charrnn.config import CELLS
 from charrnn.errors import TextError
-from charrnn.stack import Stack
+from charrnn.network import Network
 from charrnn.vocabulary import Vocabulary
-from tests.conftest import random_stack
+from tests.conftest import random_network
 
-V = 7  # symbols of random_stack
+V = 7  # symbols of random_network
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
 def test_activations_and_saturation_match_one_long_batch(cell: str) -> None:
-    stack = random_stack(cell, 2, 2)
+    network = random_network(cell, 2, 2)
     ids, context = np.random.default_rng(1).integers(0, V, (200,)), np.array([3, 1])
-    tape = stack.new_tape(202, 1)
-    stack.forward(np.concatenate([context, ids])[:, None], stack.zero_state(1), tape)
-    chunks = list(neurons.activations(stack, ids, context))
+    tape = network.new_tape(202, 1)
+    network.forward(np.concatenate([context, ids])[:, None], network.zero_state(1), tape)
+    chunks = list(neurons.activations(network, ids, context))
     assert max(map(len, chunks)) <= neurons.CHUNK_STEPS
     got = np.concatenate(chunks)
     wanted = np.stack([layer.states[-1, 3:, :, 0] for layer in tape.layers], 1)
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12)
 
-    shares = neurons.gate_saturation(stack, ids, context)
-    assert shares.keys() == stack.cell.gates(tape.layers[0].views).keys()
+    shares = neurons.gate_saturation(network, ids, context)
+    assert shares.keys() == network.cell.gates(tape.layers[0].views).keys()
     for gate, share in shares.items():
-        values = np.stack([stack.cell.gates(layer.views)[gate][2:] for layer in tape.layers])
+        values = np.stack([network.cell.gates(layer.views)[gate][2:] for layer in tape.layers])
         wanted = np.stack([(values < 0.1).mean((1, 2, 3)), (values > 0.9).mean((1, 2, 3))], 1)
         np.testing.assert_allclose(share, wanted, rtol=0, atol=1e-12)
         assert share.max() > 0.1
 
 
 def test_activations_reset_at_every_document() -> None:
-    stack, context = random_stack("gru", 1), np.array([3])
+    network, context = random_network("gru", 1), np.array([3])
     ids = np.random.default_rng(1).integers(0, V, 100)
-    got = np.concatenate(list(neurons.activations(stack, ids, context, np.array([70, 71, 100]))))
+    got = np.concatenate(list(neurons.activations(network, ids, context, np.array([70, 71, 100]))))
     parts: list[Array] = []
     for part in (ids[:70], ids[70:71], ids[71:]):
-        parts += neurons.activations(stack, part, context)
+        parts += neurons.activations(network, part, context)
     np.testing.assert_allclose(got, np.concatenate(parts), rtol=0, atol=1e-12)
 
 
@@ -96,20 +96,20 @@ def test_comment_property(text: str, inside: str) -> None:
     assert "".join(c for c, y in zip(text, found, strict=True) if y) == inside
 
 
-def planted(v: Vocabulary, neuron: int, opens: str, closes: str, step: float) -> Stack:
+def planted(v: Vocabulary, neuron: int, opens: str, closes: str, step: float) -> Network:
     """Return a random LSTM with one planted neuron.
 
     Its c grows by ``step`` from ``opens`` (empty: from anything) until ``closes``.
     """
     rng = np.random.default_rng(0)
-    stack = Stack("lstm", len(v), 8, 2, np.float64, rng)
-    blocks = (stack.p[f"0.{name}"].reshape(4, 8, -1) for name in ("Wxh", "Whh", "bh"))
+    network = Network("lstm", len(v), 8, 2, np.float64, rng)
+    blocks = (network.params[f"0.{name}"].reshape(4, 8, -1) for name in ("Wxh", "Whh", "bh"))
     Wxh, Whh, bh = (block[:, neuron] for block in blocks)
     Wxh[:], Whh[:], bh[:, 0] = 0, 0, (0, 50, 0, np.arctanh(step))
     Wxh[0] = -50
     Wxh[0, v.encode(opens) if opens else slice(None)] = 50
     Wxh[:2, v.encode(closes)] = [[-50], [-100]]
-    return stack
+    return network
 
 
 def verses() -> str:
@@ -147,12 +147,12 @@ def test_neuron_that_is_on_inside_quotes_ranks_first() -> None:
 def test_scores_match_a_plain_fit(name: str) -> None:
     text = verses()
     v = Vocabulary.from_text(text)
-    stack = Stack("gru", len(v), 8, 2, np.float64, np.random.default_rng(0))
-    x = np.concatenate(list(neurons.activations(stack, v.encode(text), v.start_id)))
+    network = Network("gru", len(v), 8, 2, np.float64, np.random.default_rng(0))
+    x = np.concatenate(list(neurons.activations(network, v.encode(text), v.start_id)))
     values: Any = neurons.character_properties(text)[name]
     half = len(text) // 2
     train_y, y = np.split(values, [half])
-    for l, i, score in neurons.rank_neurons(stack, v, text, name):
+    for l, i, score in neurons.rank_neurons(network, v, text, name):
         train_x, test_x = np.split(x[:, l, i], [half])
         if name == "quote":
             on, off = (train_x[train_y == side].mean() for side in (True, False))
@@ -171,8 +171,8 @@ def test_scores_match_a_plain_fit(name: str) -> None:
 )
 def test_every_text_unit_can_be_probed(unit: str, text: str, by: str | None) -> None:
     v = Vocabulary.from_text(text, unit)
-    stack = Stack("gru", len(v), 4, 1, np.float32, np.random.default_rng(0))
-    ranks = neurons.rank_neurons(stack, v, text * 30, "depth", by)
+    network = Network("gru", len(v), 4, 1, np.float32, np.random.default_rng(0))
+    ranks = neurons.rank_neurons(network, v, text * 30, "depth", by)
     assert len(ranks) == 4
     assert all(np.isfinite(score) for _, _, score in ranks)
 
@@ -180,14 +180,14 @@ def test_every_text_unit_can_be_probed(unit: str, text: str, by: str | None) -> 
 def test_constant_property_is_rejected() -> None:
     v = Vocabulary.from_text("ab\n")
     with pytest.raises(TextError, match="'quote' is constant"):
-        neurons.rank_neurons(Stack("gru", 3, 4, 1), v, "ab\n" * 30, "quote")
+        neurons.rank_neurons(Network("gru", 3, 4, 1), v, "ab\n" * 30, "quote")
     with pytest.raises(TextError, match="'depth' is constant"):
-        neurons.rank_neurons(Stack("gru", 3, 4, 1), v, "", "depth")
+        neurons.rank_neurons(Network("gru", 3, 4, 1), v, "", "depth")
 
 
 def test_dead_neuron_does_not_beat_chance() -> None:
     v = Vocabulary.from_text(verses())
-    stack = Stack("gru", len(v), 4, 1)
+    network = Network("gru", len(v), 4, 1)
     for name in ("line-position", "quote"):
-        for _, _, score in neurons.rank_neurons(stack, v, verses(), name):
+        for _, _, score in neurons.rank_neurons(network, v, verses(), name):
             assert score < 0.51

@@ -119,10 +119,10 @@ def test_samples_are_in_order_and_at_four_temperatures(model: Model) -> None:
 @pytest.mark.parametrize(("cell", "names"), [("gru", "zr"), ("lstm", "ifo"), ("vanilla", "")])
 def test_gates_are_shown_with_their_saturation(text: str, cell: str, names: str) -> None:
     model = charrnn.train(text, cell=cell, num_layers=2, **QUICK)
-    model.stack.p.vector[:] *= 4  # so that gates are closed and open
+    model.network.params.vector[:] *= 4  # so that gates are closed and open
     page = Page(render_report(model, text[:900]))
     ids = model.vocabulary.encode(text[:900])
-    shares = gate_saturation(model.stack, ids, model.vocabulary.start_id)
+    shares = gate_saturation(model.network, ids, model.vocabulary.start_id)
     wanted = [
         cell
         for name in names
@@ -134,7 +134,7 @@ def test_gates_are_shown_with_their_saturation(text: str, cell: str, names: str)
 
 
 def test_hostile_strings_change_nothing_but_the_text(model: Model) -> None:
-    harmless = Model(model.stack, model.vocabulary, copy.deepcopy(model.state))
+    harmless = Model(model.network, model.vocabulary, copy.deepcopy(model.state))
     for state, word in ((run_state(harmless), "dull"), (run_state(model), HOSTILE)):
         state.samples = [{"step": 1, "text": word}]
         state.notes, state.command = [word], word

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from charrnn.errors import UsageError
+from charrnn.network import Network
 from charrnn.sampling import CHUNK_STEPS, generate_ids, sample_logits
-from charrnn.stack import Stack
 from charrnn.vocabulary import Vocabulary
 
 LOGITS = np.log(np.array([[0.5, 0.2, 0.2, 0.1]]))
@@ -63,14 +63,14 @@ def test_probability_zero_is_never_sampled() -> None:
         assert sample_logits(logits, np.array([u]), 1.0)[0] in (1, 3)
 
 
-def stack_and_vocabulary() -> tuple[Stack, Vocabulary]:
+def network_and_vocabulary() -> tuple[Network, Vocabulary]:
     v = Vocabulary.from_text("abcdefg\n")
-    return Stack("gru", len(v), 16, 2, np.float32, np.random.default_rng(3)), v
+    return Network("gru", len(v), 16, 2, np.float32, np.random.default_rng(3)), v
 
 
 def text(n: int = 60, seed: int = 5, **options: object) -> list[str]:
-    stack, v = stack_and_vocabulary()
-    draws = generate_ids(stack, v, np.random.default_rng(seed), **options)  # type: ignore[arg-type]
+    network, v = network_and_vocabulary()
+    draws = generate_ids(network, v, np.random.default_rng(seed), **options)  # type: ignore[arg-type]
     return [v.decode(np.array(ids)) for ids in zip(*itertools.islice(draws, n), strict=True)]
 
 
@@ -85,19 +85,19 @@ def test_same_seed_same_text() -> None:
     "length", [0, 1, 2, CHUNK_STEPS, CHUNK_STEPS + 1, CHUNK_STEPS + 2, 3 * CHUNK_STEPS]
 )
 def test_prime_is_read_exactly_or_else_the_start_symbol(length: int) -> None:
-    stack, v = stack_and_vocabulary()
+    network, v = network_and_vocabulary()
     for name in (
         "0.Wxh",
         "1.Wxh",
         "Why",
     ):  # so that every character tells; Whh as it is, or rounding would grow
-        stack.p[name][:] *= 5
+        network.params[name][:] *= 5
     prime = np.random.default_rng(length).integers(0, len(v), length)
-    draws = generate_ids(stack, v, np.random.default_rng(0), prime=prime, temp=0)
+    draws = generate_ids(network, v, np.random.default_rng(0), prime=prime, temp=0)
     read = [*(prime if length else v.encode("\n"))]
     for _ in range(20):
-        tape = stack.new_tape(len(read), 1)
-        stack.forward(np.array(read)[:, None], stack.zero_state(1), tape)
+        tape = network.new_tape(len(read), 1)
+        network.forward(np.array(read)[:, None], network.zero_state(1), tape)
         read.append(next(draws)[0])
         assert read[-1] == tape.logits[-1, :, 0].argmax()
 

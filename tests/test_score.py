@@ -14,7 +14,7 @@ import pytest
 import charrnn
 from charrnn import ngram
 from charrnn.arrays import Array
-from charrnn.stack import Stack
+from charrnn.network import Network
 from tests.conftest import CHARRNN, ENV, QUICK, Cli, read_run
 
 
@@ -190,14 +190,14 @@ def test_odd_lines_of_a_log_are_found(
 
 def test_lines_of_a_file_are_scored_in_batches(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = charrnn.load(run), 0
-    honest = Stack.forward
+    honest = Network.forward
 
     def forward(*args: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         return honest(*args, **options)
 
-    monkeypatch.setattr(Stack, "forward", forward)
+    monkeypatch.setattr(Network, "forward", forward)
     lines = ["The king shall not come.\n"] * 2000
     model.nll_lines("".join(lines))
     assert calls * 10 < len(lines)

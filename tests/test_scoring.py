@@ -5,6 +5,7 @@ import pytest
 
 from charrnn import loss
 from charrnn.arrays import Array, Ids
+from charrnn.network import Network
 from charrnn.optim import clip
 from charrnn.scoring import (
     WARM_UP_SYMBOLS,
@@ -12,15 +13,14 @@ from charrnn.scoring import (
     document_nll,
     dynamic_nll,
 )
-from charrnn.stack import Stack
 
 V = 11
 
 
-def one_by_one(stack: Stack, ids: np.ndarray) -> np.ndarray:
-    tape, state, nats = stack.new_tape(1, 1), stack.zero_state(1), []
+def one_by_one(network: Network, ids: np.ndarray) -> np.ndarray:
+    tape, state, nats = network.new_tape(1, 1), network.zero_state(1), []
     for x, y in itertools.pairwise(ids):
-        state = stack.forward(np.array([[x]]), state, tape)
+        state = network.forward(np.array([[x]]), state, tape)
         nats.append(loss.forward(tape.logits[0], np.array([y]))[0][0])
     return np.array(nats)
 
@@ -29,63 +29,63 @@ def one_by_one(stack: Stack, ids: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("context", [1, 5])
 def test_one_lane_is_exact(n: int, context: int) -> None:
     rng = np.random.default_rng(0)
-    stack = Stack("lstm", V, 8, 2, np.float64, rng)
+    network = Network("lstm", V, 8, 2, np.float64, rng)
     ids = rng.integers(0, V, context + n)
-    nats = contiguous_nll(stack, ids[context:], ids[:context])
+    nats = contiguous_nll(network, ids[context:], ids[:context])
     assert nats.shape == (n,)
-    np.testing.assert_allclose(nats, one_by_one(stack, ids)[context - 1 :], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(nats, one_by_one(network, ids)[context - 1 :], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("threads", [1, 3, 9])
 def test_every_lane_is_warmed_up(threads: int) -> None:
     rng = np.random.default_rng(0)
-    stack = Stack("gru", V, 8, 1, np.float64, rng)
+    network = Network("gru", V, 8, 1, np.float64, rng)
     ids = rng.integers(0, V, 4011)
-    nats = contiguous_nll(stack, ids[10:], ids[:10], threads)
+    nats = contiguous_nll(network, ids[10:], ids[:10], threads)
     starts = [10 + i * 4001 // 4 for i in range(4)]
     for a, b in zip(starts, [*starts[1:], 4011], strict=True):
         read = max(a - 1 - WARM_UP_SYMBOLS, 0)
-        wanted = one_by_one(stack, ids[read:b])[a - 1 - read :]
+        wanted = one_by_one(network, ids[read:b])[a - 1 - read :]
         np.testing.assert_allclose(nats[a - 10 : b - 10], wanted, rtol=0, atol=1e-10)
 
 
 def test_empty_text_has_no_losses() -> None:
-    stack = Stack("vanilla", V, 4, 1)
-    assert contiguous_nll(stack, np.zeros(0, int), np.zeros(1, int)).shape == (0,)
+    network = Network("vanilla", V, 4, 1)
+    assert contiguous_nll(network, np.zeros(0, int), np.zeros(1, int)).shape == (0,)
 
 
 @pytest.mark.parametrize("longest", [5, 60])  # windows are of 8 steps
 @pytest.mark.parametrize("threads", [1, 3, 200])
 def test_every_document_is_scored_alone(longest: int, threads: int) -> None:
     rng = np.random.default_rng(0)
-    stack = Stack("lstm", V, 8, 2, np.float64, rng)
+    network = Network("lstm", V, 8, 2, np.float64, rng)
     ends = np.cumsum(rng.integers(1, longest, 100))
     ids = rng.integers(0, V, ends[-1])
-    nats = document_nll(stack, ids, ends, 3, threads)
+    nats = document_nll(network, ids, ends, 3, threads)
     for a, b in zip([0, *ends[:-1]], ends, strict=True):
         np.testing.assert_allclose(
-            nats[a:b], one_by_one(stack, np.append(3, ids[a:b])), rtol=0, atol=1e-10
+            nats[a:b], one_by_one(network, np.append(3, ids[a:b])), rtol=0, atol=1e-10
         )
 
 
 # --- Dynamic evaluation ---
 
 
-def naive_dynamic_nll(stack: Stack, ids: Ids, lr: float) -> Array:
+def naive_dynamic_nll(network: Network, ids: Ids, lr: float) -> Array:
     """Read ids, the first of which is not scored, in batches of 20; train on each after scoring it."""
-    stack = stack.copy()
-    out, state = [], stack.zero_state(1)
+    network = network.copy()
+    out, state = [], network.zero_state(1)
     for t in range(0, len(ids) - 1, 20):
         batch = ids[t : t + 21]
         n = len(batch) - 1
-        tape = stack.new_tape(n, 1)
-        last = stack.forward(batch[:-1, None], state, tape).copy()
+        tape = network.new_tape(n, 1)
+        last = network.forward(batch[:-1, None], state, tape).copy()
         out.append(loss.forward(tape.logits.transpose(1, 0, 2).reshape(-1, n).copy(), batch[1:])[0])
-        stack.loss_and_grad(
-            batch[:-1, None], batch[1:, None], state, stack.new_tape(n, 1), scale=1 / n
+        network.loss_and_grad(
+            batch[:-1, None], batch[1:, None], state, network.new_tape(n, 1), scale=1 / n
         )
-        clip(stack.d.vector, 1, 0)
-        stack.p.vector -= lr * stack.d.vector
+        clip(network.grads.vector, 1, 0)
+        network.params.vector -= lr * network.grads.vector
         state = last
     return np.concatenate(out)
 
@@ -93,27 +93,27 @@ def naive_dynamic_nll(stack: Stack, ids: Ids, lr: float) -> Array:
 @pytest.mark.parametrize("context", [1, 7, 25])
 def test_dynamic_evaluation_scores_before_updating(context: int) -> None:
     rng = np.random.default_rng(0)
-    stack = Stack("lstm", 5, 6, 2, np.float64, rng)
+    network = Network("lstm", 5, 6, 2, np.float64, rng)
     ids = rng.integers(0, 5, context + 73)
-    nats = dynamic_nll(stack.copy(), ids[context:], ids[:context], None, 0, 0.5)
+    nats = dynamic_nll(network.copy(), ids[context:], ids[:context], None, 0, 0.5)
     np.testing.assert_allclose(
-        nats, naive_dynamic_nll(stack, ids, 0.5)[context - 1 :], rtol=0, atol=1e-12
+        nats, naive_dynamic_nll(network, ids, 0.5)[context - 1 :], rtol=0, atol=1e-12
     )
-    still = dynamic_nll(stack.copy(), ids[context:], ids[:context], None, 0, 0.0)
+    still = dynamic_nll(network.copy(), ids[context:], ids[:context], None, 0, 0.0)
     np.testing.assert_allclose(
-        still, contiguous_nll(stack, ids[context:], ids[:context]), rtol=0, atol=1e-12
+        still, contiguous_nll(network, ids[context:], ids[:context]), rtol=0, atol=1e-12
     )
 
 
 def test_dynamic_evaluation_resets_the_state_at_documents() -> None:
     rng = np.random.default_rng(0)
-    stack = Stack("gru", 5, 6, 1, np.float64, rng)
+    network = Network("gru", 5, 6, 1, np.float64, rng)
     ids = rng.integers(0, 5, 90)
     ids[[10, 50, 51]] = 4
     ids[-1] = 3
     ends = np.flatnonzero(ids == 4) + 1
-    still = dynamic_nll(stack.copy(), ids, np.array([4]), 4, 4, 0.0)
-    wanted = document_nll(stack, ids, np.append(ends, 90), 4)
+    still = dynamic_nll(network.copy(), ids, np.array([4]), 4, 4, 0.0)
+    wanted = document_nll(network, ids, np.append(ends, 90), 4)
     np.testing.assert_allclose(still, wanted, rtol=0, atol=1e-12)
-    assert dynamic_nll(stack.copy(), ids, np.array([4]), 4, 4, 0.5)[0] == still[0]
-    assert len(dynamic_nll(stack.copy(), ids[:0], np.array([4]), 4, 4, 0.5)) == 0
+    assert dynamic_nll(network.copy(), ids, np.array([4]), 4, 4, 0.5)[0] == still[0]
+    assert len(dynamic_nll(network.copy(), ids[:0], np.array([4]), 4, 4, 0.5)) == 0

@@ -172,7 +172,7 @@ TRAIN: dict[str, Any] = {"hidden_size": 5, "max_steps": 3, "dtype": "float64", "
 
 def train(text: str | bytes, **options: Any) -> Model:
     model = charrnn.train(text, **TRAIN, **options)
-    model.stack.p.vector *= 3  # so that it is sure of some characters
+    model.network.params.vector *= 3  # so that it is sure of some characters
     return model
 
 

@@ -81,7 +81,7 @@ def test_html_page_has_the_highlighted_text(cli: Cli, run: Path, text: str, tmp_
 
 def test_probe_lists_the_best_neurons_and_shows_the_first(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
-    best = rank_neurons(model.stack, model.vocabulary, text, "line-position", model.documents)[:10]
+    best = rank_neurons(model.network, model.vocabulary, text, "line-position", model.documents)[:10]
     out = cli("show", run, "corpus.txt", "--probe", "line-position", "-n", "40").stdout.decode()
     table, _, shown = out.partition("\n\n")
     head, *rows = table.split("\n")
@@ -97,7 +97,7 @@ def test_probe_lists_the_best_neurons_and_shows_the_first(cli: Cli, run: Path, t
 def test_gates_are_shown_as_a_table(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
     ids = model.vocabulary.encode(text)
-    fractions = gate_saturation(model.stack, ids, model.vocabulary.start_id, None)
+    fractions = gate_saturation(model.network, ids, model.vocabulary.start_id, None)
     head, *rows = cli("show", run, "corpus.txt", "--gates").stdout.decode().splitlines()
     assert head == "layer\tgate\tunder 0.1\tover 0.9"
     assert [row.split("\t")[:2] for row in rows] == [["0", name] for name in fractions]

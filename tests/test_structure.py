@@ -12,7 +12,7 @@ PACKAGE = Path(charrnn.__file__).parent
 LAYERS = """
     errors version config formatting arrays
     affine loss optim units vocabulary files corpus windows cells
-    stack
+    network
     sampling scoring header checkpoint lock
     ngram copied gradients neurons surprise
     team splits training training_loop

@@ -11,7 +11,7 @@ from charrnn import surprise, units
 from charrnn.arrays import Array
 from charrnn.errors import TextError, UsageError
 from charrnn.model import Model
-from charrnn.stack import Stepper
+from charrnn.network import Stepper
 
 KOREAN = "옛날 옛적에 한 사람이 살았다.\n그는 말했다: 값, 닭, 흙!\n" * 5
 TRAIN = {"hidden_size": 5, "max_steps": 3, "dtype": "float64", "seed": 2}
@@ -19,7 +19,7 @@ TRAIN = {"hidden_size": 5, "max_steps": 3, "dtype": "float64", "seed": 2}
 
 def trained(text: str | bytes, **options: Any) -> Model:
     model = charrnn.train(text, **{**TRAIN, **options})
-    model.stack.p.vector *= 3  # so that some predictions are confident
+    model.network.params.vector *= 3  # so that some predictions are confident
     return model
 
 
@@ -27,7 +27,7 @@ def naive(model: Model, text: str | bytes) -> tuple[list[float], list[Array]]:
     """Return -log p and the distribution at each symbol, from one step at a time."""
     v = model.vocabulary
     symbols = [units.to_codes(text[i : i + 1], v.unit).tolist() for i in range(len(text))]
-    nats, p, step, last = [], [], Stepper(model.stack, model.stack.zero_state(1)), v.start_symbol
+    nats, p, step, last = [], [], Stepper(model.network, model.network.zero_state(1)), v.start_symbol
     logits = step(v.start_id)[:, 0].copy()
     for codes in symbols:
         ids = [v.id(code) for code in codes]
@@ -41,7 +41,7 @@ def naive(model: Model, text: str | bytes) -> tuple[list[float], list[Array]]:
             nats.append(-math.log(p[-1][i]))
             last = codes[k]
             if model.documents == "line" and last == ord("\n"):
-                step, i = Stepper(model.stack, model.stack.zero_state(1)), int(v.start_id[0])
+                step, i = Stepper(model.network, model.network.zero_state(1)), int(v.start_id[0])
             logits = step(np.array([i]))[:, 0].copy()
     return nats, p
 
@@ -81,7 +81,7 @@ def test_predictions_match_each_step_alone(text: str, name: str) -> None:
 
 def test_top_predictions_of_few_symbols_and_of_ties() -> None:
     model = trained("ab" * 50)
-    model.stack.p.vector[:] = 0
+    model.network.params.vector[:] = 0
     nats, top_ids, p = surprise.top_predictions(model, "abb")
     np.testing.assert_allclose(nats, math.log(2))
     assert top_ids.tolist() == [[0, 1]] * 3
@@ -91,7 +91,7 @@ def test_top_predictions_of_few_symbols_and_of_ties() -> None:
 @pytest.mark.filterwarnings("error")
 def test_diverged_model_gives_finite_bits(text: str) -> None:
     model = trained(text, dtype="float32")
-    model.stack.p.vector[:] = 3e38
+    model.network.params.vector[:] = 3e38
     assert np.isfinite(surprise.score_text(model, text[:100]).bits).all()
 
 
@@ -100,21 +100,21 @@ def test_diverged_model_gives_finite_bits(text: str) -> None:
 )
 def test_activation_matches_each_step_alone(text: str, options: dict[str, Any]) -> None:
     model = trained(text, **options)
-    stack, v, shown = model.stack, model.vocabulary, "☃the king\nand a queen\n☃☃" * 5
-    layer, index, tape = stack.num_layers - 1, 3, model.stack.new_tape(1, 1)
-    start = stack.forward(v.start_id[:, None], stack.zero_state(1), tape).copy()
+    network, v, shown = model.network, model.vocabulary, "☃the king\nand a queen\n☃☃" * 5
+    layer, index, tape = network.num_layers - 1, 3, model.network.new_tape(1, 1)
+    start = network.forward(v.start_id[:, None], network.zero_state(1), tape).copy()
     want, state, last = [], start, ""
     for c in shown:
         if (i := v.id(ord(c))) is not None:
             state = start if last == "\n" and model.documents else state
-            state = stack.forward(np.array([[i]]), state, tape).copy()
+            state = network.forward(np.array([[i]]), state, tape).copy()
             last = c
         h_or_c = state[layer, -1, index, 0]  # c of an LSTM, as h has it
         want.append((np.tanh(h_or_c) if len(state[0]) == 2 else h_or_c) if last else 0.0)
     np.testing.assert_allclose(surprise.activation(model, shown, layer, index), want, rtol=1e-10)
     assert surprise.activation(model, "☃☃", 0, 0).tolist() == [0, 0]
-    for bad in ((-1, 0), (stack.num_layers, 0), (0, -1), (0, 5)):
-        with pytest.raises(UsageError, match=f"0:0 to {stack.num_layers - 1}:4"):
+    for bad in ((-1, 0), (network.num_layers, 0), (0, -1), (0, 5)):
+        with pytest.raises(UsageError, match=f"0:0 to {network.num_layers - 1}:4"):
             surprise.activation(model, shown, *bad)
 
 
@@ -122,7 +122,7 @@ def test_activation_of_a_syllable_is_after_its_last_jamo() -> None:
     model = trained(KOREAN, unit="jamo")
     one, two = surprise.activation(model, "값", 0, 0), surprise.activation(model, "값 말", 0, 0)
     xs = np.concatenate([model.vocabulary.start_id, model.vocabulary.encode("값")])[:, None]
-    state = model.stack.forward(xs, model.stack.zero_state(1), model.stack.new_tape(4, 1))
+    state = model.network.forward(xs, model.network.zero_state(1), model.network.new_tape(4, 1))
     assert (one.shape, two.shape) == ((1,), (3,))
     np.testing.assert_allclose([one[0], two[0]], state[0, 0, 0, 0])
 

@@ -5,23 +5,23 @@ import pytest
 
 from charrnn.arrays import Array
 from charrnn.config import CELLS
-from charrnn.stack import Stack
+from charrnn.network import Network
 from charrnn.team import DataParallel
 
 T, B, V, H, L = 6, 7, 5, 4, 2
 
 
 def gradient(threads: int, cell: str, steps: int = T, dropout: bool = False) -> list[Array]:
-    """Return the loss of a random stack on random ids, its gradient and the last state."""
+    """Return the loss of a random network on random ids, its gradient and the last state."""
     rng = np.random.default_rng(0)
-    stack = Stack(cell, V, H, L, np.float64, rng)
+    network = Network(cell, V, H, L, np.float64, rng)
     xs, ys = rng.integers(0, V, (2, steps, B))
-    state = rng.standard_normal(stack.zero_state(B).shape)
-    masks = stack.dropout_masks(rng, steps, B, 0.5) if dropout else None
-    parallel = DataParallel(stack, T, B, threads)
+    state = rng.standard_normal(network.zero_state(B).shape)
+    masks = network.dropout_masks(rng, steps, B, 0.5) if dropout else None
+    parallel = DataParallel(network, T, B, threads)
     assert len(parallel.replicas) == min(threads, B)
     loss = parallel.loss_and_grad(xs, ys, state, masks, xs.size)
-    return [np.array(loss), stack.d.vector, state]
+    return [np.array(loss), network.grads.vector, state]
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
@@ -41,22 +41,22 @@ def test_same_threads_give_the_same_bits() -> None:
 
 def test_loss_is_the_mean_and_state_the_last() -> None:
     rng = np.random.default_rng(0)
-    stack = Stack("gru", V, H, 1, np.float64, rng)
+    network = Network("gru", V, H, 1, np.float64, rng)
     xs, ys = rng.integers(0, V, (2, T, B))
-    single, zero, state = stack.replica(), stack.zero_state(B), stack.zero_state(B)
-    nats, last = single.loss_and_grad(xs, ys, zero, stack.new_tape(T, B), scale=1 / ys.size)
-    loss = DataParallel(stack, T, B, 2).loss_and_grad(xs, ys, state, None, ys.size)
+    single, zero, state = network.replica(), network.zero_state(B), network.zero_state(B)
+    nats, last = single.loss_and_grad(xs, ys, zero, network.new_tape(T, B), scale=1 / ys.size)
+    loss = DataParallel(network, T, B, 2).loss_and_grad(xs, ys, state, None, ys.size)
     assert loss == pytest.approx(nats.mean())
     np.testing.assert_allclose(state, last, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(stack.d.vector, single.d.vector, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(network.grads.vector, single.grads.vector, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("late", [0, 1])
 def test_failure_in_a_thread_is_raised_after_all_have_ended(
     late: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stack = Stack("gru", V, H, 1, np.float64, np.random.default_rng(0))
-    parallel, ended = DataParallel(stack, T, B, 2), []
+    network = Network("gru", V, H, 1, np.float64, np.random.default_rng(0))
+    parallel, ended = DataParallel(network, T, B, 2), []
 
     def work(k: int) -> None:
         if k == late:
@@ -71,30 +71,30 @@ def test_failure_in_a_thread_is_raised_after_all_have_ended(
 
 
 def test_nonfinite_values_warn_in_no_thread() -> None:
-    stack = Stack("gru", V, H, 1, np.float32, np.random.default_rng(0))
-    stack.p["Why"][:] = 3e38
-    xs, parallel = np.zeros((T, B), int), DataParallel(stack, T, B, 3)
+    network = Network("gru", V, H, 1, np.float32, np.random.default_rng(0))
+    network.params["Why"][:] = 3e38
+    xs, parallel = np.zeros((T, B), int), DataParallel(network, T, B, 3)
     with np.errstate(all="ignore"):  # of this thread alone; a warning is an error in these tests
-        assert not np.isfinite(parallel.loss_and_grad(xs, xs, stack.zero_state(B), None, xs.size))
+        assert not np.isfinite(parallel.loss_and_grad(xs, xs, network.zero_state(B), None, xs.size))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_padding_changes_nothing(threads: int) -> None:
     rng = np.random.default_rng(0)
-    stack = Stack("lstm", V, H, L, np.float64, rng)
+    network = Network("lstm", V, H, L, np.float64, rng)
     xs, ys = rng.integers(0, V, (2, T, B))
     lengths = np.array([6, 1, 0, 3, 6, 2, 5])
     ys[np.arange(T)[:, None] >= lengths] = -1
     n = int(lengths.sum())
-    parallel = DataParallel(stack, T, B, threads)
-    loss = parallel.loss_and_grad(xs, ys, stack.zero_state(B), None, n)
+    parallel = DataParallel(network, T, B, threads)
+    loss = parallel.loss_and_grad(xs, ys, network.zero_state(B), None, n)
     # the mean over the targets, and its gradient, are those of the shorter lanes alone
-    nats, d, alone = 0.0, np.zeros_like(stack.d.vector), stack.replica()
+    nats, d, alone = 0.0, np.zeros_like(network.grads.vector), network.replica()
     for lane in np.flatnonzero(lengths):
         x, y = (a[: lengths[lane], [lane]] for a in (xs, ys))
         lane_nats, _ = alone.loss_and_grad(
-            x, y, stack.zero_state(1), stack.new_tape(len(x), 1), scale=1 / n
+            x, y, network.zero_state(1), network.new_tape(len(x), 1), scale=1 / n
         )
-        nats, d = nats + lane_nats.sum(), d + alone.d.vector
+        nats, d = nats + lane_nats.sum(), d + alone.grads.vector
     assert loss == pytest.approx(nats / n, rel=1e-12)
-    np.testing.assert_allclose(stack.d.vector, d, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(network.grads.vector, d, rtol=0, atol=1e-12)

@@ -20,9 +20,9 @@ from charrnn.config import CELLS, Config
 from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError
 from charrnn.header import Plan
+from charrnn.network import Network
 from charrnn.optim import OPTIMIZERS
 from charrnn.scoring import contiguous_nll
-from charrnn.stack import Stack
 from charrnn.team import DataParallel
 from charrnn.training import Run, begin, resume, save
 from charrnn.training_loop import train_steps, train_with_saves
@@ -47,7 +47,7 @@ def train(run: Run, path: Path | None = None, **options: Any) -> Run:
 
 
 def arrays_of(run: Run) -> list[Array]:
-    return [run.network.p.vector, run.best_weights, run.optimizer_state, run.hidden_state]
+    return [run.network.params.vector, run.best_weights, run.optimizer_state, run.hidden_state]
 
 
 def assert_same(a: Run, b: Run) -> None:
@@ -92,7 +92,7 @@ def test_resume_samples_and_counts_nothing_anew(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train(new_run(text, max_steps=3), tmp_path / "run.npz")
-    monkeypatch.delattr(Stack, "init_parameters")
+    monkeypatch.delattr(Network, "init_parameters")
     monkeypatch.delattr(ngram, "ngram_losses")
     assert_same(run, resume(tmp_path / "run.npz", Corpus("text", text)))
 
@@ -148,13 +148,13 @@ def test_same_seed_gives_the_same_weights(text: str) -> None:
     run = train(new_run(text))
     assert_same(run, train(new_run(text)))
     other = train(new_run(text, seed=1))
-    assert (run.network.p.vector != other.network.p.vector).any()
+    assert (run.network.params.vector != other.network.params.vector).any()
 
 
 def test_sampling_and_evaluating_change_nothing(text: str) -> None:
     a = train(new_run(text, sample_every=3, eval_every=7))
     b = train(new_run(text, sample_every=0, eval_every=60))
-    assert (a.network.p.vector == b.network.p.vector).all()
+    assert (a.network.params.vector == b.network.params.vector).all()
     assert len(a.state.samples) == 21
     assert not b.state.samples
 
@@ -182,9 +182,9 @@ def test_best_weights_have_the_lowest_validation_loss() -> None:
     step = state.history[losses.index(best_loss)]["step"]
     assert state.best == {"step": step, "val_loss": best_loss}
     assert step < 100
-    assert (run.model_weights != run.network.p.vector).any()
+    assert (run.model_weights != run.network.params.vector).any()
     best = run.network.copy()
-    best.p.vector[:] = run.model_weights
+    best.params.vector[:] = run.model_weights
     for split, loss in ((run.splits.val, best_loss), (run.splits.test, state.test_loss)):
         assert contiguous_nll(best, split.ids, split.context).mean() == loss
         assert len(split.ids) == 100
@@ -192,9 +192,9 @@ def test_best_weights_have_the_lowest_validation_loss() -> None:
 
 def test_last_weights_are_used_before_the_first_evaluation(text: str, tmp_path: Path) -> None:
     run = train(new_run(text), tmp_path / "run.npz", stop_after=3)
-    assert (run.model_weights == run.network.p.vector).all()
+    assert (run.model_weights == run.network.params.vector).all()
     model = charrnn.load(tmp_path / "run.npz")
-    assert (model.stack.p.vector == run.network.p.vector).all()
+    assert (model.network.params.vector == run.network.params.vector).all()
     assert model.state.best == {"step": 3, "val_loss": None}
 
 
@@ -330,7 +330,7 @@ class Poisoned(DataParallel):
         Poisoned.step += 1
         if Poisoned.step not in Poisoned.bad:
             return loss
-        state[:], self.replicas[0].stack.d.vector[:] = np.nan, np.inf
+        state[:], self.replicas[0].network.grads.vector[:] = np.nan, np.inf
         return math.nan
 
 
@@ -352,14 +352,14 @@ def test_batch_with_a_nonfinite_loss_is_skipped(text: str, bad: set[int]) -> Non
     run = poisoned(new_run(text, sample_every=0))
     stream = train_steps(run)
     before = list(itertools.islice(stream, 12))
-    weights, optimizer_state = run.network.p.vector.copy(), run.optimizer_state.copy()
+    weights, optimizer_state = run.network.params.vector.copy(), run.optimizer_state.copy()
     step = next(stream)
     assert not any(step.messages for step in before)
     assert step.messages == (
         f"step 13: loss nan, gradient norm inf; skipped this batch and halved the learning rate to "
         f"{run.learning_rate:.2g}",
     )
-    assert (run.network.p.vector == weights).all()
+    assert (run.network.params.vector == weights).all()
     assert (run.optimizer_state == optimizer_state).all()
     assert not run.hidden_state.any()
     assert run.learning_rate == 0.5 * 8e-3 * 0.5 * (1 + math.cos(math.pi * 13 / 60))
@@ -385,14 +385,14 @@ def test_third_consecutive_nonfinite_batch_restores_best_weights(text: str, bad:
     stream = train_steps(poisoned(run))
     (line,) = next(stream).messages
     assert "; restored the weights of step 10, reset the optimizer and halved the" in line
-    assert (run.network.p.vector == best).all()
+    assert (run.network.params.vector == best).all()
     assert not run.optimizer_state.any()
     assert not run.hidden_state.any()
     assert (run.state.nonfinite_streak, run.optimizer_reset_step) == (0, 17)
     # the optimizer's first step is its first again: Adam's is as long as the learning rate
     rate = run.learning_rate
     next(stream)
-    assert np.abs(run.network.p.vector - best).max() == pytest.approx(rate, rel=1e-3)
+    assert np.abs(run.network.params.vector - best).max() == pytest.approx(rate, rel=1e-3)
 
 
 def test_nonfinite_weights_are_restored_immediately(text: str) -> None:
@@ -456,7 +456,7 @@ def test_nonfinite_weights_are_not_saved(text: str, tmp_path: Path) -> None:
     run = new_run(text, val_fraction=0, test_fraction=0)
     stream = train_with_saves(run, path, stop_after=3)
     list(itertools.islice(stream, 3))
-    run.network.p["by"][0] = np.inf
+    run.network.params["by"][0] = np.inf
     with pytest.raises(NotFiniteError, match="not saved: 'last_weights' has non-finite values"):
         next(stream)
     assert resume(path, Corpus("text", text)).state.step == 0
@@ -646,13 +646,13 @@ def test_vanilla_cell_follows_min_char_rnn(monkeypatch: pytest.MonkeyPatch) -> N
     splits: dict[str, Any] = {"val_fraction": 0, "test_fraction": 0, "dtype": "float64"}
     run = new_run(text, cell="vanilla", **sizes, **rates, **splits)
     network = run.network
-    shapes = {name: network.p[f"0.{name}"].shape for name in ("Wxh", "Whh", "bh")}
-    shapes |= {name: network.p[name].shape for name in ("Why", "by")}
+    shapes = {name: network.params[f"0.{name}"].shape for name in ("Wxh", "Whh", "bh")}
+    shapes |= {name: network.params[name].shape for name in ("Why", "by")}
     p: dict[str, Array] = {name: rng.normal(0, 0.01, shape) for name, shape in shapes.items()}
     p["bh"][:] = p["by"][:] = 0
 
     def mine(name: str) -> Array:
-        return network.p[name if name in ("Why", "by") else f"0.{name}"]
+        return network.params[name if name in ("Why", "by") else f"0.{name}"]
 
     for name, a in p.items():
         mine(name)[:] = a

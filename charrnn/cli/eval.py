@@ -96,7 +96,7 @@ def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> 
     if not len(split.ids):
         raise UsageError(f"{path}: the run has no {SPLITS[name]} split")
     started = time.perf_counter()
-    nll = split_nll(model.stack, split, dynamic_lr=adapt)
+    nll = split_nll(model.network, split, dynamic_lr=adapt)
     seconds = time.perf_counter() - started
     baselines = state.baselines["val"] if name == "val" else state.baselines["test"]
     text = split_text(split, model.vocabulary)

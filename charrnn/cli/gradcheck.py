@@ -40,10 +40,10 @@ def gradcheck(model_file: ModelFile, corpus: list[str], entries: int, seed: int)
     T = min(MAX_STEPS, len(ids) - 1)
     starts = np.linspace(0, len(ids) - 1 - T, B).astype(int)
     symbols = ids[starts + np.arange(T + 1)[:, None]]
-    state = rng.uniform(-1, 1, model.stack.zero_state(B).shape)
+    state = rng.uniform(-1, 1, model.network.zero_state(B).shape)
 
     errors = {}
-    checked = check_gradients(model.stack, symbols[:-1], symbols[1:], state, rng, entries)
+    checked = check_gradients(model.network, symbols[:-1], symbols[1:], state, rng, entries)
     for name, n, error in checked:
         click.echo(f"{name}\t{n}\t{error:.2g}", file=out)
         errors[name] = error

@@ -14,7 +14,7 @@ from charrnn.errors import UsageError
 
 if TYPE_CHECKING:
     from charrnn.arrays import Array
-    from charrnn.stack import Stack
+    from charrnn.network import Network
 
 
 @click.command()
@@ -69,7 +69,7 @@ def gradflow(
 
     from charrnn.corpus import load_corpus
     from charrnn.gradients import encode_corpus, gradient_flow
-    from charrnn.stack import Stack
+    from charrnn.network import Network
     from charrnn.vocabulary import Vocabulary
     from charrnn.windows import document_ends
 
@@ -80,17 +80,17 @@ def gradflow(
         ids = read_ids(corpus, model)
         separator_id = v.separator_id(model.documents)
         ends = None if separator_id is None else document_ends(ids, separator_id)
-        norms = gradient_flow(model.stack, ids, v.start_id, lags, ends)
-        columns |= split_norms(norms, checkpoint.stem, model.stack)
+        norms = gradient_flow(model.network, ids, v.start_id, lags, ends)
+        columns |= split_norms(norms, checkpoint.stem, model.network)
     else:
         text = load_corpus(corpus)
         v = Vocabulary.from_counts(text.store.codes, text.store.counts)
         ids, _ = encode_corpus(text, v)
         simplest_first = reversed(CELLS)
         for name in dict.fromkeys(Config(cell=cell).cell for cell in cells or simplest_first):
-            stack = Stack(name, len(v), hidden_size, 1, np.float64, np.random.default_rng(seed))
-            norms = gradient_flow(stack, ids, v.start_id, lags)
-            columns |= split_norms(norms, name, stack)
+            network = Network(name, len(v), hidden_size, 1, np.float64, np.random.default_rng(seed))
+            norms = gradient_flow(network, ids, v.start_id, lags)
+            columns |= split_norms(norms, name, network)
 
     if plot:
         from charrnn.figures import plot_lines, save_figure
@@ -102,13 +102,13 @@ def gradflow(
         click.echo("\t".join([str(lag), *(f"{norm:.4g}" for norm in row)]), file=out)
 
 
-def split_norms(norms: Array, name: str, stack: Stack) -> dict[str, Array]:
+def split_norms(norms: Array, name: str, network: Network) -> dict[str, Array]:
     """Return the norms (lags + 1, L, S) of each layer and state, by name: ``play 1 c``."""
     columns = {}
-    for layer in range(stack.num_layers):
-        for s, state in enumerate(stack.cell.STATE_NAMES):
+    for layer in range(network.num_layers):
+        for s, state in enumerate(network.cell.STATE_NAMES):
             words = [name]
-            if stack.num_layers > 1:
+            if network.num_layers > 1:
                 words.append(str(layer))
             if s > 0:
                 words.append(state)

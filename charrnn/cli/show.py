@@ -114,7 +114,7 @@ def show(
         from charrnn.neurons import rank_neurons
 
         sample = text[:MAX_PROBED_CHARACTERS]
-        best = rank_neurons(model.stack, model.vocabulary, sample, probe, model.documents)[:TOP_NEURONS]
+        best = rank_neurons(model.network, model.vocabulary, sample, probe, model.documents)[:TOP_NEURONS]
         click.echo("\n".join(format_ranking(best, probe)) + "\n", file=out)
         neuron = best[0][:2]
     name = "standard input" if files[0] == "-" else files[0]
@@ -143,11 +143,11 @@ def format_saturation(model: Model, text: str | bytes) -> Iterator[str]:
     if not len(ids):
         raise TextError("none of the text's characters is in the model's vocabulary")
     ends = document_ends(ids, v.separator_id(model.documents))
-    fractions = gate_saturation(model.stack, ids, v.start_id, ends)
+    fractions = gate_saturation(model.network, ids, v.start_id, ends)
     if not fractions:
         raise UsageError(f"this model's cell ({model.state.config.cell}) has no gates")
     yield "layer\tgate\tunder 0.1\tover 0.9"
-    for layer in range(model.stack.num_layers):
+    for layer in range(model.network.num_layers):
         for gate, of_layer in fractions.items():
             under, over = of_layer[layer]
             yield f"{layer}\t{gate}\t{under:.3f}\t{over:.3f}"

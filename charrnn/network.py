@@ -43,10 +43,10 @@ class NetworkTape:
         return part
 
 
-class Stack:
+class Network:
     """``num_layers`` recurrent layers and an affine output: p = softmax(Why h + by).
 
-    ``p`` holds the parameters and ``d`` their gradients: ``0.Wxh`` (G H, V), ``0.Whh`` (G H, H),
+    ``params`` holds the parameters and ``grads`` their gradients: ``0.Wxh`` (G H, V), ``0.Whh`` (G H, H),
     ``0.bh`` (G H,), the same for the layers above with Wxh (G H, H), then ``Why`` (V, H) and ``by``
     (V,). G is the cell's number of blocks, H the hidden size, V the size of the vocabulary, L the
     number of layers, S the number of the cell's states.
@@ -65,10 +65,10 @@ class Stack:
         self.architecture = cell, vocab_size, hidden_size, num_layers
         self.vocab_size, self.hidden_size, self.num_layers = vocab_size, hidden_size, num_layers
         self.cell = load_cell(cell)
-        self.p = Parameters(parameter_shapes(*self.architecture), dtype)
-        self.d = self.p.zeros_like()
-        self._layers = self._by_layer(self.p)
-        self._dlayers = self._by_layer(self.d)
+        self.params = Parameters(parameter_shapes(*self.architecture), dtype)
+        self.grads = self.params.zeros_like()
+        self._layers = self._by_layer(self.params)
+        self._dlayers = self._by_layer(self.grads)
         if rng is not None:
             self.init_parameters(rng)
 
@@ -81,8 +81,8 @@ class Stack:
         2014, section 3.
         """
         H = self.hidden_size
-        for name in self.p:
-            w = self.p[name]
+        for name in self.params:
+            w = self.params[name]
             if name.endswith("Whh"):
                 for block in w.reshape(-1, H, H):
                     q, r = np.linalg.qr(rng.standard_normal((H, H)))
@@ -98,42 +98,42 @@ class Stack:
             for l in range(self.num_layers)
         ]
 
-    def replica(self) -> Stack:
+    def replica(self) -> Network:
         """Return a network that shares these parameters and has its own gradients."""
         other = copy.copy(self)
-        other.d = self.p.zeros_like()
-        other._dlayers = self._by_layer(other.d)
+        other.grads = self.params.zeros_like()
+        other._dlayers = self._by_layer(other.grads)
         return other
 
-    def copy(self, dtype: DTypeLike | None = None) -> Stack:
+    def copy(self, dtype: DTypeLike | None = None) -> Network:
         """Return a network with a copy of the parameters, of another dtype if one is given."""
-        other = Stack(*self.architecture, dtype or self.p.vector.dtype)
-        other.p.vector[:] = self.p.vector
+        other = Network(*self.architecture, dtype or self.params.vector.dtype)
+        other.params.vector[:] = self.params.vector
         return other
 
-    def load_weights_from(self, other: Stack, ids: Ids) -> None:
+    def load_weights_from(self, other: Network, ids: Ids) -> None:
         """Copy the parameters of a network of the same size, whose symbol i is ``ids[i]`` here.
 
         Symbols that it lacks keep their initial weights; their bias becomes the mean of the others.
         """
-        for name in self.p:
+        for name in self.params:
             if name == "0.Wxh":
-                self.p[name][:, ids] = other.p[name]
+                self.params[name][:, ids] = other.params[name]
             elif name in ("Why", "by"):
                 if name == "by":
-                    self.p[name][:] = other.p[name].mean()
-                self.p[name][ids] = other.p[name]
+                    self.params[name][:] = other.params[name].mean()
+                self.params[name][ids] = other.params[name]
             else:
-                self.p[name][:] = other.p[name]
+                self.params[name][:] = other.params[name]
 
     def zero_state(self, B: int) -> State:
         """Return the state at the start of a text, (L, S, H, B)."""
         shape = self.num_layers, len(self.cell.STATE_NAMES), self.hidden_size, B
-        return np.zeros(shape, self.p.vector.dtype)
+        return np.zeros(shape, self.params.vector.dtype)
 
     def new_tape(self, T: int, B: int) -> NetworkTape:
         """Allocate every buffer of a batch of T steps and B lanes."""
-        V, H, dtype = self.vocab_size, self.hidden_size, self.p.vector.dtype
+        V, H, dtype = self.vocab_size, self.hidden_size, self.params.vector.dtype
         layers = [self.cell.new_tape(T, H, B, dtype)]
         for _ in range(self.num_layers - 1):
             layers.append(self.cell.new_tape(T, H, B, dtype, share_with=layers[0]))
@@ -144,7 +144,7 @@ class Stack:
             logits=empty_feature_major(T, V, B, dtype),
             one_hot=np.empty((T, B, V if V <= affine.MAX_ONE_HOT else 0), dtype),
             state=np.empty_like(self.zero_state(B)),
-            W_plus_b=np.empty_like(self.p["0.Wxh"]),
+            W_plus_b=np.empty_like(self.params["0.Wxh"]),
         )
 
     def dropout_masks(
@@ -155,7 +155,7 @@ class Stack:
         They apply to each layer's output, never to the recurrence: Zaremba et al., 2014, eq. 4 to 6.
         """
         shape = self.num_layers, T, self.hidden_size, B
-        masks: Array = rng.random(shape, self.p.vector.dtype.type, out)
+        masks: Array = rng.random(shape, self.params.vector.dtype.type, out)
         np.less(masks, keep, out=masks)
         masks *= 1 / keep
         return masks
@@ -177,7 +177,7 @@ class Stack:
             hs, last[l] = self.cell.forward(Whh, layer.a, state[l], layer)
             _apply_dropout(hs, masks, l, tape.xs)
         affine.forward(
-            self.p["Why"], self.p["by"], merge_time_batch(tape.xs), tape.logits, tape.logits
+            self.params["Why"], self.params["by"], merge_time_batch(tape.xs), tape.logits, tape.logits
         )
         return last
 
@@ -207,7 +207,7 @@ class Stack:
     ) -> tuple[Array, State]:
         """Return the loss of the targets ``ys`` (T, B), in nats, (T, B), and the last state.
 
-        Write to ``d`` the gradient of the summed loss times ``scale``: 1 sums, 1 / (T B) gives the
+        Write to ``grads`` the gradient of the summed loss times ``scale``: 1 sums, 1 / (T B) gives the
         mean. The carried state is a constant: gradients end at the start of the batch.
         """
         # the loss, and its gradient with respect to the logits
@@ -219,7 +219,7 @@ class Stack:
         # back through each layer's affine map above it, then through its recurrence
         dhs = tape.dhs
         dfinal = np.zeros((len(self.cell.STATE_NAMES), 1, 1), logits.dtype)
-        W, dW, db = self.p["Why"], self.d["Why"], self.d["by"]
+        W, dW, db = self.params["Why"], self.grads["Why"], self.grads["by"]
         for l in reversed(range(self.num_layers)):
             layer = tape.layers[l]
             if l < self.num_layers - 1:  # the last layer's outputs are in tape.xs already
@@ -241,9 +241,9 @@ class Stack:
 class Stepper:
     """A network that reads one symbol at a time: for sampling, where each depends on the last."""
 
-    def __init__(self, stack: Stack, state: State) -> None:
+    def __init__(self, network: Network, state: State) -> None:
         """Start from ``state`` (L, S, H, B)."""
-        p, cell, (L, _, _, B) = stack.p, stack.cell, state.shape
+        p, cell, (L, _, _, B) = network.params, network.cell, state.shape
         self._step, self._layers = cell.step, []
         self._W_plus_b = p["0.Wxh"] + p["0.bh"][:, None]
         if B == 1:  # one column per symbol, ready to pick up
