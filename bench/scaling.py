@@ -21,7 +21,9 @@ AXES = {
 @click.command()
 @click.argument("axes", nargs=-1, type=click.Choice([*AXES]))
 @click.option("--threads", default=1, show_default=True)
-@click.option("--rounds", default=3, show_default=True, help="How often a cell and the roof alternate.")
+@click.option(
+    "--rounds", default=3, show_default=True, help="How often a cell and the roof alternate."
+)
 @click.option("--seconds", default=1.0, show_default=True, help="How long each works at a time.")
 @click.option("--avx2", is_flag=True, help="Use AVX2, as on a machine without AVX-512.")
 def main(axes: tuple[str, ...], threads: int, rounds: int, seconds: float, avx2: bool) -> None:
@@ -34,12 +36,17 @@ def main(axes: tuple[str, ...], threads: int, rounds: int, seconds: float, avx2:
         for value in AXES[axis]:
             shape = BASE | {axis: value}
             job = {"work": "train", "threads": threads, **shape}
-            specs = [(sys.executable, "charrnn", job, environment(1, avx2)), (sys.executable, "roof", {}, env)]
+            specs = [
+                (sys.executable, "charrnn", job, environment(1, avx2)),
+                (sys.executable, "roof", {}, env),
+            ]
             with workers(specs) as (ours, roof):
                 rates = [(ours.ask(seconds), roof.ask(seconds)) for _ in range(rounds)]
             speed, top = (statistics.median(each) for each in zip(*rates, strict=True))
             flops = speed * operations(**shape)
-            click.echo(f"| {axis}={value} | {speed:,.0f} | {1e6 / speed:.2f} | {flops / 1e9:.0f} | {flops / top:.0%} |")
+            click.echo(
+                f"| {axis}={value} | {speed:,.0f} | {1e6 / speed:.2f} | {flops / 1e9:.0f} | {flops / top:.0%} |"
+            )
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def train(job: dict[str, Any]) -> Callable[[], int]:
 def network(job: dict[str, Any]) -> tuple[Network, Vocabulary]:
     """Return a model with weights as drawn."""
     vocabulary = Vocabulary.from_text(text(job["V"], 10_000))
-    return Network(job["cell"], job["V"], job["H"], job["L"], rng=np.random.default_rng(0)), vocabulary
+    return Network(
+        job["cell"], job["V"], job["H"], job["L"], rng=np.random.default_rng(0)
+    ), vocabulary
 
 
 def draw(job: dict[str, Any]) -> Callable[[], int]:

@@ -90,7 +90,9 @@ def draw(job: dict[str, Any]) -> Callable[[], int]:
             weight.data = getattr(net.rnn, f"{name}_l{l}").data
         cells.append(cell)
     lstm = job["cell"] == "lstm"
-    states: list[Any] = [(torch.zeros(B, H), torch.zeros(B, H)) if lstm else torch.zeros(B, H) for _ in cells]
+    states: list[Any] = [
+        (torch.zeros(B, H), torch.zeros(B, H)) if lstm else torch.zeros(B, H) for _ in cells
+    ]
     xs = torch.zeros(B, dtype=torch.long)
 
     @torch.inference_mode()
@@ -120,7 +122,9 @@ def read(job: dict[str, Any]) -> Callable[[], int]:
         for at in range(0, len(lanes) - 1, T):
             ys = lanes[at + 1 : at + 1 + T]
             logits, state = net(lanes[at : at + len(ys)], state)
-            parts.append(nn.functional.cross_entropy(logits.view(-1, V), ys.reshape(-1), reduction="none"))
+            parts.append(
+                nn.functional.cross_entropy(logits.view(-1, V), ys.reshape(-1), reduction="none")
+            )
         return len(torch.cat(parts))
 
     return whole

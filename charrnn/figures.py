@@ -129,8 +129,7 @@ def loss_curve(name: str, state: State, x: str = "step", scale: float = 1.0) -> 
     """Return the losses of a run, in units of ``scale`` nats."""
     rows: Sequence[Mapping[str, Any]] = state.history
     steps, xs, train, val = (
-        np.array([row[key] for row in rows], float)
-        for key in ("step", x, "train_loss", "val_loss")
+        np.array([row[key] for row in rows], float) for key in ("step", x, "train_loss", "val_loss")
     )
     best, label, baseline = None, name, None
     if state.best["val_loss"] is not None and len(steps):

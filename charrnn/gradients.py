@@ -28,7 +28,9 @@ def encode_corpus(corpus: Corpus, vocabulary: Vocabulary) -> tuple[Ids, int]:
     return ids[ids >= 0], int((ids < 0).sum())
 
 
-def gradient_flow(network: Network, ids: Ids, start: Ids, lags: int, ends: Ids | None = None) -> Array:
+def gradient_flow(
+    network: Network, ids: Ids, start: Ids, lags: int, ends: Ids | None = None
+) -> Array:
     """Return the norm of the loss's gradient with respect to earlier states, (lags + 1, L, S).
 
     It is the geometric mean of ``state_gradient_norms`` over up to 64 positions of the text, in
@@ -74,7 +76,9 @@ def gradient_flow(network: Network, ids: Ids, start: Ids, lags: int, ends: Ids |
     return mean
 
 
-def state_gradient_norms(network: Network, xs: Ids, ys: Ids, state: State, tape: NetworkTape) -> Array:
+def state_gradient_norms(
+    network: Network, xs: Ids, ys: Ids, state: State, tape: NetworkTape
+) -> Array:
     """Return the norm of dL/ds for the states s after step T - 1 - k, (T, L, S, B), k = 0 first.
 
     L is the loss of the targets ``ys`` (B,) at the last step of ``xs`` (T, B) alone, in nats. The

@@ -20,7 +20,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # the file system has none: training goes ahead
+NO_LOCKS = (
+    errno.ENOLCK,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+)  # the file system has none: training goes ahead
 HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 

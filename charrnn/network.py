@@ -177,7 +177,11 @@ class Network:
             hs, last[l] = self.cell.forward(Whh, layer.a, state[l], layer)
             _apply_dropout(hs, masks, l, tape.xs)
         affine.forward(
-            self.params["Why"], self.params["by"], merge_time_batch(tape.xs), tape.logits, tape.logits
+            self.params["Why"],
+            self.params["by"],
+            merge_time_batch(tape.xs),
+            tape.logits,
+            tape.logits,
         )
         return last
 

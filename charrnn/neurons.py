@@ -34,7 +34,9 @@ def _read(network: Network, ids: Ids, context: Ids, ends: Ids | None) -> Iterato
             yield tape.slice(in_context, len(batch.xs)).layers
 
 
-def activations(network: Network, ids: Ids, context: Ids, ends: Ids | None = None) -> Iterator[Array]:
+def activations(
+    network: Network, ids: Ids, context: Ids, ends: Ids | None = None
+) -> Iterator[Array]:
     """Yield the states after each symbol, in the order of the text, (t, L, H) at a time.
 
     The state is c for an LSTM, otherwise h. ``context`` is read before every document; documents

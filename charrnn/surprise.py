@@ -130,7 +130,9 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
     read = ids[ids >= 0]
     values = np.zeros(len(read) + 1)  # the first is that of the state before the text
     if len(read):
-        states = activations(network, read, v.start_id, document_ends(read, v.separator_id(model.documents)))
+        states = activations(
+            network, read, v.start_id, document_ends(read, v.separator_id(model.documents))
+        )
         values[1:] = np.concatenate([chunk[:, layer, index] for chunk in states])
     if network.cell.STATE_NAMES[-1] == "c":
         np.tanh(values, out=values)

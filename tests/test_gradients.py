@@ -44,7 +44,9 @@ def test_state_gradient_norms_match_central_differences(cell: str, num_layers: i
                     x = network.params[f"{l}.Wxh"] @ x
                 ax = (x + network.params[f"{l}.bh"][:, None])[None]
                 one = network.cell.new_tape(1, H, B, np.float64)
-                states[l] = network.cell.forward(network.params[f"{l}.Whh"], ax, states[l], one)[1].copy()
+                states[l] = network.cell.forward(network.params[f"{l}.Whh"], ax, states[l], one)[
+                    1
+                ].copy()
                 if (l, t) == (layer, step):
                     states[l] += nudge
                 x = states[l][0]
@@ -128,7 +130,9 @@ def checked(network: Network) -> dict[str, float]:
     rng = np.random.default_rng(0)
     xs, ys = rng.integers(0, V, (2, T, B))
     state = rng.standard_normal(network.zero_state(B).shape)
-    return {name: error for name, _, error in gradients.check_gradients(network, xs, ys, state, rng)}
+    return {
+        name: error for name, _, error in gradients.check_gradients(network, xs, ys, state, rng)
+    }
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))

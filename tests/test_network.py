@@ -42,7 +42,9 @@ def test_batches_with_a_carried_state_match_the_whole(cell: str) -> None:
     rng = np.random.default_rng(0)
     network = Network(cell, V, H, 2, np.float64, rng)
     xs, ys = rng.integers(0, V, (2, 9, B))
-    whole, last = network.loss_and_grad(xs, ys, network.zero_state(B), network.new_tape(9, B), scale=1)
+    whole, last = network.loss_and_grad(
+        xs, ys, network.zero_state(B), network.new_tape(9, B), scale=1
+    )
     state, chunks, tape = network.zero_state(B), [], network.new_tape(4, B)
     for t in (0, 4, 8):
         chunk = tape.slice(0, min(4, 9 - t))
@@ -97,7 +99,9 @@ def test_initial_loss_is_close_to_ln_V(cell: str) -> None:  # noqa: N802
     rng = np.random.default_rng(0)
     network = Network(cell, 65, 128, 2, np.float32, rng)
     xs, ys = rng.integers(0, 65, (2, 50, 20))
-    nats, _ = network.loss_and_grad(xs, ys, network.zero_state(20), network.new_tape(50, 20), scale=1)
+    nats, _ = network.loss_and_grad(
+        xs, ys, network.zero_state(20), network.new_tape(50, 20), scale=1
+    )
     assert nats.mean() == pytest.approx(math.log(65), abs=0.05)
 
 

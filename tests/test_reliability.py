@@ -20,7 +20,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import charrnn
-from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, invoke, on_a_terminal, posix, read_run
+from tests.conftest import (
+    CHARRNN,
+    ENV,
+    QUICK,
+    ROOT,
+    SIZE,
+    Cli,
+    invoke,
+    on_a_terminal,
+    posix,
+    read_run,
+)
 from tests.crash_test import content
 
 LONG = (*SIZE, "--max-steps", "400", "--eval-every", "50")

@@ -81,7 +81,9 @@ def test_html_page_has_the_highlighted_text(cli: Cli, run: Path, text: str, tmp_
 
 def test_probe_lists_the_best_neurons_and_shows_the_first(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
-    best = rank_neurons(model.network, model.vocabulary, text, "line-position", model.documents)[:10]
+    best = rank_neurons(model.network, model.vocabulary, text, "line-position", model.documents)[
+        :10
+    ]
     out = cli("show", run, "corpus.txt", "--probe", "line-position", "-n", "40").stdout.decode()
     table, _, shown = out.partition("\n\n")
     head, *rows = table.split("\n")

@@ -54,7 +54,9 @@ def imported_modules(path: Path) -> set[str]:
     return modules
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.parent != PACKAGE or p.stem != "__init__"])
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p.parent != PACKAGE or p.stem != "__init__"]
+)
 def test_imports_follow_the_order(path: Path) -> None:
     module = module_name(path)
     for other in imported_modules(path) & NAMES - {"charrnn"}:
@@ -79,4 +81,8 @@ def test_every_module_has_a_place_in_the_order() -> None:
 
 
 def _absent() -> set[str]:
-    return {name for name in ORDER if not ((PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists())}
+    return {
+        name
+        for name in ORDER
+        if not ((PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists())
+    }

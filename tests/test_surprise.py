@@ -27,7 +27,12 @@ def naive(model: Model, text: str | bytes) -> tuple[list[float], list[Array]]:
     """Return -log p and the distribution at each symbol, from one step at a time."""
     v = model.vocabulary
     symbols = [units.to_codes(text[i : i + 1], v.unit).tolist() for i in range(len(text))]
-    nats, p, step, last = [], [], Stepper(model.network, model.network.zero_state(1)), v.start_symbol
+    nats, p, step, last = (
+        [],
+        [],
+        Stepper(model.network, model.network.zero_state(1)),
+        v.start_symbol,
+    )
     logits = step(v.start_id)[:, 0].copy()
     for codes in symbols:
         ids = [v.id(code) for code in codes]

@@ -114,7 +114,9 @@ def show(
         from charrnn.neurons import rank_neurons
 
         sample = text[:MAX_PROBED_CHARACTERS]
-        best = rank_neurons(model.network, model.vocabulary, sample, probe, model.documents)[:TOP_NEURONS]
+        best = rank_neurons(model.network, model.vocabulary, sample, probe, model.documents)[
+            :TOP_NEURONS
+        ]
         click.echo("\n".join(format_ranking(best, probe)) + "\n", file=out)
         neuron = best[0][:2]
     name = "standard input" if files[0] == "-" else files[0]

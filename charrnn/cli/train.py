@@ -191,7 +191,11 @@ def load_corpora(
     """Read the text and the validation text of the run that is kept in ``path``."""
     from charrnn.corpus import load_corpus
 
-    how: dict[str, Any] = {"unit": config.unit, "documents": config.documents, "encoding": config.encoding}
+    how: dict[str, Any] = {
+        "unit": config.unit,
+        "documents": config.documents,
+        "encoding": config.encoding,
+    }
     text, other = (
         load_corpus(paths, default_run_name(paths), **how, temp_dir=path.parent) if paths else None
         for paths in (corpus, [val] if val else None)
