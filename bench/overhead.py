@@ -23,9 +23,9 @@ from side_charrnn import NEVER, text
 
 from charrnn.cli.progress import Display
 from charrnn.config import Config
-from charrnn.corpus import Corpus
-from charrnn.training import Run, begin
-from charrnn.training_loop import StepResult, train_steps, train_with_saves
+from charrnn.text.corpus import Corpus
+from charrnn.training.loop import StepResult, train_steps, train_with_saves
+from charrnn.training.run import Run, begin
 
 SIZES: dict[str, dict[str, Any]] = {
     "the defaults": {},

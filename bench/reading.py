@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from charrnn.corpus import load_corpus
+from charrnn.text.corpus import load_corpus
 
 
 def main(path: str, *units: str) -> None:

@@ -1,4 +1,4 @@
-"""charrnn's side: ``prepare(job)`` returns a function that does one piece of work and returns its characters."""
+"""charrnn's side: ``prepare(job)`` returns a function that works and returns its characters."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from charrnn.config import Config
-from charrnn.corpus import Corpus
 from charrnn.network import Network
 from charrnn.sampling import generate_ids
 from charrnn.scoring import contiguous_nll
-from charrnn.training import begin
-from charrnn.training_loop import train_steps
-from charrnn.vocabulary import Vocabulary
+from charrnn.text.corpus import Corpus
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.loop import train_steps
+from charrnn.training.run import begin
 
 NEVER = 10**9
 
 
 def text(vocab_size: int, n: int = 1_000_000) -> str:
-    """Return a text of ``n`` characters, of which the k-th commonest is 1/k as frequent as the commonest (Zipf)."""
+    """Return ``n`` characters; the k-th most common is 1/k as frequent as the first (Zipf)."""
     share = 1 / np.arange(1, vocab_size + 1)
     drawn = np.random.default_rng(0).choice(vocab_size, n, p=share / share.sum())
     drawn[:vocab_size] = np.arange(vocab_size)

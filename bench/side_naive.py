@@ -1,7 +1,7 @@
-"""The algorithm of min-char-rnn as one writes it first: float64, one-hot columns, a character at a time, Adagrad.
+"""The naive algorithm of min-char-rnn: float64, one-hot columns, a character at a time, Adagrad.
 
-Source: Karpathy, "Minimal character-level language model with a vanilla recurrent neural network", 2015 (a gist of 112
-lines); retold.
+Source: Karpathy, "Minimal character-level language model with a vanilla recurrent neural network",
+2015 (a gist of 112 lines); retold.
 """
 
 from __future__ import annotations

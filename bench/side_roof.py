@@ -1,4 +1,4 @@
-"""The roof: what one product of square float32 matrices reaches, in floating-point operations, not characters."""
+"""The peak: floating-point operations per second of one product of square float32 matrices."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One side of a comparison, in a process of its own: ``python bench/worker.py SIDE JOB`` (a JSON object).
+"""One side of a comparison, in its own process: ``python bench/worker.py SIDE JOB`` (JSON).
 
-It prepares the job, then answers each line of stdin: a number of seconds with the characters per second over that
-time, ``memory`` with its peak resident memory in MB.
+It prepares the job, then answers each line of stdin: a number of seconds with the characters per
+second over that time, ``memory`` with its peak resident memory in MB.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def forward(W: Array, b: Array, x: Array, product: Array, out: Array) -> None:
 
 
 def backward(W: Array, dW: Array, db: Array, x: Array, dout: Array, dx: Array) -> None:
-    """Write dW, db and ``dx`` (N, n), the gradient of ``x`` (N, n), for the gradient ``dout`` (M, n)."""
+    """Write dW, db and dx (N, n), given ``x`` (N, n) and the gradient ``dout`` (M, n)."""
     np.add.reduce(dout, axis=1, out=db)
     np.matmul(dout, x.T, out=dW)
     np.matmul(W.T, dout, out=dx)

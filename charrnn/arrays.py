@@ -1,4 +1,4 @@
-"""The arrays that everything else is made of: one flat vector with named views, and two memory layouts."""
+"""One flat vector with named views, nonlinearities in place, and the memory layouts."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def tanh_derivative(t: Array, out: Array) -> None:
 
 
 def empty_feature_major(T: int, N: int, B: int, dtype: DTypeLike) -> Array:
-    """Return a new array of shape (T, N, B), stored as (N, T, B): ``merge_time_batch`` of it is a view.
+    """Return a new (T, N, B) array, stored as (N, T, B): ``merge_time_batch`` of it is a view.
 
     One copy into such an array lets one product do all steps. Measured on an LSTM layer, that is
     faster than to compute on its steps, whose rows lie far apart.
@@ -78,7 +78,7 @@ def empty_feature_major(T: int, N: int, B: int, dtype: DTypeLike) -> Array:
 
 
 def merge_time_batch(a: Array) -> Array:
-    """Return (T, N, B) as (N, T * B), for one product over all steps and lanes: a view if feature-major."""
+    """Return (T, N, B) as (N, T * B), for one product over all steps: a view if feature-major."""
     merged: Array = a.transpose(1, 0, 2).reshape(a.shape[1], -1)
     return merged
 

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy, in nats, and its gradient. A target below zero is padding: its loss is 0."""
+"""Softmax cross-entropy, in nats, and its gradient. A target below 0 is padding, with loss 0."""
 
 from __future__ import annotations
 

@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from charrnn import checkpoint, sampling, scoring, units
+from charrnn import sampling, scoring
 from charrnn.arrays import Array
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
-from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, UsageError
-from charrnn.header import MAX_THREADS, ModelState, State
-from charrnn.lock import lock
 from charrnn.network import Network, num_parameters
-from charrnn.training import InitialModel, begin
-from charrnn.training_loop import train_with_saves
-from charrnn.vocabulary import NEWLINE, Vocabulary
+from charrnn.storage import checkpoint
+from charrnn.storage.lock import lock
+from charrnn.storage.state import MAX_THREADS, ModelState, State
+from charrnn.text import units
+from charrnn.text.corpus import Corpus
+from charrnn.text.vocabulary import NEWLINE, Vocabulary
+from charrnn.training.loop import train_with_saves
+from charrnn.training.run import InitialModel, begin
 
 DEFAULT_SAMPLE_LENGTH = 2000
 UNKNOWN_CHOICES = ("error", "skip", "cost")
@@ -50,8 +52,8 @@ class Model:
 
         ``length`` is the maximum number of characters, without the prime; a model of lines or files
         ends a text with the line or file. With a model of bytes each character stands for the byte
-        of its number: ``text.encode("latin-1")``. The same ``seed`` gives the same text; without one
-        it is random. ``options`` are those of ``sample_batch``.
+        of its number: ``text.encode("latin-1")``. The same ``seed`` gives the same text; without
+        one it is random. ``options`` are those of ``sample_batch``.
 
         Raises UsageError for an option outside its range, UnknownCharacterError for an unknown
         character in the prime.
@@ -72,12 +74,12 @@ class Model:
         top_p: float | None = None,
         until: str | bytes | None = None,
     ) -> Iterator[tuple[str, ...]]:
-        """Generate several texts in one batch; yield the new characters of each, or none if it ended.
+        """Generate several texts in one batch; yield the new characters of each, "" once it ended.
 
         ``prime`` is read first and not yielded; a model of bytes takes bytes too, here and for
         ``until``. ``unknown="skip"`` skips unknown characters in it. ``temp`` divides the logits (0
-        always picks the most likely symbol); ``top_k`` and ``top_p`` keep only the most likely ones.
-        A text ends after ``length`` characters, or once ``until`` has been generated.
+        always picks the most likely symbol); ``top_k`` and ``top_p`` keep only the most likely
+        ones. A text ends after ``length`` characters, or once ``until`` has been generated.
         """
         if length < 0:
             raise UsageError(f"length must be at least 0, not {length}")
@@ -106,11 +108,11 @@ class Model:
         """Return -log p of each character given those before it, in nats, (n,) float64.
 
         With a model of bytes it is that of each byte. The first character follows the start symbol,
-        an unprinted newline; with a model of lines so does the first of every line. Otherwise a text
-        of 2,000 characters or more is read in parallel lanes, each warmed up by the 200 characters
-        before it. For unknown characters, ``unknown="error"`` raises UnknownCharacterError,
-        ``"skip"`` skips them, and ``"cost"`` gives each the loss of a uniform guess among all
-        1,114,112 code points or 256 bytes, and does not read it.
+        an unprinted newline; with a model of lines so does the first of every line. Otherwise a
+        text of 2,000 characters or more is read in parallel lanes, each warmed up by the 200
+        characters before it. For unknown characters, ``unknown="error"`` raises
+        UnknownCharacterError, ``"skip"`` skips them, and ``"cost"`` gives each the loss of a
+        uniform guess among all 1,114,112 code points or 256 bytes, and does not read it.
 
         With ``dynamic_lr``, a learning rate, a copy of the model keeps training while it reads; see
         ``scoring.dynamic_nll``. Raises UsageError for another ``unknown``.

@@ -15,7 +15,7 @@ from charrnn import affine, loss
 from charrnn.arrays import Array, Ids, Parameters, empty_feature_major, merge_time_batch
 from charrnn.cells import load_cell
 from charrnn.cells.base import Tape
-from charrnn.windows import Batch
+from charrnn.text.batches import Batch
 
 State: TypeAlias = Array  # (L, S, H, B)
 
@@ -46,10 +46,10 @@ class NetworkTape:
 class Network:
     """``num_layers`` recurrent layers and an affine output: p = softmax(Why h + by).
 
-    ``params`` holds the parameters and ``grads`` their gradients: ``0.Wxh`` (G H, V), ``0.Whh`` (G H, H),
-    ``0.bh`` (G H,), the same for the layers above with Wxh (G H, H), then ``Why`` (V, H) and ``by``
-    (V,). G is the cell's number of blocks, H the hidden size, V the size of the vocabulary, L the
-    number of layers, S the number of the cell's states.
+    ``params`` holds the parameters and ``grads`` their gradients: ``0.Wxh`` (G H, V), ``0.Whh`` (G
+    H, H), ``0.bh`` (G H,), the same for the layers above with Wxh (G H, H), then ``Why`` (V, H) and
+    ``by`` (V,). G is the cell's number of blocks, H the hidden size, V the size of the vocabulary,
+    L the number of layers, S the number of the cell's states.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Network:
         """Initialize the parameters: weights uniform, recurrent ones orthogonal, biases by cell.
 
         Input weights have variance 1, which is 1 / fan-in (LeCun et al., 1998, eq. 16), because a
-        one-hot column has a single element; the others are within ±1/sqrt(H), so that the logits are
-        small and the initial loss is close to ln V. Orthogonal matrices, one per block: Saxe et al.,
-        2014, section 3.
+        one-hot column has a single element; the others are within ±1/sqrt(H), so that the logits
+        are small and the initial loss is close to ln V. Orthogonal matrices, one per block: Saxe et
+        al., 2014, section 3.
         """
         H = self.hidden_size
         for name in self.params:
@@ -152,7 +152,8 @@ class Network:
     ) -> Array:
         """Draw dropout masks (L, T, H, B): 1 / keep with probability keep, otherwise 0.
 
-        They apply to each layer's output, never to the recurrence: Zaremba et al., 2014, eq. 4 to 6.
+        They apply to each layer's output, never to the recurrence: Zaremba et al., 2014, eq. 4 to
+        6.
         """
         shape = self.num_layers, T, self.hidden_size, B
         masks: Array = rng.random(shape, self.params.vector.dtype.type, out)
@@ -211,8 +212,8 @@ class Network:
     ) -> tuple[Array, State]:
         """Return the loss of the targets ``ys`` (T, B), in nats, (T, B), and the last state.
 
-        Write to ``grads`` the gradient of the summed loss times ``scale``: 1 sums, 1 / (T B) gives the
-        mean. The carried state is a constant: gradients end at the start of the batch.
+        Write to ``grads`` the gradient of the summed loss times ``scale``: 1 sums, 1 / (T B) gives
+        the mean. The carried state is a constant: gradients end at the start of the batch.
         """
         # the loss, and its gradient with respect to the logits
         logits, ys = merge_time_batch(tape.logits), ys.ravel()

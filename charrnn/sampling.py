@@ -10,9 +10,9 @@ import numpy as np
 from charrnn.arrays import Array, Ids
 from charrnn.errors import UsageError
 from charrnn.network import Network, Stepper
-from charrnn.units import UNKNOWN, Composer
-from charrnn.vocabulary import Vocabulary
-from charrnn.windows import single_lane_batches
+from charrnn.text.batches import single_lane_batches
+from charrnn.text.units import UNKNOWN, Composer
+from charrnn.text.vocabulary import Vocabulary
 
 CHUNK_STEPS = 64  # of a prime that are read at a time
 UNIFORM_BLOCK = 256  # random numbers drawn at a time, for every stream

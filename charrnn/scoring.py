@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from charrnn import loss, windows
+from charrnn import loss
 from charrnn.arrays import Array, Ids, merge_time_batch
 from charrnn.network import Network
 from charrnn.optim import OPTIMIZERS, clip
-from charrnn.windows import Batch, document_ends
+from charrnn.text import batches
+from charrnn.text.batches import Batch, document_ends
 
 WARM_UP_SYMBOLS = 200  # read before the first target of every lane
 # -log p of a character that is not in the vocabulary, in nats: it could be any character.
@@ -43,8 +44,8 @@ def contiguous_nll(network: Network, ids: Ids, context: Ids, threads: int = 1) -
 
     def score_lanes(starts: Ids, ends: Ids) -> None:
         T = min(max(1, CHUNK_SYMBOLS // len(starts)), len(context_and_ids))
-        batches = windows.warm_up_batches(context_and_ids, starts, ends, WARM_UP_SYMBOLS, T)
-        _write_nll(network, batches, T, len(starts), out, c)
+        stream = batches.warm_up_batches(context_and_ids, starts, ends, WARM_UP_SYMBOLS, T)
+        _write_nll(network, stream, T, len(starts), out, c)
 
     threads = min(threads, B)
     _map(score_lanes, *(np.array_split(a, threads) for a in (starts, lane_ends)))
@@ -62,8 +63,8 @@ def document_nll(network: Network, ids: Ids, ends: Ids, start: int, threads: int
     def score_group(begin: int, ends: Ids) -> None:
         B, T = min(DOCUMENT_LANES, len(ends)), CHUNK_SYMBOLS // DOCUMENT_LANES
         group, ends = ids[begin : ends[-1]], ends - begin
-        batches = windows.document_batches(group, ends, B, T, windows.Position(), start, None)
-        one_epoch = islice(batches, windows.batches_per_epoch(ends, B, T))
+        stream = batches.document_batches(group, ends, B, T, batches.Position(), start, None)
+        one_epoch = islice(stream, batches.batches_per_epoch(ends, B, T))
         _write_nll(network, one_epoch, T, B, out[begin:], 0)
 
     groups = np.array_split(ends, min(threads, len(ends)))

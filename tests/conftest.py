@@ -23,10 +23,10 @@ import pytest
 from hypothesis import settings
 
 from charrnn.arrays import Array
-from charrnn.checkpoint import read_state
 from charrnn.cli import main
-from charrnn.header import State
 from charrnn.network import Network
+from charrnn.storage.checkpoint import read_state
+from charrnn.storage.state import State
 
 ROOT = Path(__file__).parent.parent
 CHARRNN = [sys.executable, "-m", "charrnn"]
@@ -55,7 +55,7 @@ def numeric(f: Callable[[], float], a: Array, h: float = 1e-5) -> Array:
 
 
 def assert_close(got: Array, wanted: Array, tolerance: float = 1e-7) -> None:
-    """Compare relative to the size of the whole array: a wrong factor, sign or missing term shows."""
+    """Compare relative to the whole array: a wrong factor, sign or missing term shows."""
     assert np.linalg.norm(wanted) > 0
     assert np.linalg.norm(got - wanted) / np.linalg.norm(wanted) < tolerance
 

@@ -1,4 +1,4 @@
-"""Kill trainings at random moments and resume them; the result must be that of an uninterrupted run.
+"""Kill trainings at random moments and resume them: the result is that of one without stops.
 
 python -m tests.crash_test 500
 """
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from charrnn import checkpoint
 from charrnn.cli import main
 from charrnn.optim import OPTIMIZERS
+from charrnn.storage import checkpoint
 
 FILES = ("a.txt", "b.txt", "c.txt")
 # about 50 steps per epoch: the model overfits, so that the best weights are not the last

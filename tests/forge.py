@@ -13,8 +13,8 @@ import numpy as np
 
 from charrnn.arrays import Array
 from charrnn.config import Config
-from charrnn.header import ModelState, State
 from charrnn.network import Network
+from charrnn.storage.state import ModelState, State
 
 Members = list[tuple[str, bytes]]
 

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import charrnn
-from charrnn import checkpoint
 from charrnn.errors import CharrnnError
-from charrnn.header import ModelState
+from charrnn.storage import checkpoint
+from charrnn.storage.state import ModelState
 from tests.conftest import read_run
 from tests.forge import Members, header_of, members, pack, put, sealed, sealed_array
 
@@ -204,7 +204,8 @@ def npy(rng: random.Random, data: bytes) -> bytes:
     shape = rng.choice(
         [f"({n},)", f"({n}, 1)", f"(1, {n})", "()", "(0,)", "(-1,)", f"({10**12},)", f"({10**30},)"]
     )
-    text = f"{{'descr': '{descr}', 'fortran_order': {rng.choice(['False', 'False', 'True'])}, 'shape': {shape}, }}\n"
+    order = rng.choice(["False", "False", "True"])
+    text = f"{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}\n"
     new = head[:6] + rng.choice([b"\1\0"] * 5 + [b"\2\0", b"\3\0", b"\0\0"])
     new += (
         rng.choice([len(text), len(text), len(text), 0, 0xFFFF]).to_bytes(2, "little")

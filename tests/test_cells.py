@@ -23,7 +23,7 @@ class Case(NamedTuple):
     dlast: Array  # and at the last state
 
     def loss(self) -> float:
-        """Return a scalar whose gradients with respect to hs and the last state are dhs and dlast."""
+        """Return a scalar whose gradients for hs and the last state are dhs and dlast."""
         tape = self.cell.new_tape(len(self.ax), H, self.ax.shape[2], np.float64)
         hs, last = self.cell.forward(self.Whh, self.ax, self.state, tape)
         return float((hs * self.dhs).sum() + (last * self.dlast).sum())
@@ -42,7 +42,7 @@ class Case(NamedTuple):
 
 @pytest.fixture(params=sorted(CELLS))
 def case(request: pytest.FixtureRequest) -> Case:
-    """A random everything, the carried state and the gradient arriving at the last state included."""
+    """Random inputs, a random carried state, and a random gradient for the last state."""
     cell, rng = load_cell(request.param), np.random.default_rng(1)
     r = rng.standard_normal
     G, S = cell.NUM_BLOCKS, len(cell.STATE_NAMES)

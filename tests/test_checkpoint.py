@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import checkpoint
 from charrnn.arrays import Array
-from charrnn.checkpoint import load, read_state, save
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError
+from charrnn.storage import checkpoint
+from charrnn.storage.checkpoint import load, read_state, save
 from tests import forge
 from tests.conftest import ENV
 from tests.forge import ARRAYS, header_of, members, npy, npy_head, pack, put, sealed, sealed_array
@@ -138,7 +138,7 @@ def test_any_numbers_are_loaded(
 
 def test_state_is_read_without_numpy(path: Path) -> None:
     code = (
-        "import sys, pathlib; from charrnn.checkpoint import read_state; "
+        "import sys, pathlib; from charrnn.storage.checkpoint import read_state; "
         "read_state(pathlib.Path(sys.argv[1])); sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, path], env=ENV, check=False).returncode == 0
@@ -199,7 +199,7 @@ FULL_DISK = """
 import gc, resource, sys
 from pathlib import Path
 import numpy as np
-from charrnn.checkpoint import save
+from charrnn.storage.checkpoint import save
 from charrnn.errors import SaveError
 from tests.forge import model_state
 limit = int(sys.argv[2])

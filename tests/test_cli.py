@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn import checkpoint
 from charrnn.arrays import Array
 from charrnn.cli import main
 from charrnn.cli.common import default_checkpoint, default_run_name
 from charrnn.formatting import format_baselines
+from charrnn.storage import checkpoint
 from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, on_a_terminal, posix, read_run
 
 

@@ -8,11 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import corpus as corpus_module
-from charrnn import files
-from charrnn.corpus import Corpus, EncodedSlice, SymbolStore, TextFile, load_corpus, split_offsets
 from charrnn.errors import SaveError, TextError
-from charrnn.vocabulary import Vocabulary
+from charrnn.text import corpus as corpus_module
+from charrnn.text import files
+from charrnn.text.corpus import (
+    Corpus,
+    EncodedSlice,
+    SymbolStore,
+    TextFile,
+    load_corpus,
+    split_offsets,
+)
+from charrnn.text.vocabulary import Vocabulary
 
 
 def corpus_text(corpus: Corpus) -> str:

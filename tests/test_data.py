@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import charrnn
-from charrnn import checkpoint
 from charrnn.cli import main
 from charrnn.config import Config
+from charrnn.storage import checkpoint
 from tests.conftest import ROOT
 
 DATA = ROOT / "data"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn import checkpoint
+from charrnn.storage import checkpoint
 from tests.conftest import QUICK, Cli, read_run
 
 

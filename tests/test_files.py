@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charrnn import files
-from charrnn.corpus import Corpus, load_corpus
 from charrnn.errors import TextError, UsageError
-from charrnn.files import decode_bytes, list_files, read_file
+from charrnn.text import files
+from charrnn.text.corpus import Corpus, load_corpus
+from charrnn.text.files import decode_bytes, list_files, read_file
 from tests.test_corpus import corpus_text
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charrnn import checkpoint, header
 from charrnn.errors import CheckpointError
+from charrnn.storage import checkpoint, state
 from tests import fuzz
 from tests.forge import header_of, sealed
 
@@ -100,7 +100,7 @@ def test_reader_that_believes_the_header_is_found_out(
 ) -> None:
     assert fuzz.main(["20"]) == 0
     assert "FAILED" not in capsys.readouterr().out
-    monkeypatch.setattr(header, "_checksum", lambda header: str(header.get("sha256")))
+    monkeypatch.setattr(state, "_checksum", lambda header: str(header.get("sha256")))
     assert fuzz.main(["200"]) == 1
     out = capsys.readouterr().out
     assert "seed " in out

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charrnn import gradients, loss, units
+from charrnn import loss
+from charrnn.analysis import gradients
 from charrnn.arrays import Array, Ids
 from charrnn.cells import load_cell
 from charrnn.config import CELLS
-from charrnn.corpus import Corpus
 from charrnn.errors import TextError
 from charrnn.network import Network
-from charrnn.vocabulary import Vocabulary
+from charrnn.text import units
+from charrnn.text.corpus import Corpus
+from charrnn.text.vocabulary import Vocabulary
 from tests.conftest import Cli, numeric, random_network
 
 T, B, V, H = 6, 3, 7, 4

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from charrnn.errors import CharrnnError, CheckpointError, SaveError
-from charrnn.lock import lock
+from charrnn.storage.lock import lock
 from tests.conftest import ENV
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from charrnn.lock import lock
+from charrnn.storage.lock import lock
 with lock(Path(sys.argv[1]), "charrnn train x.txt"):
     print("locked", flush=True)
     sys.stdin.read()

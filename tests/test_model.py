@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import charrnn
-from charrnn import checkpoint
 from charrnn.errors import CheckpointError, UnknownCharacterError, UsageError
+from charrnn.storage import checkpoint
 from tests import forge
 from tests.conftest import read_run
 

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charrnn import neurons
+from charrnn.analysis import neurons
 from charrnn.arrays import Array
 from charrnn.config import CELLS
 from charrnn.errors import TextError
 from charrnn.network import Network
-from charrnn.vocabulary import Vocabulary
+from charrnn.text.vocabulary import Vocabulary
 from tests.conftest import random_network
 
 V = 7  # symbols of random_network

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import ngram
+from charrnn.analysis import ngram
+from charrnn.analysis.ngram import discounts, ngram_losses
 from charrnn.arrays import Ids
-from charrnn.ngram import discounts, ngram_losses
 
 Gram = tuple[int, ...]
 

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn import checkpoint, figures, terminal
+from charrnn.drawing import figures, terminal
+from charrnn.drawing.figures import plot_lines, plot_losses, read_states, save_figure
+from charrnn.drawing.terminal import PLOT_ROWS, render_losses
 from charrnn.errors import CheckpointError
-from charrnn.figures import plot_lines, plot_losses, read_states, save_figure
 from charrnn.formatting import display_width
-from charrnn.terminal import PLOT_ROWS, render_losses
+from charrnn.storage import checkpoint
 from tests.conftest import ENV, Cli, read_run
 
 LONG = "a name that is long, " * 5 + "W" * 120

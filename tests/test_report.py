@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import charrnn
+from charrnn.analysis.neurons import gate_saturation
+from charrnn.drawing.highlight import escape_inline
+from charrnn.drawing.report import TEMPERATURES, preformatted, render_report
 from charrnn.errors import CheckpointError
 from charrnn.formatting import standalone_jamo
 from charrnn.model import Model
-from charrnn.neurons import gate_saturation
-from charrnn.report import TEMPERATURES, preformatted, render_report
-from charrnn.shades import escape_inline
 from tests.conftest import Cli
 from tests.pages import ESCAPES, HOSTILE, Page
 

@@ -6,7 +6,7 @@ import pytest
 from charrnn.errors import UsageError
 from charrnn.network import Network
 from charrnn.sampling import CHUNK_STEPS, generate_ids, sample_logits
-from charrnn.vocabulary import Vocabulary
+from charrnn.text.vocabulary import Vocabulary
 
 LOGITS = np.log(np.array([[0.5, 0.2, 0.2, 0.1]]))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn import ngram
+from charrnn.analysis import ngram
 from charrnn.arrays import Array
 from charrnn.network import Network
 from tests.conftest import CHARRNN, ENV, QUICK, Cli, read_run

@@ -72,7 +72,7 @@ def test_every_document_is_scored_alone(longest: int, threads: int) -> None:
 
 
 def naive_dynamic_nll(network: Network, ids: Ids, lr: float) -> Array:
-    """Read ids, the first of which is not scored, in batches of 20; train on each after scoring it."""
+    """Read ids but the first in batches of 20; score each, and then train on it."""
     network = network.copy()
     out, state = [], network.zero_state(1)
     for t in range(0, len(ids) - 1, 20):

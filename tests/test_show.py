@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn import shades, surprise
+from charrnn.analysis import surprisal
+from charrnn.analysis.neurons import gate_saturation, rank_neurons
 from charrnn.cli.show import color_depth
-from charrnn.neurons import gate_saturation, rank_neurons
+from charrnn.drawing import highlight
 from tests.conftest import Cli
 
 
@@ -18,8 +19,8 @@ def test_text_is_marked_in_a_pipe(cli: Cli, run: Path) -> None:
     text = "the k\tng\n한국 ☃\n"
     env = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
     done = cli("show", run, "-", stdin=text.encode(), env=env)
-    bits = surprise.score_text(charrnn.load(run), text).bits
-    lines = shades.render_lines(text, bits.tolist(), shades.SURPRISAL_SCALE, 0, 80)
+    bits = surprisal.score_text(charrnn.load(run), text).bits
+    lines = highlight.render_lines(text, bits.tolist(), highlight.SURPRISAL_SCALE, 0, 80)
     assert done.stdout.decode() == "".join(lines)
     assert done.stdout.count(b"\n") == 4
     path, caption, legend = done.stderr.decode().splitlines()
@@ -71,11 +72,11 @@ def test_html_page_has_the_highlighted_text(cli: Cli, run: Path, text: str, tmp_
     done = cli("show", run, "corpus.txt", "--html", "page.html", "-n", "50")
     assert done.stdout == b""
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert shades.render_html(charrnn.load(run), text, 50) in page
+    assert highlight.render_html(charrnn.load(run), text, 50) in page
     assert f"<h1>corpus.txt, surprisal under {run}</h1>" in page
     cli("show", run, "corpus.txt", "--html", "page.html", "--neuron", "0:7")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert shades.render_html(charrnn.load(run), text, neuron=(0, 7)) in page
+    assert highlight.render_html(charrnn.load(run), text, neuron=(0, 7)) in page
     assert f"<h1>hidden unit 0:7 of {run} on corpus.txt</h1>" in page
 
 
@@ -89,8 +90,8 @@ def test_probe_lists_the_best_neurons_and_shows_the_first(cli: Cli, run: Path, t
     head, *rows = table.split("\n")
     assert head == "neuron\tR², line-position"
     assert rows == [f"{layer}:{i}\t{score:.3f}" for layer, i, score in best]
-    values = surprise.activation(model, text[:40], *best[0][:2]).tolist()
-    lines = shades.render_lines(text[:40], values, shades.ACTIVATION_SCALE, 0, 80)
+    values = surprisal.activation(model, text[:40], *best[0][:2]).tolist()
+    lines = highlight.render_lines(text[:40], values, highlight.ACTIVATION_SCALE, 0, 80)
     assert shown == "".join(lines)
     neuron = "{}:{}".format(*best[0])
     assert cli("show", run, "corpus.txt", "--neuron", neuron, "-n", "40").stdout.decode() == shown

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from charrnn import splits as splits_module
-from charrnn.checkpoint import read_state
 from charrnn.config import Config
-from charrnn.corpus import Corpus, load_corpus
 from charrnn.errors import CheckpointError, TextError
-from charrnn.splits import splits_of, text_of
-from charrnn.training import begin, resume, save
+from charrnn.storage.checkpoint import read_state
+from charrnn.text.corpus import Corpus, load_corpus
+from charrnn.training import splits as splits_module
+from charrnn.training.run import begin, resume, save
+from charrnn.training.splits import splits_of, text_of
 from tests.conftest import QUICK, Cli, read_run
 
 SMALL: dict[str, Any] = {"hidden_size": 4, "max_steps": 3}
@@ -34,7 +34,7 @@ def test_separate_validation_text_shares_the_vocabulary(text: str) -> None:
 def test_only_the_beginning_of_a_long_validation_text_is_used(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("charrnn.splits", "charrnn.training"):
+    for module in ("charrnn.training.splits", "charrnn.training.run"):
         monkeypatch.setattr(f"{module}.MAX_EVAL_CHARACTERS", 100)
     run = begin(Corpus("text", text), Config(**SMALL), val=Corpus("val", "the king\n" * 50))
     assert run.splits.val.characters == len(run.splits.val.ids) == 100

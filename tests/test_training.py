@@ -14,18 +14,21 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn import checkpoint, ngram, scoring, training, training_loop
+from charrnn import scoring
+from charrnn.analysis import ngram
 from charrnn.arrays import Array, Ids
 from charrnn.config import CELLS, Config
-from charrnn.corpus import Corpus
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError
-from charrnn.header import Plan
 from charrnn.network import Network
 from charrnn.optim import OPTIMIZERS
 from charrnn.scoring import contiguous_nll
-from charrnn.team import DataParallel
-from charrnn.training import Run, begin, resume, save
-from charrnn.training_loop import train_steps, train_with_saves
+from charrnn.storage import checkpoint
+from charrnn.storage.state import Plan
+from charrnn.text.corpus import Corpus
+from charrnn.training import loop
+from charrnn.training.loop import train_steps, train_with_saves
+from charrnn.training.parallel import DataParallel
+from charrnn.training.run import Run, begin, resume, save
 
 SMALL: dict[str, Any] = {
     "hidden_size": 12,
@@ -269,7 +272,7 @@ def test_baselines_are_measured_on_val_and_test_splits(
     assert run_of(val_fraction=0).state.baselines["val"] == {}
     none = run_of(val_fraction=0, test_fraction=0)
     assert none.state.baselines == {"val": {}, "test": {}}
-    monkeypatch.setattr(training, "BASELINE_SYMBOLS", 500)
+    monkeypatch.setattr(run, "BASELINE_SYMBOLS", 500)
     few = run_of()
     assert "the n-gram baselines use only the first 500 symbols" in few.state.notes
     assert few.state.baselines["val"]["6-gram"] > baselines["val"]["6-gram"]
@@ -338,7 +341,7 @@ class Poisoned(DataParallel):
 def bad(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """The steps, from 1, whose loss becomes NaN."""
     Poisoned.bad = set()
-    monkeypatch.setattr(training_loop, "DataParallel", Poisoned)
+    monkeypatch.setattr(loop, "DataParallel", Poisoned)
     return Poisoned.bad
 
 
@@ -488,7 +491,7 @@ def test_saves_follow_the_clock(text: str, tmp_path: Path, monkeypatch: pytest.M
             now += 10
         return saved
 
-    monkeypatch.setattr(training_loop, "save", save_slowly)
+    monkeypatch.setattr(loop, "save", save_slowly)
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert saves() == [0, 7, 13, 19, 25, 30]
     assert saves(save_every=25.0) == [0, *range(4, 30, 3), 30]
@@ -508,7 +511,7 @@ def test_failed_save_is_reported_and_retried(
             raise SaveError(f"{path}: could not be saved (no space left on device)")
         save(run, path)
 
-    monkeypatch.setattr(training_loop, "save", save_or_fail)
+    monkeypatch.setattr(loop, "save", save_or_fail)
     steps = train_with_saves(new_run(text), path, save_every=0)
     messages = {step.step: step.messages for step in steps if step.messages}
     assert list(messages) == [*failing]
@@ -535,10 +538,10 @@ def test_stop_ends_an_invocation_with_a_save(text: str, tmp_path: Path) -> None:
 def test_long_history_is_thinned_but_keeps_the_best_row(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_loop, "MAX_HISTORY_ROWS", 20)
-    monkeypatch.setattr(training_loop, "MAX_SAMPLES", 10)
+    monkeypatch.setattr(loop, "MAX_HISTORY_ROWS", 20)
+    monkeypatch.setattr(loop, "MAX_SAMPLES", 10)
     losses = iter([2.0] * 13 + [1.0] + [3.0] * 100)  # the best at step 14, of even index
-    monkeypatch.setattr(training_loop, "_loss", lambda *_: next(losses))
+    monkeypatch.setattr(loop, "_loss", lambda *_: next(losses))
     run = train(new_run(text, eval_every=1, sample_every=1))
     rows = [row["step"] for row in run.state.history]
     assert len(rows) <= 21

@@ -4,8 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import units
-from charrnn.units import END_OF_DOCUMENT, FIRST_SPECIAL, FIRST_TAIL, FIRST_VOWEL, UNKNOWN, Composer
+from charrnn.text import units
+from charrnn.text.units import (
+    END_OF_DOCUMENT,
+    FIRST_SPECIAL,
+    FIRST_TAIL,
+    FIRST_VOWEL,
+    UNKNOWN,
+    Composer,
+)
 
 LEAD, VOWEL, TAIL = FIRST_SPECIAL, FIRST_VOWEL, FIRST_TAIL
 hangul = st.text(st.sampled_from("가각힣뷁한글ㄱㅏㅋ\u1100\u1161\u11a8\u11ff\ua960\ud7b0 a"))

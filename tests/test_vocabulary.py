@@ -3,9 +3,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charrnn import units
 from charrnn.errors import TextError, UnknownCharacterError
-from charrnn.vocabulary import Vocabulary
+from charrnn.text import units
+from charrnn.text.vocabulary import Vocabulary
 
 # every code point, lone surrogates too
 texts = st.text(st.characters(codec=None), min_size=1)

@@ -1,4 +1,4 @@
-"""A recurrence that the project does not have: a leaky unit, h = (h' + tanh(Wxh x + Whh h' + bh)) / 2."""
+"""A cell that the package does not have: h = (h' + tanh(Wxh x + Whh h' + bh)) / 2."""
 
 from typing import NamedTuple
 

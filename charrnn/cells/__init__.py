@@ -1,4 +1,4 @@
-"""The recurrences, one file each. A new cell is a new file here and one line in the registry, ``config.CELLS``."""
+"""The recurrences, one file each. A new cell is a file here and a line in ``config.CELLS``."""
 
 from __future__ import annotations
 

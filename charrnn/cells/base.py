@@ -54,12 +54,12 @@ class Tape(Generic[V]):
 class Cell(ABC, Generic[V]):
     """One recurrence: its states and gates, its buffers, a step forward and a step back.
 
-    Whh is (G H, H), where G is ``NUM_BLOCKS``; ax and dax are (T, G H, B); hs and dhs are (T, H, B);
-    the state is (S, H, B), one row for each of ``STATE_NAMES``, its first row the output h. Arrays
-    that forward and backward return are on the tape, until it is used again.
+    Whh is (G H, H), where G is ``NUM_BLOCKS``; ax and dax are (T, G H, B); hs and dhs are (T, H,
+    B); the state is (S, H, B), one row for each of ``STATE_NAMES``, its first row the output h.
+    Arrays that forward and backward return are on the tape, until it is used again.
 
-    V is a NamedTuple of the views that a step works on. One holds the values; another, with the same
-    names, holds their gradients.
+    V is a NamedTuple of the views that a step works on. One holds the values; another, with the
+    same names, holds their gradients.
     """
 
     NUM_BLOCKS: int
@@ -78,7 +78,7 @@ class Cell(ABC, Generic[V]):
 
     @abstractmethod
     def new_dviews(self, da: Array, dstates: Array, scratch: Array) -> V:
-        """Name the gradients: ``da`` (T, G H, B), ``dstates`` (S, T, H, B), ``scratch`` (2, T, H, B).
+        """Name the gradients: ``da`` (T, G H, B), ``dstates`` (S, T, H, B), scratch (2, T, H, B).
 
         The last two are the same memory at every step.
         """
@@ -93,10 +93,10 @@ class Cell(ABC, Generic[V]):
 
     @abstractmethod
     def backward_step(self, Whh: Array, dhs: Array, views: V, dviews: V) -> None:
-        """Turn the gradient that arrives at h into da, and into the gradient of the state before."""
+        """Turn the gradient that arrives at h into da and the gradient of the previous state."""
 
     def recurrent_inputs(self, tape: Tape[V]) -> list[tuple[int, Array]]:
-        """Return the factors of Whh, top to bottom: how many of its blocks, and by which (T, H, B)."""
+        """Return what the blocks of Whh multiply: (number of blocks, (T, H, B)), top to bottom."""
         return [(self.NUM_BLOCKS, tape.states[0, :-1])]
 
     def gates(self, views: V) -> dict[str, Array]:
@@ -106,7 +106,7 @@ class Cell(ABC, Generic[V]):
     def new_tape(
         self, T: int, H: int, B: int, dtype: DTypeLike, share_with: Tape[V] | None = None
     ) -> Tape[V]:
-        """Allocate the buffers of T steps; those for backward are taken from ``share_with`` if given."""
+        """Allocate the buffers of T steps, those for backward unless ``share_with`` has them."""
         GH, S = self.NUM_BLOCKS * H, len(self.STATE_NAMES)
         states: Array = np.empty((S, T + 1, H, B), dtype)
         # With a single block, h[t] may take the place of a[t].
@@ -128,7 +128,7 @@ class Cell(ABC, Generic[V]):
         return Tape(a, states, views, rows, da, dstate, dviews, drows, dax, x)
 
     def new_step_views(self, state: Array) -> V:
-        """Return the views of a single step, which writes the new state over ``state`` (S, H, B)."""
+        """Return the views of a single step that writes the new state over ``state`` (S, H, B)."""
         _, H, B = state.shape
         states = repeat_steps(state, 2).swapaxes(0, 1)  # before and after are the same memory
         a, Whh_h = np.empty((2, 1, self.NUM_BLOCKS * H, B), state.dtype)

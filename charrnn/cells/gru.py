@@ -1,8 +1,8 @@
-"""The gated recurrent unit: z, r = sigmoid(a), n = tanh(Wxn x + Whn (r h') + bn), h = (1 - z) h' + z n.
+"""The GRU: z, r = sigmoid(a), n = tanh(Wxn x + Whn (r h') + bn), h = (1 - z) h' + z n.
 
 Source: Cho et al., "Learning phrase representations using RNN encoder-decoder", 2014, eq. 5 to 8
-(with z and 1 - z exchanged, as in the lectures). The reset gate is applied before the matrix product.
-Shapes: Whh (3 H, H) in the order z, r, n; ax and dax (T, 3 H, B); hs and dhs (T, H, B);
+(with z and 1 - z exchanged, as in the lectures). The reset gate is applied before the matrix
+product. Shapes: Whh (3 H, H) in the order z, r, n; ax and dax (T, 3 H, B); hs and dhs (T, H, B);
 state (1, H, B).
 """
 

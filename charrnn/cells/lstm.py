@@ -1,8 +1,8 @@
 """Long short-term memory: i, f, o = sigmoid(a), g = tanh(a), c = f c' + i g, h = o tanh(c).
 
-Source: Hochreiter and Schmidhuber, 1997, with the forget gate of Gers et al., 2000, and no peepholes.
-Shapes: Whh (4 H, H) in the order i, f, o, g; ax and dax (T, 4 H, B); hs and dhs (T, H, B);
-state (2, H, B), h and c.
+Source: Hochreiter and Schmidhuber, 1997, with the forget gate of Gers et al., 2000, and no
+peepholes. Shapes: Whh (4 H, H) in the order i, f, o, g; ax and dax (T, 4 H, B); hs and dhs (T, H,
+B); state (2, H, B), h and c.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LSTM(Cell[LSTMViews]):
     STATE_NAMES = ("h", "c")
 
     def init_bias(self, bh: Array) -> None:
-        """Set the forget gate's bias to 1: it starts open (Jozefowicz et al., 2015, section 2.2)."""
+        """Start with an open forget gate: bias 1 (Jozefowicz et al., 2015, section 2.2)."""
         bh.reshape(4, -1)[1] = 1
 
     def new_views(self, a: Array, states: Array, Whh_h: Array) -> LSTMViews:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import click
 
 import charrnn
-from charrnn.checkpoint import read_state, replace_file
 from charrnn.errors import CheckpointError, SaveError, UsageError
 from charrnn.formatting import escape_control, format_count
+from charrnn.storage.checkpoint import read_state, replace_file
 
 if TYPE_CHECKING:
     from charrnn.arrays import Ids
@@ -203,8 +203,8 @@ def default_run_name(corpus: Sequence[str]) -> str:
 
 def read_ids(paths: Sequence[str], model: Model) -> Ids:
     """Read a text as ids of a model; print on stderr how many unknown symbols were skipped."""
-    from charrnn.corpus import load_corpus
-    from charrnn.gradients import encode_corpus
+    from charrnn.analysis.gradients import encode_corpus
+    from charrnn.text.corpus import load_corpus
 
     text = load_corpus(paths, unit=model.unit, documents=model.documents, encoding=model.encoding)
     ids, unknown = encode_corpus(text, model.vocabulary)

@@ -76,7 +76,7 @@ def evaluate(
 
 
 def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any]:
-    from charrnn.files import read_text
+    from charrnn.text.files import read_text
 
     text = read_text(file, model.unit, model.encoding)
     started = time.perf_counter()
@@ -87,8 +87,8 @@ def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any
 
 def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> dict[str, Any]:
     """Score a split as training did, to the very same loss. Raises CheckpointError, UsageError."""
-    from charrnn.header import State
-    from charrnn.splits import split_nll, split_text, splits_of
+    from charrnn.storage.state import State
+    from charrnn.training.splits import split_nll, split_text, splits_of
 
     state, splits = model.state, splits_of(model.state, path)
     assert isinstance(state, State)

@@ -30,7 +30,7 @@ def gradcheck(model_file: ModelFile, corpus: list[str], entries: int, seed: int)
     out = stdout()
     import numpy as np
 
-    from charrnn.gradients import TOLERANCE, check_gradients
+    from charrnn.analysis.gradients import TOLERANCE, check_gradients
 
     # a batch of B sequences, spread over the text, from a random state
     model = model_file.load()

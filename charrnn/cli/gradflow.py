@@ -67,11 +67,11 @@ def gradflow(
     out = stdout()
     import numpy as np
 
-    from charrnn.corpus import load_corpus
-    from charrnn.gradients import encode_corpus, gradient_flow
+    from charrnn.analysis.gradients import encode_corpus, gradient_flow
     from charrnn.network import Network
-    from charrnn.vocabulary import Vocabulary
-    from charrnn.windows import document_ends
+    from charrnn.text.batches import document_ends
+    from charrnn.text.corpus import load_corpus
+    from charrnn.text.vocabulary import Vocabulary
 
     columns: dict[str, Array] = {}
     if checkpoint:
@@ -93,7 +93,7 @@ def gradflow(
             columns |= split_norms(norms, name, network)
 
     if plot:
-        from charrnn.figures import plot_lines, save_figure
+        from charrnn.drawing.figures import plot_lines, save_figure
 
         series = {name: (np.arange(lags + 1), norms) for name, norms in columns.items()}
         save_figure(plot_lines(series, "lag (steps)", "norm of the gradient"), plot)

@@ -9,9 +9,7 @@ from typing import Any
 
 import click
 
-from charrnn.checkpoint import find_file, read_state
 from charrnn.cli.common import ModelFile, json_option, model_argument, stdout
-from charrnn.files import display_name
 from charrnn.formatting import (
     escape_control,
     format_baselines,
@@ -20,7 +18,9 @@ from charrnn.formatting import (
     format_threads,
     loss_unit,
 )
-from charrnn.header import ModelState, State
+from charrnn.storage.checkpoint import find_file, read_state
+from charrnn.storage.state import ModelState, State
+from charrnn.text.files import display_name
 
 SHOWN_SYMBOLS = 100
 

@@ -94,10 +94,10 @@ def overlap(
     out = stdout()
     from tqdm import tqdm
 
-    from charrnn.copied import find_overlap
-    from charrnn.corpus import load_corpus
-    from charrnn.files import decode_bytes, read_file
+    from charrnn.analysis.overlap import find_overlap
     from charrnn.model import load
+    from charrnn.text.corpus import load_corpus
+    from charrnn.text.files import decode_bytes, read_file
 
     # the unit and the encoding are those of the model, if there is one
     path = checkpoint or (default_checkpoint() if sample_file is None else None)

@@ -48,8 +48,8 @@ def plot(
     """  # noqa: D301
     if terminal == (output is not None):
         raise UsageError("give either --output FILE or --terminal")
-    from charrnn.figures import plot_losses, read_states, save_figure
-    from charrnn.terminal import render_losses
+    from charrnn.drawing.figures import plot_losses, read_states, save_figure
+    from charrnn.drawing.terminal import render_losses
 
     states = read_states(runs or [default_checkpoint()])
     if output is not None:

@@ -20,9 +20,9 @@ from charrnn.formatting import (
 )
 
 if TYPE_CHECKING:
-    from charrnn.header import Evaluation
-    from charrnn.training import Run
-    from charrnn.training_loop import StepResult
+    from charrnn.storage.state import Evaluation
+    from charrnn.training.loop import StepResult
+    from charrnn.training.run import Run
 
 MIN_COPY_WARNING = 60  # characters: too long a passage to be written twice by chance
 
@@ -127,7 +127,7 @@ def stop_lines(run: Run, path: Path, corpus: Sequence[str], saved_step: int) -> 
 
 def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
     """Yield how good the model of a finished run is, and what to try next."""
-    from charrnn.training_loop import LOWER_LR_HINT, longest_copy, overfit_loss
+    from charrnn.training.loop import LOWER_LR_HINT, longest_copy, overfit_loss
 
     state = run.state
     baselines, best, test_loss = state.baselines, state.best, state.test_loss

@@ -32,9 +32,9 @@ def report(checkpoint: Path, output: str | None, force: bool) -> None:
     path = Path(output or f"{checkpoint.stem}.html")
     if out is None:
         check_output(path, force, checkpoint)
+    from charrnn.drawing.report import render_report
     from charrnn.model import load
-    from charrnn.report import render_report
-    from charrnn.splits import split_text, splits_of
+    from charrnn.training.splits import split_text, splits_of
 
     model = load(checkpoint)
     if model.state.kind != "run":

@@ -96,7 +96,7 @@ def sample(
         raise UsageError("--prime and --prime-file are mutually exclusive")
     out = stdout().buffer
     set_threads(threads)
-    from charrnn.files import read_file
+    from charrnn.text.files import read_file
 
     # in a locale that is not UTF-8, the bytes of an argument come in as surrogates
     data = read_file(prime_file) if prime_file is not None else to_bytes(prime or "")
@@ -125,14 +125,14 @@ def to_bytes(argument: str) -> bytes:
 
 def to_model_text(model: Model, data: bytes, name: str) -> str | bytes:
     """Return bytes for a byte model, otherwise the text that they encode. Raises TextError."""
-    from charrnn.files import decode_bytes
+    from charrnn.text.files import decode_bytes
 
     return data if model.unit == "byte" else decode_bytes(data, name)
 
 
 def count_unknown(model: Model, text: str | bytes) -> int:
     """Return how many characters of a text are not in the model's vocabulary."""
-    from charrnn import units
+    from charrnn.text import units
 
     v = model.vocabulary
     _, _, is_unknown = v.lookup(units.to_codes(text, v.unit))

@@ -108,7 +108,7 @@ def score(
 
 def score_file(model: Model, file: str, per: str) -> Iterable[Score]:
     """Score a file: its lines, its characters, or all of it. Raises TextError."""
-    from charrnn.files import read_file
+    from charrnn.text.files import read_file
 
     data = read_file(file)
     text = data.decode("latin-1") if model.unit == "byte" else decode_loosely(model, data, file)
@@ -163,7 +163,7 @@ def score_lines(model: Model, text: str) -> Iterator[Score]:
 
 def decode_loosely(model: Model, data: bytes, file: str) -> str:
     """Decode a text, with surrogates for bytes that are not valid. Raises TextError."""
-    from charrnn.files import decode_bytes
+    from charrnn.text.files import decode_bytes
 
     try:
         return data.decode(model.encoding, "surrogateescape")
@@ -172,7 +172,7 @@ def decode_loosely(model: Model, data: bytes, file: str) -> str:
 
 
 def to_input(model: Model, text: str) -> str | bytes:
-    """Return what the model reads for a text that has a character for each byte, if it reads bytes."""
+    """Return the text, or its bytes for a byte model, whose text has one character per byte."""
     return text.encode("latin-1") if model.unit == "byte" else text
 
 
@@ -180,7 +180,7 @@ def quantile_threshold(model_file: ModelFile, model: Model, quantile: float) -> 
     """Return the bits per character below which this fraction of the validation lines score."""
     import numpy as np
 
-    from charrnn.splits import split_text, splits_of
+    from charrnn.training.splits import split_text, splits_of
 
     split = splits_of(model.state, model_file.path).val
     if not len(split.ids):

@@ -91,7 +91,7 @@ def show(
 
     \b
       charrnn show draft.txt
-      charrnn show checkpoints/play.npz draft.txt --html surprise.html
+      charrnn show checkpoints/play.npz draft.txt --html surprisal.html
       head -5 kernel.c | charrnn show - --color always | less -R
       charrnn show kernel.c --probe indent
     """  # noqa: D301
@@ -103,7 +103,7 @@ def show(
             "and --gates cannot be combined with --html"
         )
     out = stdout()
-    from charrnn.files import read_text
+    from charrnn.text.files import read_text
 
     model = model_file.load()
     text = read_text(files[0], model.unit, model.encoding)
@@ -111,7 +111,7 @@ def show(
         click.echo("\n".join(format_saturation(model, text)), file=out)
         return
     if probe is not None:
-        from charrnn.neurons import rank_neurons
+        from charrnn.analysis.neurons import rank_neurons
 
         sample = text[:MAX_PROBED_CHARACTERS]
         best = rank_neurons(model.network, model.vocabulary, sample, probe, model.documents)[
@@ -124,7 +124,7 @@ def show(
     if neuron is not None:
         title = f"hidden unit {neuron[0]}:{neuron[1]} of {model_file.path} on {name}"
     if html is not None:
-        from charrnn.shades import render_html, render_page
+        from charrnn.drawing.highlight import render_html, render_page
 
         write_output(html, render_page(title, render_html(model, text, length, neuron)).encode())
         return
@@ -137,8 +137,8 @@ def format_saturation(model: Model, text: str | bytes) -> Iterator[str]:
 
     Raises TextError if no character of the text is known, UsageError if there are no gates.
     """
-    from charrnn.neurons import gate_saturation
-    from charrnn.windows import document_ends
+    from charrnn.analysis.neurons import gate_saturation
+    from charrnn.text.batches import document_ends
 
     v = model.vocabulary
     ids = v.encode(text[:MAX_PROBED_CHARACTERS], unknown="skip")
@@ -171,17 +171,21 @@ def highlight(
     depth: int,
 ) -> Iterator[str]:
     """Return the lines of the highlighted text; print its caption and legend on stderr."""
-    from charrnn import shades, surprise
+    from charrnn.analysis import surprisal
+    from charrnn.drawing import highlight
 
-    scored = surprise.score_text(model, text[:length])
-    values, scale = scored.bits, shades.SURPRISAL_SCALE
+    scored = surprisal.score_text(model, text[:length])
+    values, scale = scored.bits, highlight.SURPRISAL_SCALE
     if neuron is not None:
-        values, scale = surprise.activation(model, text[:length], *neuron), shades.ACTIVATION_SCALE
-    caption = shades.caption(text, length, scored.bits)
+        values, scale = (
+            surprisal.activation(model, text[:length], *neuron),
+            highlight.ACTIVATION_SCALE,
+        )
+    caption = highlight.caption(text, length, scored.bits)
     click.echo(f"charrnn: {escape_control(title)}: {caption}", err=True)
-    click.echo(shades.render_legend(scale, depth), err=True, color=True)
+    click.echo(highlight.render_legend(scale, depth), err=True, color=True)
     columns = shutil.get_terminal_size().columns
-    return shades.render_lines(scored.characters, values.tolist(), scale, depth, columns)
+    return highlight.render_lines(scored.characters, values.tolist(), scale, depth, columns)
 
 
 def color_depth(color: str) -> int:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from charrnn import checkpoint
 from charrnn.cli.common import (
     CHECKPOINT_DIR,
     DEFAULT_THREADS,
@@ -24,12 +23,13 @@ from charrnn.cli.common import (
 from charrnn.cli.progress import Display, already_exists, end_lines, start_lines, stop_lines
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
 from charrnn.errors import CharrnnError, ExitCode, UsageError
-from charrnn.header import MAX_THREADS
-from charrnn.lock import lock
+from charrnn.storage import checkpoint
+from charrnn.storage.lock import lock
+from charrnn.storage.state import MAX_THREADS
 
 if TYPE_CHECKING:
-    from charrnn.corpus import Corpus
-    from charrnn.training import Run
+    from charrnn.text.corpus import Corpus
+    from charrnn.training.run import Run
 
 ALLOWED_WITH_RESUME = {
     "corpus",
@@ -189,7 +189,7 @@ def load_corpora(
     path: Path, corpus: Sequence[str], val: str | None, config: Config
 ) -> tuple[Corpus, Corpus | None]:
     """Read the text and the validation text of the run that is kept in ``path``."""
-    from charrnn.corpus import load_corpus
+    from charrnn.text.corpus import load_corpus
 
     how: dict[str, Any] = {
         "unit": config.unit,
@@ -214,7 +214,7 @@ def start_run(
 ) -> Run:
     """Start a run on the corpus."""
     from charrnn.model import inherit_architecture, load
-    from charrnn.training import begin
+    from charrnn.training.run import begin
 
     initial_model = None
     if init_from:
@@ -237,7 +237,7 @@ def resume_run(
     path: Path, corpus: tuple[str, ...], val: str | None, threads: int | None, max_steps: int | None
 ) -> Run:
     """Resume the run that is saved in ``path``."""
-    from charrnn.training import require_run, resume
+    from charrnn.training.run import require_run, resume
 
     config = require_run(checkpoint.read_state(path), path).config
     text, val_text = load_corpora(path, corpus, val, config)
@@ -254,7 +254,7 @@ def train_and_show(
     save_every: float | None,
 ) -> None:
     """Train the run, and show its progress."""
-    from charrnn.training_loop import train_with_saves
+    from charrnn.training.loop import train_with_saves
 
     with Display(run, quiet) as display, interrupt:
         display.print(start_lines(run))

@@ -1,1 +1,1 @@
-"""Plots and pages, with the files that the pages are made of."""
+"""Plots and pages."""

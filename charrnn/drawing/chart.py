@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 
 from charrnn.arrays import Array
-from charrnn.figures import Curve, round_step
+from charrnn.drawing.figures import Curve, round_step
+from charrnn.drawing.highlight import escape_inline
 from charrnn.formatting import format_loss
-from charrnn.shades import escape_inline
 
 MAX_POINTS = 40
 MAX_LOSS = 1e300  # nats; with larger numbers the positions could overflow

@@ -1,4 +1,4 @@
-"""Checkpoints: a zip of NumPy arrays and ``header.json``, without pickles, written whole or not at all.
+"""Checkpoints: a zip of NumPy arrays and ``header.json``, without pickles, written atomically.
 
 A checkpoint is untrusted input: every size is checked before anything of that size is read, parsed
 or allocated.
@@ -25,9 +25,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, os_reason, save_error
-from charrnn.files import STDIN, Source
 from charrnn.formatting import escape_control
-from charrnn.header import (
+from charrnn.storage.state import (
     MAX_HEADER_BYTES,
     InvalidCheckpoint,
     ModelState,
@@ -35,6 +34,7 @@ from charrnn.header import (
     serialize,
     within_limits,
 )
+from charrnn.text.files import STDIN, Source
 
 if TYPE_CHECKING:
     from charrnn.arrays import Array
@@ -95,8 +95,8 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes the place of ``path`` when the context ends without an error.
 
     It is written beside the old one under a random name, forced to the disk and renamed. A symbolic
-    link is followed to its target. After a failure the old file is unchanged. Raises SaveError, also
-    if there is a device, a pipe or a folder at ``path``.
+    link is followed to its target. After a failure the old file is unchanged. Raises SaveError,
+    also if there is a device, a pipe or a folder at ``path``.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
@@ -129,7 +129,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def read_state(path: Path) -> ModelState:
-    """Return the state of a run or of an exported model, without its arrays. Raises CheckpointError."""
+    """Return the state of a run or an exported model, without arrays. Raises CheckpointError."""
     with _open(path) as (z, members):
         return _read_state(z, members)
 
@@ -169,7 +169,7 @@ def _checksum(a: Array) -> str:
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
-    """Yield the zip and its members. Every error meanwhile becomes a CheckpointError of one line."""
+    """Yield the zip and its members; turn every error into a CheckpointError of one line."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its other end

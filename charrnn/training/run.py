@@ -13,14 +13,16 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from charrnn import checkpoint
+from charrnn.analysis.ngram import ngram_losses
 from charrnn.arrays import Array
 from charrnn.cells import load_cell
 from charrnn.config import Config
-from charrnn.corpus import MAX_EVAL_CHARACTERS, Corpus
 from charrnn.errors import CheckpointError, UsageError
 from charrnn.formatting import format_count, format_threads
-from charrnn.header import (
+from charrnn.network import Network, num_parameters
+from charrnn.optim import OPTIMIZERS, SCHEDULES
+from charrnn.storage import checkpoint
+from charrnn.storage.state import (
     Baselines,
     Batches,
     InitFrom,
@@ -30,10 +32,11 @@ from charrnn.header import (
     Versions,
     VocabularyRecord,
 )
-from charrnn.network import Network, num_parameters
-from charrnn.ngram import ngram_losses
-from charrnn.optim import OPTIMIZERS, SCHEDULES
-from charrnn.splits import (
+from charrnn.text.batches import Position, batches_per_epoch, fit_batch_shape, steps_per_lane
+from charrnn.text.corpus import MAX_EVAL_CHARACTERS, Corpus
+from charrnn.text.units import UNKNOWN, Codes
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.splits import (
     Splits,
     corpus_record,
     describe_text_change,
@@ -42,10 +45,7 @@ from charrnn.splits import (
     read_again,
     text_record,
 )
-from charrnn.units import UNKNOWN, Codes
 from charrnn.version import __version__
-from charrnn.vocabulary import Vocabulary
-from charrnn.windows import Position, batches_per_epoch, fit_batch_shape, steps_per_lane
 
 DEFAULT_SYMBOLS = 10_000_000  # to train on, if neither epochs nor steps are given
 BASELINE_SYMBOLS = 2_000_000  # to count n-grams in: memory must not grow with the text
@@ -56,7 +56,7 @@ MAX_COMMAND_CHARACTERS = 10_000
 
 
 class RngStream(IntEnum):
-    """The uses of random numbers: each has generators of its own, ``default_rng([seed, stream, step])``.
+    """The uses of random numbers: each has generators ``default_rng([seed, stream, step])``.
 
     So they do not disturb each other, and the seed and the step are all that a checkpoint needs.
     """
@@ -103,7 +103,7 @@ class Run:
 
     @property
     def model_weights(self) -> Array:
-        """The weights of the model: the best, or the last while no validation loss has been measured."""
+        """The best weights, or the last while no validation loss has been measured."""
         measured = self.state.best["val_loss"] is not None
         return self.best_weights if measured else self.network.params.vector
 
@@ -128,7 +128,7 @@ class Run:
         return config.learning_rate * schedule * 0.5 ** len(state.nonfinite_events)
 
     def characters_at_step(self, step: int) -> int:
-        """Return how many characters the first ``step`` steps read (of documents, about how many)."""
+        """Return how many characters the first ``step`` steps read (documents: about)."""
         batches, splits = self.state.batches, self.splits
         if splits.document_ends is not None:
             return round(splits.train_characters * step / batches["steps_per_epoch"])
@@ -216,8 +216,8 @@ def resume(
 ) -> Run:
     """Return a saved run. Texts that are not given are read again (see ``text_of``).
 
-    ``threads`` and ``max_steps`` replace those of the run. Raises CheckpointError, also if a text has
-    changed, and UsageError for fewer steps than planned.
+    ``threads`` and ``max_steps`` replace those of the run. Raises CheckpointError, also if a text
+    has changed, and UsageError for fewer steps than planned.
     """
     loaded, arrays = checkpoint.load(path)
     state = require_run(loaded, path)
@@ -442,7 +442,8 @@ def _start_notes(
     if V > LARGE_VOCABULARY:
         size = sum(network.params[name].size for name in ("0.Wxh", "Why", "by"))
         yield (
-            f"a vocabulary of {V:,} symbols accounts for {size / len(network.params.vector):.0%} of the "
+            f"a vocabulary of {V:,} symbols accounts for "
+            f"{size / len(network.params.vector):.0%} of the "
             f"parameters and most of the training time; reduce it with --max-vocab N, "
             f"--min-count N or --unit byte (for Hangul: jamo)"
         )

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from charrnn.arrays import Array
-from charrnn.checkpoint import read_state, replace_file
 from charrnn.errors import CheckpointError, UsageError
 from charrnn.formatting import best_baseline, escape_control, loss_unit
-from charrnn.header import State
+from charrnn.storage.checkpoint import read_state, replace_file
+from charrnn.storage.state import State
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,19 +10,19 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from charrnn import units
+from charrnn.analysis.overlap import code_view, longest_matches, match_lengths
 from charrnn.arrays import Array
-from charrnn.copied import code_view, longest_matches, match_lengths
 from charrnn.errors import NotFiniteError, SaveError
-from charrnn.header import Evaluation, LoggedSample
 from charrnn.network import Network
 from charrnn.optim import OPTIMIZERS, clip
 from charrnn.sampling import decode_stream, generate_ids
-from charrnn.splits import Split, split_nll
-from charrnn.team import DataParallel
-from charrnn.training import RngStream, Run, save
-from charrnn.units import FIRST_SPECIAL, FIRST_TAIL
-from charrnn.windows import Batch, Position, contiguous_batches, document_batches
+from charrnn.storage.state import Evaluation, LoggedSample
+from charrnn.text import units
+from charrnn.text.batches import Batch, Position, contiguous_batches, document_batches
+from charrnn.text.units import FIRST_SPECIAL, FIRST_TAIL
+from charrnn.training.parallel import DataParallel
+from charrnn.training.run import RngStream, Run, save
+from charrnn.training.splits import Split, split_nll
 
 MAX_NONFINITE_STREAK = 3  # batches, until the best weights are restored
 MAX_NONFINITE_EVENTS = 10  # until the run gives up
@@ -121,8 +121,8 @@ def train_steps(run: Run) -> Iterator[StepResult]:
     from batch to batch, the gradient is not. It is that of the mean loss of the batch.
 
     A batch with a non-finite loss or gradient is skipped and halves the learning rate. After three
-    in a row, or if a weight or the validation loss is non-finite, the best weights are restored, and
-    optimizer state and hidden state are reset. The tenth event raises NotFiniteError.
+    in a row, or if a weight or the validation loss is non-finite, the best weights are restored,
+    and optimizer state and hidden state are reset. The tenth event raises NotFiniteError.
     """
     state, splits, network = run.state, run.splits, run.network
     B, T = state.batches["batch_size"], state.batches["seq_length"]
@@ -212,7 +212,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
 
 
 def _recover(run: Run, reason: str, *, restore: bool = False) -> str:
-    """Halve the learning rate, reset the hidden state, perhaps restore the weights; return a message.
+    """Halve the learning rate, reset the hidden state, perhaps restore the weights.
 
     The best weights are restored at the third non-finite batch in a row, or with ``restore``.
     """
@@ -326,7 +326,7 @@ def overfit_loss(run: Run) -> float | None:
 
 
 def longest_copy(run: Run) -> int:
-    """Return the length in characters of the longest copy from the training split in the last sample.
+    """Return how many characters the last sample copies from the training split, at most in a row.
 
     Only the first 5 million symbols of the split are searched.
     """

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import units
 from charrnn.config import check_encoding
 from charrnn.errors import TextError, save_error
-from charrnn.files import (
+from charrnn.text import units
+from charrnn.text.files import (
     CHUNK_BYTES,
     STDIN,
     Decoder,
@@ -28,7 +28,7 @@ from charrnn.files import (
     list_files,
     read_chunks,
 )
-from charrnn.units import CODE_LIMIT, END_OF_DOCUMENT, Codes
+from charrnn.text.units import CODE_LIMIT, END_OF_DOCUMENT, Codes
 
 CHUNK_SYMBOLS = 1 << 18
 MAX_IN_MEMORY_BYTES = 64 << 20  # of the indices of a text; more go to a file
@@ -160,9 +160,9 @@ class Corpus:
     """A text as symbols, and where it came from.
 
     ``skipped`` are the names of files in a folder that are not text. ``sha256`` is the checksum of
-    all bytes. ``notes`` are for the user. With ``documents="file"`` each of ``texts`` is a document.
-    Raises TextError for a text that is too short or cannot be decoded, UsageError for an unknown
-    encoding, SaveError if ``temp_dir`` cannot be written.
+    all bytes. ``notes`` are for the user. With ``documents="file"`` each of ``texts`` is a
+    document. Raises TextError for a text that is too short or cannot be decoded, UsageError for an
+    unknown encoding, SaveError if ``temp_dir`` cannot be written.
     """
 
     def __init__(

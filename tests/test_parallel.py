@@ -6,7 +6,7 @@ import pytest
 from charrnn.arrays import Array
 from charrnn.config import CELLS
 from charrnn.network import Network
-from charrnn.team import DataParallel
+from charrnn.training.parallel import DataParallel
 
 T, B, V, H, L = 6, 7, 5, 4, 2
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from charrnn import loss
 from charrnn.arrays import Array, Ids, merge_time_batch
-from charrnn.corpus import Corpus
 from charrnn.errors import TextError
 from charrnn.network import Network, NetworkTape, State
 from charrnn.scoring import WARM_UP_SYMBOLS
-from charrnn.vocabulary import Vocabulary
+from charrnn.text.corpus import Corpus
+from charrnn.text.vocabulary import Vocabulary
 
 MAX_SYMBOLS = 500_000  # of a text that are used
 NUM_POSITIONS = 64  # of the text, over which gradient norms are averaged

@@ -30,7 +30,7 @@ HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 @contextlib.contextmanager
 def lock(path: Path, command: str) -> Iterator[None]:
-    """Keep other trainings off a checkpoint, and remove temporary files that killed ones left behind.
+    """Keep other trainings off a checkpoint, and remove the temporary files of killed ones.
 
     The lock is the operating system's, on a file beside the checkpoint (beside the target of a
     symbolic link), so that it ends with the process; the file stays. Raises CheckpointError, which

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from charrnn.arrays import Array
-from charrnn.figures import Curve, loss_curves, marker_indices, round_step
+from charrnn.drawing.figures import Curve, loss_curves, marker_indices, round_step
 from charrnn.formatting import display_width
-from charrnn.header import State
+from charrnn.storage.state import State
 
 PLOT_ROWS = 16
 MIN_PLOT_COLUMNS = 8

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import units
 from charrnn.arrays import Array, Ids
 from charrnn.cells.base import Tape
 from charrnn.errors import TextError
 from charrnn.network import Network
-from charrnn.vocabulary import Vocabulary
-from charrnn.windows import document_ends, single_lane_batches
+from charrnn.text import units
+from charrnn.text.batches import document_ends, single_lane_batches
+from charrnn.text.vocabulary import Vocabulary
 
 CHUNK_STEPS = 64  # read at a time
 Bools = NDArray[np.bool_]

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn import surprise, units
+from charrnn.analysis import surprisal
 from charrnn.arrays import Array
 from charrnn.errors import TextError, UsageError
 from charrnn.model import Model
 from charrnn.network import Stepper
+from charrnn.text import units
 
 KOREAN = "옛날 옛적에 한 사람이 살았다.\n그는 말했다: 값, 닭, 흙!\n" * 5
 TRAIN = {"hidden_size": 5, "max_steps": 3, "dtype": "float64", "seed": 2}
@@ -72,7 +73,7 @@ def test_predictions_match_each_step_alone(text: str, name: str) -> None:
     shown *= times
     text = KOREAN if name in ("hangul", "jamo") else text
     model = trained(text.encode() if isinstance(shown, bytes) else text, **options)
-    nats, top_ids, p = surprise.top_predictions(model, shown)
+    nats, top_ids, p = surprisal.top_predictions(model, shown)
     want, distributions = naive(model, shown)
     np.testing.assert_allclose(nats, want, rtol=1e-10)
     everything = np.array(distributions)
@@ -81,13 +82,13 @@ def test_predictions_match_each_step_alone(text: str, name: str) -> None:
     np.testing.assert_allclose(p, np.take_along_axis(everything, order, 1), rtol=1e-10)
     if len(shown) < 2000:  # longer ones are scored in lanes
         bits = model.nll(shown, unknown="cost") / math.log(2)
-        np.testing.assert_allclose(surprise.score_text(model, shown).bits, bits, rtol=1e-10)
+        np.testing.assert_allclose(surprisal.score_text(model, shown).bits, bits, rtol=1e-10)
 
 
 def test_top_predictions_of_few_symbols_and_of_ties() -> None:
     model = trained("ab" * 50)
     model.network.params.vector[:] = 0
-    nats, top_ids, p = surprise.top_predictions(model, "abb")
+    nats, top_ids, p = surprisal.top_predictions(model, "abb")
     np.testing.assert_allclose(nats, math.log(2))
     assert top_ids.tolist() == [[0, 1]] * 3
     np.testing.assert_allclose(p, 0.5)
@@ -97,7 +98,7 @@ def test_top_predictions_of_few_symbols_and_of_ties() -> None:
 def test_diverged_model_gives_finite_bits(text: str) -> None:
     model = trained(text, dtype="float32")
     model.network.params.vector[:] = 3e38
-    assert np.isfinite(surprise.score_text(model, text[:100]).bits).all()
+    assert np.isfinite(surprisal.score_text(model, text[:100]).bits).all()
 
 
 @pytest.mark.parametrize(
@@ -116,16 +117,16 @@ def test_activation_matches_each_step_alone(text: str, options: dict[str, Any]) 
             last = c
         h_or_c = state[layer, -1, index, 0]  # c of an LSTM, as h has it
         want.append((np.tanh(h_or_c) if len(state[0]) == 2 else h_or_c) if last else 0.0)
-    np.testing.assert_allclose(surprise.activation(model, shown, layer, index), want, rtol=1e-10)
-    assert surprise.activation(model, "☃☃", 0, 0).tolist() == [0, 0]
+    np.testing.assert_allclose(surprisal.activation(model, shown, layer, index), want, rtol=1e-10)
+    assert surprisal.activation(model, "☃☃", 0, 0).tolist() == [0, 0]
     for bad in ((-1, 0), (network.num_layers, 0), (0, -1), (0, 5)):
         with pytest.raises(UsageError, match=f"0:0 to {network.num_layers - 1}:4"):
-            surprise.activation(model, shown, *bad)
+            surprisal.activation(model, shown, *bad)
 
 
 def test_activation_of_a_syllable_is_after_its_last_jamo() -> None:
     model = trained(KOREAN, unit="jamo")
-    one, two = surprise.activation(model, "값", 0, 0), surprise.activation(model, "값 말", 0, 0)
+    one, two = surprisal.activation(model, "값", 0, 0), surprisal.activation(model, "값 말", 0, 0)
     xs = np.concatenate([model.vocabulary.start_id, model.vocabulary.encode("값")])[:, None]
     state = model.network.forward(xs, model.network.zero_state(1), model.network.new_tape(4, 1))
     assert (one.shape, two.shape) == ((1,), (3,))
@@ -134,4 +135,4 @@ def test_activation_of_a_syllable_is_after_its_last_jamo() -> None:
 
 def test_empty_text_is_rejected(text: str) -> None:
     with pytest.raises(TextError, match="empty"):
-        surprise.score_text(trained(text), "")
+        surprisal.score_text(trained(text), "")

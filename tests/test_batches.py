@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import windows as windows_module
-from charrnn.windows import (
+from charrnn.text import batches as windows_module
+from charrnn.text.batches import (
     Batch,
     Position,
     batches_per_epoch,

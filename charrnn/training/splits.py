@@ -13,9 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.arrays import Array, Ids
-from charrnn.checkpoint import find_file
 from charrnn.config import Config
-from charrnn.corpus import (
+from charrnn.errors import CheckpointError, TextError, os_reason
+from charrnn.formatting import escape_control
+from charrnn.network import Network
+from charrnn.scoring import WARM_UP_SYMBOLS, symbol_nll
+from charrnn.storage.checkpoint import find_file
+from charrnn.storage.state import CorpusRecord, FileRecord, ModelState, State, TextRecord
+from charrnn.text.batches import document_ends
+from charrnn.text.corpus import (
     MAX_EVAL_CHARACTERS,
     MIN_EVAL_CHARACTERS,
     Corpus,
@@ -23,14 +29,8 @@ from charrnn.corpus import (
     load_corpus,
     split_offsets,
 )
-from charrnn.errors import CheckpointError, TextError, os_reason
-from charrnn.files import STDIN, Source, display_name
-from charrnn.formatting import escape_control
-from charrnn.header import CorpusRecord, FileRecord, ModelState, State, TextRecord
-from charrnn.network import Network
-from charrnn.scoring import WARM_UP_SYMBOLS, symbol_nll
-from charrnn.vocabulary import Vocabulary
-from charrnn.windows import document_ends
+from charrnn.text.files import STDIN, Source, display_name
+from charrnn.text.vocabulary import Vocabulary
 
 MAX_LISTED_BYTES = 2**21  # of a header, for the files of a text: some 20,000 of them
 FILE_BYTES = 60  # of a header, for each file besides its path
@@ -213,7 +213,7 @@ def text_record(corpus: Corpus) -> TextRecord:
 
 
 def list_relative(files: list[FileRecord], path: Path) -> list[FileRecord]:
-    """Return files relative to the folder of the checkpoint ``path``: all that a header can list."""
+    """Return files relative to the folder of the checkpoint: all that a header can list."""
     folder = Path(os.path.realpath(path)).parent
     listed: list[FileRecord] = []
     length = 0

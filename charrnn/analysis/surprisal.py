@@ -7,14 +7,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from charrnn import units
+from charrnn.analysis.neurons import activations
 from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, UsageError
 from charrnn.network import Network
-from charrnn.neurons import activations
 from charrnn.scoring import UNKNOWN_COST
-from charrnn.vocabulary import Vocabulary
-from charrnn.windows import document_ends, single_lane_batches
+from charrnn.text import units
+from charrnn.text.batches import document_ends, single_lane_batches
+from charrnn.text.vocabulary import Vocabulary
 
 CHUNK_STEPS = 64  # read at a time
 TOP_K = 5

@@ -198,7 +198,7 @@ class State(ModelState):
     batches: Batches
     plans: list[Plan]  # the last one is in force
     finished: bool
-    data_position: tuple[NonNegative, NonNegative]  # see ``windows.Position``
+    data_position: tuple[NonNegative, NonNegative]  # see ``batches.Position``
     symbols_seen: NonNegative
     train_seconds: float
     initial_loss: float | None
@@ -217,7 +217,7 @@ class InvalidCheckpoint(Exception):  # noqa: N818
 
 
 def serialize(state: ModelState) -> bytes:
-    """Return the header as it is stored, with its checksum. Raises ValueError if it is not finite."""
+    """Return the header as stored, with its checksum. Raises ValueError if not finite."""
     header = _json_safe(vars(state))
     header["sha256"] = _checksum(header)
     return json.dumps(header, ensure_ascii=False, indent=1).encode()

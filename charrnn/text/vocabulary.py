@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import units
 from charrnn.arrays import Ids
 from charrnn.errors import TextError, UnknownCharacterError
-from charrnn.units import END_OF_DOCUMENT, FIRST_SPECIAL, UNKNOWN, Codes
+from charrnn.text import units
+from charrnn.text.units import END_OF_DOCUMENT, FIRST_SPECIAL, UNKNOWN, Codes
 
 NEWLINE = ord("\n")
 

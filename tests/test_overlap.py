@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import charrnn
-from charrnn import copied, training_loop, units
-from charrnn.config import Config
-from charrnn.copied import (
+from charrnn.analysis import overlap
+from charrnn.analysis.overlap import (
     code_view,
     copied_fraction,
     find_first,
@@ -22,9 +21,12 @@ from charrnn.copied import (
     longest_matches,
     match_lengths,
 )
-from charrnn.corpus import Corpus, load_corpus
-from charrnn.training import begin
-from charrnn.training_loop import longest_copy, overfit_loss
+from charrnn.config import Config
+from charrnn.text import units
+from charrnn.text.corpus import Corpus, load_corpus
+from charrnn.training import loop
+from charrnn.training.loop import longest_copy, overfit_loss
+from charrnn.training.run import begin
 from tests.conftest import CHARRNN, ENV, Cli, on_a_terminal
 
 # few symbols, so that much is shared; with one alone, NUL, the last of Unicode; and many symbols
@@ -62,7 +64,7 @@ def samples_and_texts(draw: st.DrawFn) -> tuple[str, str]:
 def test_match_lengths_equal_naive_search(pair: tuple[str, str], chunk: int, unit: str) -> None:
     sample, text = pair
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copied, "CHUNK_SYMBOLS", chunk)
+        patch.setattr(overlap, "CHUNK_SYMBOLS", chunk)
         if unit == "char":
             assert match(sample, text) == naive(sample, text)
         else:
@@ -113,13 +115,13 @@ def test_longest_matches_and_fraction_equal_naive_search(raw: list[int], top: in
 )
 def test_find_first_equals_str_find(text: str, piece: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copied, "CHUNK_SYMBOLS", 5)
+        patch.setattr(overlap, "CHUNK_SYMBOLS", 5)
         codes = code_view(Corpus("text", text).store)
         assert find_first(units.code_points(piece), codes) == text.find(piece)
 
 
 def test_locate_gives_file_line_and_offset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copied, "CHUNK_SYMBOLS", 7)
+    monkeypatch.setattr(overlap, "CHUNK_SYMBOLS", 7)
     files = {"a.txt": "é one\r\ntwo\n\n", "b.txt": "", "c.txt": "\nthree\nfour", "d.txt": "x\ny\n"}
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8", newline="")
@@ -212,9 +214,9 @@ def test_overlap_shows_progress_on_terminal_only(tmp_path: Path) -> None:
     (tmp_path / "sample").write_text("ab" * 300)
     (tmp_path / "corpus").write_text("ab" * 200_000)
     slow = (  # a second passes before the bar is shown
-        "import sys, time; from charrnn import copied; from charrnn.cli import main; "
-        "copied.CHUNK_SYMBOLS = 100_000; find = copied.find_overlap; "
-        "copied.find_overlap = lambda *a: (time.sleep(1.1), find(*a))[1]; main(sys.argv[1:])"
+        "import sys, time; from charrnn.analysis import overlap; from charrnn.cli import main; "
+        "overlap.CHUNK_SYMBOLS = 100_000; find = overlap.find_overlap; "
+        "overlap.find_overlap = lambda *a: (time.sleep(1.1), find(*a))[1]; main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", slow, "overlap", "--sample", "sample", "corpus"]
     shown, out = on_a_terminal(command, tmp_path, ENV, 24, 80)
@@ -270,7 +272,7 @@ def test_longest_copy_of_last_sample_in_training_split() -> None:
     run.state.samples = [{"step": 1, "text": "babacdefgcdefg"}]
     assert longest_copy(run) == 4
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_loop, "COPY_SEARCH_SYMBOLS", 3)
+        patch.setattr(loop, "COPY_SEARCH_SYMBOLS", 3)
         assert longest_copy(run) == 3
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import units
-from charrnn.corpus import Corpus, EncodedSlice, SymbolStore
-from charrnn.units import END_OF_DOCUMENT, Codes
-from charrnn.vocabulary import NEWLINE
+from charrnn.text import units
+from charrnn.text.corpus import Corpus, EncodedSlice, SymbolStore
+from charrnn.text.units import END_OF_DOCUMENT, Codes
+from charrnn.text.vocabulary import NEWLINE
 
 CHUNK_SYMBOLS = 1 << 18
 COPY_LENGTHS = (20, 40, 80)  # characters: for each, the fraction in copies of at least this length

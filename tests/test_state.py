@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn.config import Config
-from charrnn.header import InvalidCheckpoint, parse, serialize
+from charrnn.storage.state import InvalidCheckpoint, parse, serialize
 from tests import forge
 from tests.forge import sealed_header
 

@@ -12,9 +12,17 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 import charrnn
-from charrnn import shades, surprise, units
+from charrnn.analysis import surprisal
+from charrnn.drawing import highlight
+from charrnn.drawing.highlight import (
+    ACTIVATION_SCALE,
+    SURPRISAL_SCALE,
+    Scale,
+    render_html,
+    render_lines,
+)
 from charrnn.model import Model
-from charrnn.shades import ACTIVATION_SCALE, SURPRISAL_SCALE, Scale, render_html, render_lines
+from charrnn.text import units
 from tests.conftest import ROOT
 from tests.pages import ESCAPES, HOSTILE, Page
 
@@ -33,7 +41,7 @@ def lightness(color: tuple[int, ...]) -> float:
 def palettes(scale: Scale) -> list[list[float]]:
     """Return the lightness of each bin with 24, 8 and 4 bits."""
     basic = [tuple(bytes.fromhex(BASIC[code])) for code in scale.basic]
-    colors = (scale.colors(), map(shades.xterm_rgb, scale.xterm), basic)
+    colors = (scale.colors(), map(highlight.xterm_rgb, scale.xterm), basic)
     return [[lightness(color) for color in palette] for palette in colors]
 
 
@@ -68,19 +76,23 @@ def test_activation_is_lightest_in_the_middle_and_underlined_above() -> None:
 
 @pytest.mark.parametrize("scale", [SURPRISAL_SCALE, ACTIVATION_SCALE])
 def test_text_has_contrast(scale: Scale) -> None:
-    for color in [*scale.colors(), *scale.colors(dark=True), *map(shades.xterm_rgb, scale.xterm)]:
-        text = 1.0 if shades.use_white_text(color) else 0.0
-        low, high = sorted([shades.luminance(color), text])
+    for color in [
+        *scale.colors(),
+        *scale.colors(dark=True),
+        *map(highlight.xterm_rgb, scale.xterm),
+    ]:
+        text = 1.0 if highlight.use_white_text(color) else 0.0
+        low, high = sorted([highlight.luminance(color), text])
         assert (high + 0.05) / (low + 0.05) >= 4.5  # WCAG 2.2, 1.4.3
     assert len({*map(len, (scale.marks, scale.ticks, scale.xterm, scale.basic))}) == 1
 
 
 def test_colors_of_256_and_their_luminance() -> None:
-    assert [shades.xterm_rgb(number) for number in (16, 17, 67, 231)] == [
+    assert [highlight.xterm_rgb(number) for number in (16, 17, 67, 231)] == [
         *((0, 0, 0), (0, 0, 95), (95, 135, 175), (255, 255, 255))
     ]
-    assert shades.luminance((255, 255, 255)) == pytest.approx(1)
-    gray = shades.luminance((119, 119, 119))  # #777 on white has a contrast of 4.48
+    assert highlight.luminance((255, 255, 255)) == pytest.approx(1)
+    gray = highlight.luminance((119, 119, 119))  # #777 on white has a contrast of 4.48
     assert gray == pytest.approx(1.05 / 4.48 - 0.05, abs=1e-3)
 
 
@@ -127,10 +139,12 @@ def test_colors_change_with_the_bin_and_end_with_the_line(color_depth: int, code
     assert codes[0].startswith(f"0;{code};")
     assert codes[0] == codes[3]
     assert codes[2] == codes[4] == "0"
-    legend = shades.render_legend(SURPRISAL_SCALE, color_depth)
+    legend = highlight.render_legend(SURPRISAL_SCALE, color_depth)
     assert f"\x1b[{codes[0]}m 0 \x1b" in legend
     assert f"\x1b[{codes[1]}m 9+ \x1b" in legend
-    assert shades.render_legend(ACTIVATION_SCALE, 0).startswith("activation: 'N' -0.86  'n' -0.57")
+    assert highlight.render_legend(ACTIVATION_SCALE, 0).startswith(
+        "activation: 'N' -0.86  'n' -0.57"
+    )
 
 
 # --- as HTML ---
@@ -143,7 +157,7 @@ RESOURCES = [
 
 
 def test_page_has_language_policy_and_escaped_title() -> None:
-    page = Page(shades.render_page(f"$css {HOSTILE}", "<p>$body</p>", "p { margin: 0; }"))
+    page = Page(highlight.render_page(f"$css {HOSTILE}", "<p>$body</p>", "p { margin: 0; }"))
     title = f"$css {HOSTILE.translate(ESCAPES)}"
     assert page.with_tag("html", lang="en")
     assert page.with_tag("meta", charset="utf-8")
@@ -164,7 +178,7 @@ def test_wheel_contains_the_resources() -> None:
         assert f"charrnn/drawing/{name}" in included
         # they are inserted verbatim, fetch nothing and cannot end their element
         if name != "page.html":
-            assert not re.search(r"</|https?:|url\(|@import", shades.read_resource(name))
+            assert not re.search(r"</|https?:|url\(|@import", highlight.read_resource(name))
 
 
 TRAIN: dict[str, Any] = {"hidden_size": 5, "max_steps": 3, "dtype": "float64", "seed": 2}
@@ -180,7 +194,7 @@ def test_html_has_every_character_in_order(text: str) -> None:
     shown = HOSTILE + "\t\u200d\r\n\n\ufeff\u0085한 é👩\U000e0001 e\u0301\n"
     model = train(text + shown)
     html = render_html(model, shown)
-    page, scored = Page(html), surprise.score_text(model, shown)
+    page, scored = Page(html), surprisal.score_text(model, shown)
     assert [found for found, _ in page.characters] == [
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in shown
     ]
@@ -204,7 +218,7 @@ def test_html_has_every_character_in_order(text: str) -> None:
 def test_html_is_highlighted_by_a_neuron_and_cut(text: str) -> None:
     model = train(text)
     page = Page(render_html(model, text, 100, (0, 2)))
-    values = surprise.activation(model, text[:100], 0, 2)
+    values = surprisal.activation(model, text[:100], 0, 2)
     names = [f"a{math.floor((x + 1) * 3.5)}" for x in values]
     assert [found.split()[0] for _, found in page.characters] == names
     data = json.loads(page.texts["script"][0])
@@ -223,12 +237,12 @@ def test_highlighted_bytes_are_escaped() -> None:
 
 
 def test_symbol_labels() -> None:
-    jamo = "".join(shades.symbol_label(units.FIRST_SPECIAL + k, "jamo") for k in range(67))
+    jamo = "".join(highlight.symbol_label(units.FIRST_SPECIAL + k, "jamo") for k in range(67))
     assert jamo[:19] == "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
     assert jamo[19:40] == "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
     assert jamo[40:] == "ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"
     special = (units.END_OF_DOCUMENT, units.UNKNOWN, 0xE9, 0x20, 0x301)
-    assert [shades.symbol_label(code, "char") for code in special] == [
+    assert [highlight.symbol_label(code, "char") for code in special] == [
         *("end", "unknown", "é", "space", "◌\u0301")
     ]
-    assert [shades.symbol_label(code, "byte") for code in (0x41, 0xE9)] == ["A", r"\xe9"]
+    assert [highlight.symbol_label(code, "byte") for code in (0x41, 0xE9)] == ["A", r"\xe9"]

@@ -8,17 +8,18 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from charrnn import formatting, units
+from charrnn import formatting
+from charrnn.analysis.neurons import gate_saturation
 from charrnn.drawing.chart import evenly_spaced, render_chart
+from charrnn.drawing.figures import loss_curve
+from charrnn.drawing.highlight import escape_inline, read_resource, render_html, render_page
 from charrnn.errors import CheckpointError
-from charrnn.figures import loss_curve
-from charrnn.files import display_name
 from charrnn.formatting import escape_control, format_count, format_loss, loss_unit
-from charrnn.header import State
 from charrnn.model import Model
-from charrnn.neurons import gate_saturation
-from charrnn.shades import escape_inline, read_resource, render_html, render_page
-from charrnn.windows import document_ends
+from charrnn.storage.state import State
+from charrnn.text import units
+from charrnn.text.batches import document_ends
+from charrnn.text.files import display_name
 
 HIGHLIGHT_CHARACTERS = 1500  # of the validation text
 GATE_CHARACTERS = 10_000  # of the validation text

@@ -13,10 +13,10 @@ from importlib.resources import files
 from string import Template
 from typing import NamedTuple
 
+from charrnn.analysis.surprisal import ModelLike, ScoredText, activation, score_text, to_model_input
 from charrnn.arrays import Array
 from charrnn.formatting import display_width, escape_control, format_count, standalone_jamo
-from charrnn.surprise import ModelLike, ScoredText, activation, score_text, to_model_input
-from charrnn.units import CONJOINING_JAMO, END_OF_DOCUMENT, FIRST_SPECIAL, UNKNOWN
+from charrnn.text.units import CONJOINING_JAMO, END_OF_DOCUMENT, FIRST_SPECIAL, UNKNOWN
 
 Color = tuple[int, int, int]  # sRGB, 0 to 255 each
 
