@@ -1,4 +1,4 @@
-"""charrnn beside PyTorch and beside the naive algorithm, on this machine: ``python bench/compare.py --help``."""
+"""Compare charrnn with PyTorch and with the naive algorithm: ``python bench/compare.py --help``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Row:
 
 
 def operations(cell: str, L: int, H: int, V: int, work: str = "train", **_: object) -> int:
-    """Return the floating-point operations of the products for one character; a one-hot input needs none."""
+    """Return the floating-point operations of the products per character; one-hot needs none."""
     forward = 2 * (GATES[cell] * H * H * (2 * L - 1) + V * H)
     return forward * (3 if work == "train" else 1)  # backward: by the input and by the weights
 
@@ -75,18 +75,24 @@ ROWS = {
     "sample-3x512": Row("sampling one text, LSTM 3x512", "sample", "lstm", 3, 512, 1, 1, 3, 4),
     "sample-64": Row("sampling 64 texts, LSTM 2x128", "sample", "lstm", 2, 128, 64, 1, 2, 3),
     "score": Row("scoring a text, LSTM 2x128", "score", "lstm", 2, 128, 64, 64, 1.0, 1.5),
-    "memory": Row("peak memory, LSTM 3x512, B=50, T=50", "memory", "lstm", 3, 512, 50, 50, 1.2, 1.5),
+    "memory": Row(
+        "peak memory, LSTM 3x512, B=50, T=50", "memory", "lstm", 3, 512, 50, 50, 1.2, 1.5
+    ),
     "start": Row("start-up of --help, compared with import torch", "start", "", 0, 0, 0, 0, 10, 15),
 }
 
 
 def environment(threads: int, avx2: bool) -> dict[str, str]:
-    """Return an environment with that many threads, where each library picks its own kernels, or those of AVX2."""
+    """Return an environment for this many threads, with the libraries' own kernels or AVX2."""
     prefixes = ("OPENBLAS_", "MKL_", "OMP_", "ONEDNN_", "DNNL_", "ATEN_", "CHARRNN_")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
     clean |= {f"{name}_NUM_THREADS": str(threads) for name in ("OPENBLAS", "OMP", "MKL")}
     if avx2:
-        clean |= {"OPENBLAS_CORETYPE": "Haswell", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+        clean |= {
+            "OPENBLAS_CORETYPE": "Haswell",
+            "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+            "ATEN_CPU_CAPABILITY": "avx2",
+        }
         clean |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL"}
     return clean
 
@@ -97,7 +103,9 @@ class Worker:
     def __init__(self, python: str, side: str, job: dict[str, Any], env: dict[str, str]) -> None:
         """Start it."""
         command = [python, str(HERE / "worker.py"), side, json.dumps(job)]
-        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def ask(self, what: object) -> float:
         """Return its answer to a number of seconds, or to ``memory``."""
@@ -115,7 +123,9 @@ class Worker:
 
 
 @contextmanager
-def workers(specs: Iterable[tuple[str, str, dict[str, Any], dict[str, str]]]) -> Iterator[list[Worker]]:
+def workers(
+    specs: Iterable[tuple[str, str, dict[str, Any], dict[str, str]]],
+) -> Iterator[list[Worker]]:
     """Start a worker for each of (python, side, job, environment), and stop them at the end."""
     with ExitStack() as stack:
         started = []
@@ -134,7 +144,12 @@ def speed(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
     """Measure a row of characters per second; return a line of the table."""
     # training and scoring share the lanes out among threads; drawing leaves threads to the products
     ours = [
-        (sys.executable, "charrnn", row.job(threads=n), environment(n if row.work == "sample" else 1, avx2))
+        (
+            sys.executable,
+            "charrnn",
+            row.job(threads=n),
+            environment(n if row.work == "sample" else 1, avx2),
+        )
         for n in (1, 2)
     ]
     roofs = [(sys.executable, "roof", {}, environment(n, avx2)) for n in (1, 2)]
@@ -156,7 +171,8 @@ def speed(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
     second = [a / b for a, b in zip(two, other, strict=True)]
     median, flops = statistics.median, operations(**row.job())
     return (
-        f"| {row.title} | {row.target:g} | {row.stretch_goal:g} | {spread(first)} | {spread(second)} "
+        f"| {row.title} | {row.target:g} | {row.stretch_goal:g} "
+        f"| {spread(first)} | {spread(second)} "
         f"| {median(one):,.0f}, {median(two):,.0f} | {median(other):,.0f} ({names[best]}) "
         f"| {median(one) * flops / median(roof1):.0%}, {median(two) * flops / median(roof2):.0%} |"
     )
@@ -184,7 +200,10 @@ def memory(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str
 def start(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
     """Measure how long the two take to start; return a line of the table."""
     env, ours, others = environment(1, avx2), [], []
-    commands = [str(Path(sys.executable).parent / "charrnn"), "--help"], [torch, "-c", "import torch"]
+    commands = (
+        [str(Path(sys.executable).parent / "charrnn"), "--help"],
+        [torch, "-c", "import torch"],
+    )
     for _ in range(rounds + 1):
         for command, times in zip(commands, (ours, others), strict=True):
             began = time.perf_counter()
@@ -192,20 +211,28 @@ def start(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
             times.append(time.perf_counter() - began)
     ratios = [b / a for a, b in zip(ours, others, strict=True)][1:]  # the first reads the disk
     return (
-        f"| {row.title} | {row.target:g} | {row.stretch_goal:g} | {spread(ratios)} | | {statistics.median(ours):.3f} s "
+        f"| {row.title} | {row.target:g} | {row.stretch_goal:g} "
+        f"| {spread(ratios)} | | {statistics.median(ours):.3f} s "
         f"| {statistics.median(others):.3f} s | |"
     )
 
 
 @click.command()
 @click.argument("rows", nargs=-1, type=click.Choice([*ROWS]))
-@click.option("--torch", default=sys.executable, help="The Python that has PyTorch.  [default: this one]")
+@click.option(
+    "--torch", default=sys.executable, help="The Python that has PyTorch.  [default: this one]"
+)
 @click.option("--rounds", default=7, show_default=True, help="How often the sides alternate.")
 @click.option("--seconds", default=1.0, show_default=True, help="How long a side works at a time.")
-@click.option("--avx2", is_flag=True, help="Have both sides use AVX2, as on a machine without AVX-512.")
+@click.option(
+    "--avx2", is_flag=True, help="Have both sides use AVX2, as on a machine without AVX-512."
+)
 def main(rows: tuple[str, ...], torch: str, rounds: int, seconds: float, avx2: bool) -> None:
     """Measure ROWS of the table, or all of them."""
-    click.echo("| work | target | stretch goal | ratio, 1 thread | 2 threads | charrnn | other | % of peak |")
+    click.echo(
+        "| work | target | stretch goal | ratio, 1 thread | 2 threads "
+        "| charrnn | other | % of peak |"
+    )
     click.echo("|---|---|---|---|---|---|---|---|")
     for name in rows or ROWS:
         measure = {"memory": memory, "start": start}.get(ROWS[name].work, speed)

@@ -1,4 +1,4 @@
-"""How the cost grows: charrnn's speed with one axis varied at a time. ``python bench/scaling.py --help``."""
+"""Measure how the cost grows, one axis at a time: ``python bench/scaling.py --help``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def main(axes: tuple[str, ...], threads: int, rounds: int, seconds: float, avx2:
     """Measure along AXES, or all of them, from LSTM 1x256, B=32, T=64, V=65."""
     env = environment(threads, avx2)
     click.echo(
-        "| | characters per second | µs per character | Gflop/s of products | % of peak |\n|---|---|---|---|---|"
+        "| | characters per second | µs per character | Gflop/s of products | % of peak |\n"
+        "|---|---|---|---|---|"
     )
     for axis in axes or AXES:
         for value in AXES[axis]:
@@ -45,7 +46,8 @@ def main(axes: tuple[str, ...], threads: int, rounds: int, seconds: float, avx2:
             speed, top = (statistics.median(each) for each in zip(*rates, strict=True))
             flops = speed * operations(**shape)
             click.echo(
-                f"| {axis}={value} | {speed:,.0f} | {1e6 / speed:.2f} | {flops / 1e9:.0f} | {flops / top:.0%} |"
+                f"| {axis}={value} | {speed:,.0f} | {1e6 / speed:.2f} "
+                f"| {flops / 1e9:.0f} | {flops / top:.0%} |"
             )
 
 

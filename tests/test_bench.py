@@ -15,7 +15,10 @@ SHORT = ["--rounds", "1", "--seconds", "0.02"]
 @pytest.mark.parametrize(
     ("program", "rows"),
     [
-        (["compare.py", "naive", "--avx2"], [r"vanilla 1x100, .* compared with the naive algorithm"]),
+        (
+            ["compare.py", "naive", "--avx2"],
+            [r"vanilla 1x100, .* compared with the naive algorithm"],
+        ),
         (["scaling.py", "L"], ["L=1", "L=2", "L=3", "L=4"]),
         (["overhead.py"], ["the defaults", "vanilla 1x100.*"]),
     ],

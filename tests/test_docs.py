@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import click
 import pytest
 
-from charrnn.checkpoint import ARRAYS, read_state
 from charrnn.cli import main
 from charrnn.cli.common import BLAS_VARIABLES
 from charrnn.errors import ExitCode
+from charrnn.storage.checkpoint import ARRAYS, read_state
 from tests.conftest import ROOT, invoke
 
 README, DOCS = ROOT / "README.md", sorted((ROOT / "docs").glob("*.md"))
