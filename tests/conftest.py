@@ -55,7 +55,7 @@ def numeric(f: Callable[[], float], a: Array, h: float = 1e-5) -> Array:
 
 
 def assert_close(got: Array, wanted: Array, tolerance: float = 1e-7) -> None:
-    """Compare relative to the whole array: a wrong factor, sign or missing term shows."""
+    """Compare relative to the norm of the whole array: any wrong factor, sign or term shows."""
     assert np.linalg.norm(wanted) > 0
     assert np.linalg.norm(got - wanted) / np.linalg.norm(wanted) < tolerance
 

@@ -33,6 +33,14 @@ BLAS_VARIABLES = (
     "OMP_NUM_THREADS",
 )
 
+CHECKPOINT_HELP = """
+    Default: the newest checkpoint in ./checkpoints, or the bundled example if there is none.
+    """
+FILES_HELP = """
+    If the first argument does not end in .npz, the newest checkpoint in ./checkpoints is used, or
+    the bundled example if there is none.
+    """
+
 
 class Count(click.IntRange):
     """A whole number, called N in help."""
@@ -117,7 +125,8 @@ def model_argument(
     """Give a command the argument ``[CHECKPOINT]``, and with ``last`` the option ``--last``.
 
     The command gets a ModelFile as its first argument. With ``files``, the metavar of the texts
-    after the checkpoint, it gets their names as its second; ``[FILE]`` may be missing.
+    after the checkpoint, it gets their names as its second; ``[FILE]`` may be missing. Its help
+    then ends with the default.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -131,6 +140,7 @@ def model_argument(
                 path = Path(str(paths)) if paths else default_checkpoint()
                 command(ModelFile(path, last), **options)
 
+        run.__doc__ = f"{command.__doc__}{FILES_HELP if files else CHECKPOINT_HELP}"
         metavar = f"[CHECKPOINT] {files}".rstrip()
         nargs = -1 if files else 1
         run = click.argument("paths", metavar=metavar, nargs=nargs, required=False)(run)

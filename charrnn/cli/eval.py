@@ -51,9 +51,7 @@ def evaluate(
 ) -> None:
     """Measure how well the model in CHECKPOINT predicts each FILE.
 
-    FILE may be - for standard input. If the first argument does not end in .npz, the newest
-    checkpoint in ./checkpoints is used, or the bundled example if there is none. Losses are per
-    character, or per byte for byte models.
+    FILE may be - for standard input. Losses are per character, or per byte for byte models.
 
     \b
       charrnn eval draft.txt

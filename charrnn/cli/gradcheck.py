@@ -20,9 +20,7 @@ def gradcheck(model_file: ModelFile, corpus: list[str], entries: int, seed: int)
     """Check the gradients of the model in CHECKPOINT on CORPUS.
 
     Compare them with central differences. For each parameter, print the number of entries
-    compared and the largest relative error. The exit code is 6 if any error exceeds 0.0001. If
-    the first argument does not end in .npz, the newest checkpoint in ./checkpoints is used, or
-    the bundled example if there is none.
+    compared and the largest relative error. The exit code is 6 if any error exceeds 0.0001.
 
     \b
       charrnn gradcheck checkpoints/play.npz corpus.txt

@@ -31,8 +31,6 @@ SHOWN_SYMBOLS = 100
 def info(model_file: ModelFile, as_json: bool) -> None:
     """Describe a checkpoint.
 
-    Default: the newest checkpoint in ./checkpoints, or the bundled example if there is none.
-
     \b
       charrnn info
       charrnn info --json checkpoints/play.npz

@@ -85,8 +85,6 @@ def sample(
 ) -> None:
     """Generate text with the model in CHECKPOINT.
 
-    Default: the newest checkpoint in ./checkpoints, or the bundled example if there is none.
-
     \b
       charrnn sample --temp 0.8 --length 500
       charrnn sample checkpoints/play.npz --prime 'ORSELLA:' --until 'MERIEL:'

@@ -72,9 +72,7 @@ def score(
     """Score each line of FILE by how surprising the model finds it.
 
     Print bits per character, a tab and the line. Without FILE, or with -, read standard input and
-    print each line as soon as it arrives. The hidden state is reset at the start of every line. If
-    the first argument does not end in .npz, the newest checkpoint in ./checkpoints is used, or the
-    bundled example if there is none.
+    print each line as soon as it arrives. The hidden state is reset at the start of every line.
 
     \b
       charrnn score draft.txt --sort | head -3
@@ -172,7 +170,7 @@ def decode_loosely(model: Model, data: bytes, file: str) -> str:
 
 
 def to_input(model: Model, text: str) -> str | bytes:
-    """Return the text, or its bytes for a byte model, whose text has one character per byte."""
+    """Return bytes for a byte model, whose text has a character for each byte."""
     return text.encode("latin-1") if model.unit == "byte" else text
 
 

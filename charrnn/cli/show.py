@@ -86,8 +86,7 @@ def show(
     """Print FILE with each character highlighted by how surprising the model finds it.
 
     FILE may be - for standard input. Surprisal is -log2 of the character's probability given the
-    characters before it, in bits. If the first argument does not end in .npz, the newest
-    checkpoint in ./checkpoints is used, or the bundled example if there is none.
+    characters before it, in bits.
 
     \b
       charrnn show draft.txt
@@ -113,10 +112,9 @@ def show(
     if probe is not None:
         from charrnn.analysis.neurons import rank_neurons
 
-        sample = text[:MAX_PROBED_CHARACTERS]
-        best = rank_neurons(model.network, model.vocabulary, sample, probe, model.documents)[
-            :TOP_NEURONS
-        ]
+        sample, v = text[:MAX_PROBED_CHARACTERS], model.vocabulary
+        ranking = rank_neurons(model.network, v, sample, probe, model.documents)
+        best = ranking[:TOP_NEURONS]
         click.echo("\n".join(format_ranking(best, probe)) + "\n", file=out)
         neuron = best[0][:2]
     name = "standard input" if files[0] == "-" else files[0]

@@ -186,28 +186,28 @@ def command_line() -> str:
 
 
 def load_corpora(
-    path: Path, corpus: Sequence[str], val: str | None, config: Config
+    path: Path, corpus: Sequence[str], val_file: str | None, config: Config
 ) -> tuple[Corpus, Corpus | None]:
-    """Read the text and the validation text of the run that is kept in ``path``."""
+    """Read the corpus, and the validation file if there is one, of the run saved in ``path``."""
     from charrnn.text.corpus import load_corpus
 
-    how: dict[str, Any] = {
-        "unit": config.unit,
-        "documents": config.documents,
-        "encoding": config.encoding,
-    }
-    text, other = (
-        load_corpus(paths, default_run_name(paths), **how, temp_dir=path.parent) if paths else None
-        for paths in (corpus, [val] if val else None)
-    )
-    assert text
-    return text, other
+    def load(paths: Sequence[str]) -> Corpus:
+        return load_corpus(
+            paths,
+            default_run_name(paths),
+            unit=config.unit,
+            documents=config.documents,
+            encoding=config.encoding,
+            temp_dir=path.parent,
+        )
+
+    return load(corpus), load([val_file]) if val_file else None
 
 
 def start_run(
     path: Path,
     corpus: tuple[str, ...],
-    val: str | None,
+    val_file: str | None,
     init_from: Path | None,
     threads: int | None,
     options: dict[str, Any],
@@ -222,11 +222,11 @@ def start_run(
         options = inherit_architecture(model, options)
         initial_model = model.as_initial_model(str(init_from))
     config = Config(**options)
-    text, val_text = load_corpora(path, corpus, val, config)
+    text, val = load_corpora(path, corpus, val_file, config)
     return begin(
         text,
         config,
-        val=val_text,
+        val=val,
         initial_model=initial_model,
         threads=threads or DEFAULT_THREADS,
         command=command_line(),
@@ -234,14 +234,18 @@ def start_run(
 
 
 def resume_run(
-    path: Path, corpus: tuple[str, ...], val: str | None, threads: int | None, max_steps: int | None
+    path: Path,
+    corpus: tuple[str, ...],
+    val_file: str | None,
+    threads: int | None,
+    max_steps: int | None,
 ) -> Run:
     """Resume the run that is saved in ``path``."""
     from charrnn.training.run import require_run, resume
 
     config = require_run(checkpoint.read_state(path), path).config
-    text, val_text = load_corpora(path, corpus, val, config)
-    return resume(path, text, val=val_text, threads=threads, max_steps=max_steps)
+    text, val = load_corpora(path, corpus, val_file, config)
+    return resume(path, text, val=val, threads=threads, max_steps=max_steps)
 
 
 def train_and_show(
