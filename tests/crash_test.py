@@ -11,6 +11,8 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +66,25 @@ def start(*args: str) -> Any:
     return process
 
 
-def finish(options: list[str], kills: int, rng: np.random.Generator) -> list[int]:
-    """Train a run to its end, killed on the way; return the step of the checkpoint at each kill."""
+def finish(options: list[str], delays: Iterable[float]) -> list[int]:
+    """Train a run to its end, but kill it after each of these delays, in seconds.
+
+    Return the step of the checkpoint at each kill.
+    """
     run, steps = Path("run.npz"), list[int]()
-    while True:
+    for delay in itertools.chain(delays, itertools.repeat(None)):
         begin = ["--resume"] if run.exists() else options
         process = start(*begin, "-o", str(run), "--save-every", "0.03")
-        process.join(rng.uniform(0, 0.4) if len(steps) < kills else None)
+        process.join(delay)
         process.kill()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
         # the file is complete at every moment
         step = checkpoint.load(run)[0].step if run.exists() else 0
         if process.exitcode == 0:
-            return steps
+            break
         steps.append(step)
+    return steps
 
 
 def kill_trainings(n: int, seed: int = 0) -> None:
@@ -89,13 +95,15 @@ def kill_trainings(n: int, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     write_texts()
     for k, options in enumerate(OPTIONS):
+        began = time.monotonic()
         start(*options, "-o", "whole.npz", "--force").join()
+        seconds = time.monotonic() - began
         state, _ = whole = content(Path("whole.npz"))
         assert state["epoch"] > 3
         assert state["best"]["step"] < state["step"]
         left = n * (k + 1) // len(OPTIONS) - n * k // len(OPTIONS)
         while left > 0:
-            steps = finish(options, left, rng)
+            steps = finish(options, rng.uniform(0, seconds / 2, left))
             assert content(Path("run.npz")) == whole, " ".join(options)
             Path("run.npz").unlink()
             print(f"killed {len(steps):3} times, at steps {steps}; equal in the end")

@@ -37,6 +37,7 @@ def test_trained_model_equals_the_loaded_one(text: str, model: charrnn.Model) ->
 
 def test_last_weights_are_loaded_with_their_loss(run: Path) -> None:
     state, (_, arrays) = read_run(run), checkpoint.load(run)
+    checkpoint.save(run, state, {**arrays, "best_weights": arrays["best_weights"] / 2})
     model = charrnn.load(run, last=True)
     assert (model.network.params.vector == arrays["last_weights"]).all()
     assert model.state.best == {"step": 30, "val_loss": state.history[-1]["val_loss"]}

@@ -84,7 +84,7 @@ def test_killed_trainings_resume_to_the_uninterrupted_result() -> None:
     assert done.returncode == 0, done.stderr
     steps = [int(step) for step in re.findall(r"(\d+)[,\]]", done.stdout)]
     assert len(steps) == 16
-    assert len(set(steps)) > 5
+    assert len(set(steps)) > 3
 
 
 # --- Interrupts ---
