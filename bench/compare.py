@@ -16,8 +16,9 @@ from typing import Any
 
 import click
 
+from charrnn.cells import load_cell
+
 HERE = Path(__file__).parent
-GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Row:
 
 def operations(cell: str, L: int, H: int, V: int, work: str = "train", **_: object) -> int:
     """Return the floating-point operations of the products per character; one-hot needs none."""
-    forward = 2 * (GATES[cell] * H * H * (2 * L - 1) + V * H)
+    forward = 2 * (load_cell(cell).NUM_BLOCKS * H * H * (2 * L - 1) + V * H)
     return forward * (3 if work == "train" else 1)  # backward: by the input and by the weights
 
 
