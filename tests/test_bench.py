@@ -7,49 +7,43 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ENV, ROOT
 
-SHORT = ["--rounds", "1", "--seconds", "0.02"]
+
+def bench(program: str, *args: str, cwd: Path | None = None) -> str:
+    command = [sys.executable, str(ROOT / "bench" / program), *args]
+    done = subprocess.run(
+        command, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize(
     ("program", "rows"),
     [
-        (
-            ["compare.py", "naive", "--avx2"],
-            [r"vanilla 1x100, .* compared with the naive algorithm"],
-        ),
-        (["scaling.py", "L"], ["L=1", "L=2", "L=3", "L=4"]),
-        (["overhead.py"], ["the defaults", "vanilla 1x100.*"]),
+        ("compare.py naive --avx2", [r"vanilla 1x100, .* compared with the naive algorithm"]),
+        ("scaling.py L", ["L=1", "L=2", "L=3", "L=4"]),
+        ("overhead.py", ["the defaults", "vanilla 1x100.*"]),
     ],
-    ids=lambda value: value[0],
+    ids=["compare", "scaling", "overhead"],
 )
-def test_every_row_is_measured(program: list[str], rows: list[str]) -> None:
-    command = [sys.executable, str(ROOT / "bench" / program[0]), *program[1:], *SHORT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    head, line, *table = done.stdout.splitlines()
-    assert len(table) == len(rows)
-    for row, title in zip(table, rows, strict=True):
+def test_every_row_is_measured(program: str, rows: list[str]) -> None:
+    table = bench(*program.split(), "--rounds", "1", "--seconds", "0.02")
+    head, line, *lines = table.splitlines()
+    assert len(lines) == len(rows)
+    for row, title in zip(lines, rows, strict=True):
         assert row.count("|") == head.count("|") == line.count("|")
         assert re.match(rf"\| {title} \|.*\d", row), row
 
 
-def test_a_text_of_any_size_and_how_fast_it_is_read(tmp_path: Path) -> None:
-    def output(*command: str) -> bytes:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "bench" / command[0]), *command[1:]],
-            cwd=tmp_path,
-            capture_output=True,
-            check=True,
-        ).stdout
-
-    text = output("text.py", "70k")
+def test_texts_of_any_size_are_written_and_read(tmp_path: Path) -> None:
+    text = bench("text.py", "70k")
     assert len(text) == 70_000
-    assert output("text.py", "0.07M") == text
-    assert text.count(b"\n") > 500
-    assert b"\n" not in output("text.py", "1k", "--line")
-    (tmp_path / "large.txt").write_bytes(text)
-    lines = output("reading.py", "large.txt", "char", "byte").decode().splitlines()
+    assert bench("text.py", "0.07M") == text
+    assert text.count("\n") > 500
+    assert "\n" not in bench("text.py", "1k", "--line")
+    (tmp_path / "large.txt").write_text(text, newline="")
+    lines = bench("reading.py", "large.txt", "char", "byte", cwd=tmp_path).splitlines()
     rows = [re.fullmatch(r"(\w+): [\d,]+ MB/s; \d+ MB of memory at most", line) for line in lines]
     assert [row and row[1] for row in rows] == ["char", "byte"]
