@@ -88,7 +88,7 @@ def test_train_reads_pipes_folders_and_several_files(
     cli: Cli, run: Path, corpus: Path, tmp_path: Path
 ) -> None:
     data = corpus.read_bytes()
-    cli("train", "-", *QUICK, "--quiet", stdin=data)
+    assert not cli("train", "-", *QUICK, "--quiet", stdin=data).stderr
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.txt").write_bytes(data[:3000])
     (tmp_path / "src" / "b.txt").write_bytes(data[3000:])
@@ -104,10 +104,6 @@ def test_train_reads_pipes_folders_and_several_files(
         names += ["checkpoints/fifo.npz", "device.npz"]
     for name in names:
         assert (last_weights(tmp_path / name) == last_weights(run)).all()
-
-
-def test_train_quiet_prints_nothing(cli: Cli, corpus: Path) -> None:
-    assert cli("train", "corpus.txt", *QUICK, "-q").stderr == b""
 
 
 def test_train_refuses_an_existing_checkpoint_with_three_ready_commands(
@@ -149,15 +145,13 @@ def test_train_stops_resumes_and_extends(cli: Cli, run: Path, tmp_path: Path) ->
     assert err.startswith(b"charrnn: --max-steps 3: must be at least 33, the planned length; ")
 
 
-def test_resume_refuses_other_options_and_another_text(cli: Cli, run: Path, corpus: Path) -> None:
+def test_resume_refuses_other_options(cli: Cli, run: Path) -> None:
     before = run.read_bytes()
     resume = ("train", "corpus.txt", "--resume")
     err = cli(*resume, "--hidden-size", "13", rc=2).stderr
     assert err.startswith(b"charrnn: --hidden-size cannot be used with --resume")
     assert b"mutually exclusive" in cli(*resume, "--force", rc=2).stderr
     cli(*resume, "-o", "nothing.npz", rc=4)
-    corpus.write_text(corpus.read_text() + "more")
-    assert b"trained on a different text" in cli(*resume, rc=4).stderr
     assert run.read_bytes() == before
 
 
@@ -168,15 +162,6 @@ def test_init_from_reports_the_symbols(cli: Cli, run: Path, text: str) -> None:
     assert f"initialized from {run}: {known} symbols matched, 1 new ('Ü'), 0 not in this" in err
     err = cli(*options, "--hidden-size", "13", "-o", "new.npz", rc=2).stderr.decode()
     assert "hidden_size must be 12, as in the initial model, not 13" in err
-
-
-def test_resume_reads_the_validation_file(cli: Cli, corpus: Path, tmp_path: Path) -> None:
-    (tmp_path / "val.txt").write_text("The king shall not come.\n" * 9)
-    cli("train", "corpus.txt", *QUICK, "--val-file", "val.txt", "--stop-after", "5")
-    cli("train", "corpus.txt", "--resume")
-    state = read_run(tmp_path / "checkpoints" / "corpus.npz")
-    assert state.corpus["split_characters"]["val"] == 9 * 25
-    assert state.finished
 
 
 def test_resume_keeps_the_number_of_threads(cli: Cli, corpus: Path, tmp_path: Path) -> None:
@@ -207,14 +192,6 @@ def test_rare_characters_are_reported_and_never_sampled(cli: Cli, tmp_path: Path
         assert "\ufffd" not in "".join(model.sample(3000, temp=1e6, seed=0))
     out = cli("sample", "few.npz", "--prime", "丁 of ", "--length", "5").stdout.decode()
     assert out.startswith("丁 of ")
-
-
-def test_threads_change_nothing_but_rounding(cli: Cli, run: Path) -> None:
-    two = last_weights(run)
-    cli("train", "corpus.txt", *QUICK, "--threads", "2", "--force")
-    assert (last_weights(run) == two).all()
-    cli("train", "corpus.txt", *QUICK, "--threads", "1", "--force")
-    np.testing.assert_allclose(last_weights(run), two, rtol=0, atol=1e-4)
 
 
 def test_environment_variables_give_defaults(
@@ -372,24 +349,6 @@ def test_sample_does_not_keep_the_first_text(
     tracemalloc.stop()
 
 
-def test_other_alphabets_pass_through_pipes_in_any_locale(cli: Cli) -> None:
-    text = "한국어 글자와 é, ü, 👩‍👩‍👧 — right\r\nto left: שלום\r\n" * 40
-    env = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
-    cli("train", "-", *QUICK, "-q", stdin=text.encode(), env=env)
-    env = {"LC_ALL": "C", "PYTHONUTF8": "0"}
-    args = ("sample", "--length", "200", "--prime-file", "-")
-    out = cli(*args, stdin="한국\r\n".encode(), env=env).stdout.decode()
-    assert out.startswith("한국\r\n")
-    assert len(out) == 204
-    assert set(out) <= set(text)
-
-
-def test_train_learns_hello(cli: Cli) -> None:
-    size = ("--max-steps", "300", "--hidden-size", "16")
-    cli("train", ROOT / "data" / "hello.txt", *size, "-q")
-    assert cli("sample", "--prime", "h", "--length", "4", "--temp", "0").stdout == b"hello"
-
-
 # --- info and export ---
 
 
@@ -407,14 +366,6 @@ def test_info_describes_a_run(cli: Cli, run: Path, text: str) -> None:
         f"\nbatches    batch size 8, sequence length 16, {h['batches']['steps_per_epoch']} steps"
         in out
     )
-
-
-def test_info_refuses_a_damaged_header(cli: Cli, run: Path) -> None:
-    state, arrays = checkpoint.load(run)
-    for key, value in {"best": None, "epoch": "x"}.items():
-        broken = dataclasses.replace(state, **{key: value})  # type: ignore[arg-type]
-        checkpoint.save(run, broken, arrays)
-        assert b"checkpoints/corpus.npz: damaged: " in cli("info", rc=4).stderr
 
 
 def test_export_keeps_the_model_without_its_training_state(
