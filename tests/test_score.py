@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,6 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn.analysis import ngram
-from charrnn.arrays import Array
 from charrnn.network import Network
 from tests.conftest import CHARRNN, ENV, QUICK, Cli, read_run
 
@@ -99,11 +99,8 @@ def test_stream_is_decoded_in_the_encoding_of_the_model(
 
 
 def test_lines_are_printed_as_they_arrive(run: Path, tmp_path: Path) -> None:
-    pipes: dict[str, Any] = {
-        "stdin": subprocess.PIPE,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.DEVNULL,
-    }
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    pipes: dict[str, Any] = {"stdin": pipe, "stdout": pipe, "stderr": null}
     with subprocess.Popen([*CHARRNN, "score"], cwd=tmp_path, env=ENV, **pipes) as process:
         assert process.stdin
         assert process.stdout
@@ -123,7 +120,15 @@ def test_score_refuses_bad_arguments(cli: Cli, run: Path) -> None:
     assert cli("score", stdin=b"").stdout == b""
 
 
-# --- What it is for ---
+# --- odd lines ---
+
+ODD: tuple[Callable[[str], str], ...] = (
+    lambda line: line.replace("INFO", "FATAL"),
+    lambda line: re.sub(r"/\S+", "/../../etc/passwd", line),
+    lambda line: re.sub(r"worker-\d", "worker-7f3c", line),
+    lambda line: re.sub("(GET|POST).*", "out of memory: killed", line),
+    lambda line: re.sub(r"(GET|POST) (\S+) (\d+)", r"\3 \1 \2", line),
+)
 
 
 def log_lines(rng: np.random.Generator, n: int) -> list[str]:
@@ -134,58 +139,22 @@ def log_lines(rng: np.random.Generator, n: int) -> list[str]:
         date = f"2024-{rng.integers(1, 13):02}-{rng.integers(1, 29):02}"
         time = f"{rng.integers(24):02}:{rng.integers(60):02}"
         worker, ms = rng.integers(1, 5), rng.integers(1, 99)
-        lines.append(f"{date} {time} INFO worker-{worker} {rng.choice(requests)} {ms} ms")
+        lines.append(f"{date} {time} INFO worker-{worker} {rng.choice(requests)} {ms} ms\n")
     return lines
 
 
-def odd_lines(rng: np.random.Generator, n: int) -> list[str]:
-    """Return lines with one thing wrong each."""
-    lines = []
-    for line in log_lines(rng, n):
-        words = line.split(" ")
-        kind = rng.integers(5)
-        if kind == 0:
-            words[2] = "FATAL"
-        elif kind == 1:
-            words[5] = "/../../etc/passwd"
-        elif kind == 2:
-            words[3] = "worker-" + "".join(rng.choice(list("0123456789abcdef"), 6))
-        elif kind == 3:
-            words[4:] = ["out", "of", "memory:", "killed"]
-        else:
-            words = [*words[:4], words[6], words[4], words[5], *words[7:]]
-        lines.append(" ".join(words))
-    return lines
-
-
-def area(normal: Array, odd: Array) -> float:
-    """Return the area under the ROC curve: how often an odd line scores above a normal one."""
-    return float(((odd[:, None] > normal) + 0.5 * (odd[:, None] == normal)).mean())
-
-
-def test_odd_lines_of_a_log_are_found(
-    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_odd_lines_of_a_log_score_higher(cli: Cli, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    corpus = "".join(line + "\n" for line in log_lines(rng, 3000))
-    (tmp_path / "log.txt").write_text(corpus)
+    (tmp_path / "log.txt").write_text("".join(log_lines(rng, 3000)))
     options = ("--hidden-size", "64", "--max-steps", "120", "--lr", "0.01", "-q")
     cli("train", "log.txt", "--documents", "line", *options)
-    lines = [*log_lines(rng, 500), *odd_lines(rng, 60)]
-    (tmp_path / "mixed.txt").write_text("".join(line + "\n" for line in lines))
-    out = cli("score", "mixed.txt").stdout.decode().splitlines()
-    bits = np.array([float(row.split("\t")[0]) for row in out])
-    model = area(bits[:500], bits[500:])
-
-    v = charrnn.load(tmp_path / "checkpoints" / "log.npz").vocabulary
-    texts = [(v.encode(line + "\n", unknown="skip"), v.start_id) for line in lines]
-    *_, six = ngram.ngram_losses(v.encode(corpus), texts, len(v), 6)
-    nll = np.array([nats.mean() for nats in six])
-    baseline = area(nll[:500], nll[500:])
-    with capsys.disabled():
-        print(f"\nodd lines, area under the ROC curve: model {model:.3f}, 6-gram {baseline:.3f}")
-    assert model > 0.95
-    assert baseline > 0.8
+    normal, odd = log_lines(rng, 500), log_lines(rng, 60)
+    odd = [ODD[i % len(ODD)](line) for i, line in enumerate(odd)]
+    (tmp_path / "mixed.txt").write_text("".join([*normal, *odd]))
+    rows = cli("score", "mixed.txt").stdout.decode().splitlines()
+    bits = np.array([row.split("\t")[0] for row in rows], float)
+    # the area under the ROC curve: how often an odd line scores above a normal one
+    assert (bits[500:, None] > bits[:500]).mean() > 0.95
 
 
 def test_lines_of_a_file_are_scored_in_batches(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
