@@ -1,9 +1,6 @@
 """Errors that a user can fix, and the exit code of each."""
 
 from enum import IntEnum
-from pathlib import Path
-
-from charrnn.formatting import escape_control
 
 
 class ExitCode(IntEnum):
@@ -69,8 +66,3 @@ class SaveError(CharrnnError, OSError):
 def os_reason(e: OSError) -> str:
     """Return the reason of a system error: ``no such file or directory``."""
     return (e.strerror or str(e)).lower()
-
-
-def save_error(path: Path | str, e: OSError, failure: str = "could not be saved") -> SaveError:
-    """Return the error to raise for a failed write."""
-    return SaveError(escape_control(f"{path}: {failure} ({os_reason(e)})"))

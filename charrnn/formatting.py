@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
+
+from charrnn.errors import SaveError, os_reason
 
 
 def format_loss(nats: float | None) -> str:
@@ -37,6 +40,11 @@ def format_threads(threads: int) -> str:
 def escape_control(text: str) -> str:
     """Return a text with escapes for what would break the line or move a terminal's cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def save_error(path: Path | str, e: OSError, failure: str = "could not be saved") -> SaveError:
+    """Return the error to raise for a failed write."""
+    return SaveError(escape_control(f"{path}: {failure} ({os_reason(e)})"))
 
 
 def display_width(text: str) -> int:

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import click
 
-import charrnn
 from charrnn.cli.common import DEFAULT_THREADS, set_threads
 from charrnn.cli.eval import evaluate
 from charrnn.cli.export import export
@@ -27,6 +26,7 @@ from charrnn.cli.show import show
 from charrnn.cli.train import train
 from charrnn.errors import CharrnnError, ExitCode, os_reason
 from charrnn.formatting import format_threads
+from charrnn.version import __version__
 
 GROUPS = {
     "Write": (train, sample),
@@ -106,7 +106,7 @@ def version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     build: Any = np.show_config(mode="dicts")
     blas = build["Build Dependencies"]["blas"]
     click.echo(
-        f"charrnn {charrnn.__version__}, Python {platform.python_version()}, "
+        f"charrnn {__version__}, Python {platform.python_version()}, "
         f"NumPy {np.__version__}, {blas['name']} {blas['version']}, "
         f"{format_threads(DEFAULT_THREADS)} in training, {cpu()}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
 
-import charrnn
 from charrnn.errors import CheckpointError, SaveError, UsageError
 from charrnn.formatting import escape_control, format_count
 from charrnn.storage.checkpoint import read_state, replace_file
@@ -48,12 +48,22 @@ class Count(click.IntRange):
     name = "n"
 
 
-force_option = click.option("--force", is_flag=True, help="Overwrite an existing file.")
-json_option = functools.partial(click.option, "--json", "as_json", is_flag=True)
-last_option = click.option(
-    "--last",
-    is_flag=True,
-    help="Use the latest weights instead of those with the lowest validation loss.",
+# kinds of options, and options of several commands
+flag = functools.partial(click.option, is_flag=True)
+file_option = functools.partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
+json_option = functools.partial(flag, "--json", "as_json")
+temp_option = functools.partial(
+    click.option,
+    *("-t", "--temp", "--temperature"),
+    default=1.0,
+    help="Sampling temperature; 0 always picks the most likely character.",
+)
+length_option = functools.partial(click.option, "-n", "--length")
+seed_option = functools.partial(click.option, "--seed", type=Count(0))
+sample_seed_option = seed_option(help="Random seed; the same seed gives the same text [random].")
+force_option = flag("--force", help="Overwrite an existing file.")
+last_option = flag(
+    "--last", help="Use the latest weights instead of those with the lowest validation loss."
 )
 
 
@@ -97,11 +107,8 @@ def supports_color() -> bool:
 
 def format_json(row: Mapping[str, Any]) -> str:
     """Return a row as one line of JSON, which has no infinity and no NaN: they become null."""
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
-    return json.dumps(finite)
+    infinite = {k: None for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
+    return json.dumps({**row, **infinite})
 
 
 class ModelFile(NamedTuple):
@@ -131,22 +138,18 @@ def model_argument(
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
-        def run(paths: tuple[str, ...] | str | None, last: bool = False, **options: Any) -> None:
+        def run(paths: Any, last: bool = False, **options: Any) -> None:
             if files:
-                required = not files.startswith("[")
-                checkpoint, texts = split_arguments(paths or (), required)
+                checkpoint, texts = split_arguments(paths, required=not files.startswith("["))
                 command(ModelFile(checkpoint or default_checkpoint(), last), texts, **options)
             else:
-                path = Path(str(paths)) if paths else default_checkpoint()
+                path = Path(paths) if paths else default_checkpoint()
                 command(ModelFile(path, last), **options)
 
         run.__doc__ = f"{command.__doc__}{FILES_HELP if files else CHECKPOINT_HELP}"
-        metavar = f"[CHECKPOINT] {files}".rstrip()
-        nargs = -1 if files else 1
-        run = click.argument("paths", metavar=metavar, nargs=nargs, required=False)(run)
-        if last:
-            run = last_option(run)
-        return run
+        metavar, nargs = f"[CHECKPOINT] {files}".rstrip(), -1 if files else 1
+        argument = click.argument("paths", metavar=metavar, nargs=nargs, required=False)
+        return argument(last_option(run) if last else run)
 
     return decorate
 
@@ -157,25 +160,20 @@ def default_checkpoint() -> Path:
     Raises CheckpointError if there is none.
     """
     files = [path for path in CHECKPOINT_DIR.glob("*.npz") if path.is_file()]
-    package = Path(charrnn.__file__).parent
+    package = Path(__file__).parent.parent
     candidates = [
         *sorted(files, key=lambda p: (p.name != EXAMPLE, p.stat().st_mtime, p.name), reverse=True),
         package / EXAMPLE,  # in the wheel
         package.parent / CHECKPOINT_DIR / EXAMPLE,  # in a clone
     ]
-    for path in candidates:
-        if path.is_file() and _has_trained_step(path):
-            return path
+    for path in filter(Path.is_file, candidates):
+        with contextlib.suppress(CheckpointError):  # the command reports the damage
+            if read_state(path).step == 0:
+                continue
+        return path
     raise CheckpointError(
         "no checkpoint found in ./checkpoints; create one with: charrnn train CORPUS"
     )
-
-
-def _has_trained_step(path: Path) -> bool:
-    try:
-        return read_state(path).step > 0
-    except CheckpointError:
-        return True  # the command reports the damage
 
 
 def split_arguments(

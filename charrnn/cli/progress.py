@@ -9,18 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charrnn.cli.common import CHECKPOINT_DIR, default_run_name
-from charrnn.formatting import (
-    escape_control,
-    format_baselines,
-    format_count,
-    format_loss,
-    format_threads,
-    loss_unit,
-)
+from charrnn import formatting as fmt
 
 if TYPE_CHECKING:
-    from charrnn.storage.state import Evaluation
     from charrnn.training.loop import StepResult
     from charrnn.training.run import Run
 
@@ -65,64 +56,48 @@ class Display:
 
 
 def start_lines(run: Run) -> Iterator[str]:
-    """Yield what the run is."""
-    config, state, corpus = run.config, run.state, run.state.corpus
-    splits, batches, unit = corpus["split_characters"], state.batches, loss_unit(config.unit)
+    config, state, corpus, batches = run.config, run.state, run.state.corpus, run.state.batches
+    splits, unit, steps = corpus["split_characters"], fmt.loss_unit(config.unit), run.plan["steps"]
     distinct = f"{len(run.vocabulary):,} distinct"
     if config.unit == "jamo":
         distinct += f" symbols, {run.splits.symbols_per_character:.2f} symbols per character"
     yield (
-        f"{corpus['name']}: {format_count(corpus['characters'], unit)} ({distinct}); "
+        f"{corpus['name']}: {fmt.format_count(corpus['characters'], unit)} ({distinct}); "
         f"{splits['train']:,} for training, {splits['val']:,} for validation, "
         f"{splits['test']:,} for testing"
     )
-    steps = run.plan["steps"]
     yield (
         f"{config.cell} {config.num_layers}x{config.hidden_size}, "
-        f"{format_count(state.parameters, 'parameter')}; "
+        f"{fmt.format_count(state.parameters, 'parameter')}; "
         f"batch size {batches['batch_size']}, sequence length {batches['seq_length']}; "
-        f"{format_count(steps, 'step')} ({steps / batches['steps_per_epoch']:.1f} epochs); "
-        f"{format_threads(state.threads)}"
+        f"{fmt.format_count(steps, 'step')} ({steps / batches['steps_per_epoch']:.1f} epochs); "
+        f"{fmt.format_threads(state.threads)}"
     )
     yield from state.notes
     if baselines := state.baselines["val"]:
-        yield f"baseline validation loss, nats per {unit}: {format_baselines(baselines)}"
+        yield f"baseline validation loss, nats per {unit}: {fmt.format_baselines(baselines)}"
     if state.step:
         yield f"resumed at step {state.step:,}"
 
 
 def step_lines(run: Run, step: StepResult) -> Iterator[str]:
-    """Yield what a step has to show: the initial loss, an evaluation, a sample."""
     if step.step == 1:
         V, ratio = len(run.vocabulary), run.splits.symbols_per_character
         times = "" if f"{ratio:.2f}" == "1.00" else f"{ratio:.2f} "  # symbols per character
         uniform = f"{times}ln {V} = {ratio * math.log(V):.3f}"
         yield f"initial loss {step.loss:.3f} (uniform: {uniform})"
-    if step.evaluation:
-        yield format_evaluation(step.evaluation)
+    if row := step.evaluation:
+        val = "" if row["val_loss"] is None else f"  validation {fmt.format_loss(row['val_loss'])}"
+        norm = "non-finite" if row["grad_norm"] is None else f"{row['grad_norm']:.2f}"
+        yield (
+            f"step {row['step']:6,}  epoch {row['epoch']:5.2f}  "
+            f"training {fmt.format_loss(row['train_loss'])}{val}  "
+            f"gradient norm {norm}  learning rate {row['learning_rate']:.2g}"
+        )
     if step.sample:
         yield f"sample at step {step.step:,}:"
         for line in step.sample.removesuffix("\n").split("\n"):
-            yield f"  | {escape_control(line)}"
-
-
-def format_evaluation(row: Evaluation) -> str:
-    val = "" if row["val_loss"] is None else f"  validation {format_loss(row['val_loss'])}"
-    norm = "non-finite" if row["grad_norm"] is None else f"{row['grad_norm']:.2f}"
-    return (
-        f"step {row['step']:6,}  epoch {row['epoch']:5.2f}  "
-        f"training {format_loss(row['train_loss'])}{val}  "
-        f"gradient norm {norm}  learning rate {row['learning_rate']:.2g}"
-    )
-
-
-def stop_lines(run: Run, path: Path, corpus: Sequence[str], saved_step: int) -> Iterator[str]:
-    """Yield where an unfinished run stopped, and how to resume it."""
-    yield (
-        f"stopped at step {run.state.step:,} of {run.plan['steps']:,}; "
-        f"{path} was saved at step {saved_step:,}"
-    )
-    yield f"resume with: {train_command(corpus, path, '--resume')}"
+            yield f"  | {fmt.escape_control(line)}"
 
 
 def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
@@ -132,33 +107,28 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
     state = run.state
     baselines, best, test_loss = state.baselines, state.best, state.test_loss
     # the losses
-    best_loss = format_loss(best["val_loss"])
-    losses = []
+    best_loss, losses = fmt.format_loss(best["val_loss"]), []
     if baselines["val"]:
         losses.append(f"best validation loss {best_loss} at step {run.model_step:,}")
     if test_loss is not None:
-        losses.append(f"test loss of the best weights {format_loss(test_loss)}")
-    training_loss = f"training loss {format_loss(state.history[-1]['train_loss'])}"
-    yield "; ".join(losses) or training_loss
-    splits = (
-        ("validation", baselines["val"], best["val_loss"]),
-        ("test", baselines["test"], test_loss),
-    )
-    for split, of_split, loss in splits:
+        losses.append(f"test loss of the best weights {fmt.format_loss(test_loss)}")
+    yield "; ".join(losses) or f"training loss {fmt.format_loss(state.history[-1]['train_loss'])}"
+    val = ("validation", baselines["val"], best["val_loss"])
+    for split, of_split, loss in (val, ("test", baselines["test"], test_loss)):
         if of_split and loss is not None:
             yield (
-                f"{split} loss, nats per {loss_unit(run.config.unit)}: "
-                f"{format_baselines(of_split)}, model {loss:.3f}"
+                f"{split} loss, nats per {fmt.loss_unit(run.config.unit)}: "
+                f"{fmt.format_baselines(of_split)}, model {loss:.3f}"
             )
 
     # what went wrong
     if state.nonfinite_events:
-        events = format_count(len(state.nonfinite_events), "non-finite event")
+        events = fmt.format_count(len(state.nonfinite_events), "non-finite event")
         yield f"{events}; the learning rate was halved each time; {LOWER_LR_HINT}"
     if (loss := overfit_loss(run)) is not None:
         yield (
             f"the model is overfitting: validation loss rose from {best_loss} "
-            f"(step {run.model_step:,}) to {format_loss(loss)} while training loss fell; "
+            f"(step {run.model_step:,}) to {fmt.format_loss(loss)} while training loss fell; "
             f"use --dropout, a smaller model or fewer steps"
         )
     if (n := longest_copy(run)) >= MIN_COPY_WARNING:
@@ -169,21 +139,3 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
         )
 
     yield f"saved {path}; sample from it with: {shlex.join(['charrnn', 'sample', str(path)])}"
-
-
-def already_exists(path: Path, corpus: Sequence[str]) -> str:
-    """Return a message with the three commands that are ready to use instead."""
-    numbered = (path.with_name(f"{path.stem}-{i}.npz") for i in range(2, 10**6))
-    other = next(other for other in numbered if not other.exists())
-    return (
-        f"{path} already exists; to resume it, overwrite it, or keep both:\n"
-        f"  {train_command(corpus, path, '--resume')}\n"
-        f"  {train_command(corpus, path, '--force')}\n"
-        f"  {train_command(corpus, other)}"
-    )
-
-
-def train_command(corpus: Sequence[str], path: Path, *flags: str) -> str:
-    is_default = path == CHECKPOINT_DIR / f"{default_run_name(corpus)}.npz"
-    output = [] if is_default else ["-o", str(path)]
-    return shlex.join(["charrnn", "train", *corpus, *output, *flags])

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from charrnn.cli.common import (
-    CHECKPOINT_DIR,
-    DEFAULT_THREADS,
-    Count,
-    check_stdin_once,
-    default_run_name,
-)
-from charrnn.cli.progress import Display, already_exists, end_lines, start_lines, stop_lines
+from charrnn.cli import common
+from charrnn.cli.common import Count, file_option, flag
+from charrnn.cli.progress import Display, end_lines, start_lines
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
 from charrnn.errors import CharrnnError, ExitCode, UsageError
 from charrnn.storage import checkpoint
@@ -30,6 +26,8 @@ from charrnn.storage.state import MAX_THREADS
 if TYPE_CHECKING:
     from charrnn.text.corpus import Corpus
     from charrnn.training.run import Run
+
+    LoadTexts = Callable[[Config], tuple[Corpus, Corpus | None]]
 
 ALLOWED_WITH_RESUME = {
     "corpus",
@@ -50,18 +48,15 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
         m, flags = f.metadata, ["--" + f.name.replace("_", "-")]
         if f.name == "learning_rate":
             flags.append("--lr")
-        metavar, kind = None, m["type"]
+        option = functools.partial(click.option, *flags, f.name, default=f.default, help=m["help"])
+        kind = m["type"]
         if m["choices"]:
-            aliases = CELL_ALIASES if f.name == "cell" else ()
-            kind = click.Choice([*m["choices"], *aliases])
-        elif m["type"] is int:
+            kind = click.Choice([*m["choices"], *(CELL_ALIASES if f.name == "cell" else ())])
+        elif kind is int:
             kind = Count(m["low"], m["high"])
-        elif m["type"] is float:
-            metavar, kind = "X", click.FloatRange(m["low"], m["high"])
-        option = click.option(
-            *flags, f.name, type=kind, metavar=metavar, default=f.default, help=m["help"]
-        )
-        command = option(command)
+        elif kind is float:
+            option.keywords["metavar"], kind = "X", click.FloatRange(m["low"], m["high"])
+        command = option(type=kind)(command)
     return command
 
 
@@ -71,22 +66,18 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--val-file", metavar="FILE", help="Validate on this file instead of on a split of the corpus."
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
+@file_option(
+    *("-o", "--output"),
     help="Checkpoint file to write [checkpoints/NAME.npz; NAME comes from CORPUS].",
 )
-@click.option(
+@file_option(
     "--init-from",
-    type=click.Path(path_type=Path),
     metavar="CHECKPOINT",
     help="Initialize from the weights of this checkpoint or exported model; its cell, sizes, unit "
     "and dtype are used.",
 )
-@click.option("--resume", is_flag=True, help="Resume the run with its original options.")
-@click.option("--force", is_flag=True, help="Overwrite an existing checkpoint.")
+@flag("--resume", help="Resume the run with its original options.")
+@flag("--force", help="Overwrite an existing checkpoint.")
 @click.option(
     "--stop-after",
     type=Count(1),
@@ -99,11 +90,11 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Seconds between saves [60, or 100 times the duration of the last save if that is "
     "longer].",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
+@flag("-q", "--quiet", help="Print only warnings and errors.")
 @click.option(
     "--threads",
     type=Count(1, MAX_THREADS),
-    help=f"Number of threads; each trains on a part of the batch [{DEFAULT_THREADS}].",
+    help=f"Number of threads; each trains on a part of the batch [{common.DEFAULT_THREADS}].",
 )
 @click.pass_context
 def train(
@@ -135,20 +126,28 @@ def train(
     standard error. Ctrl-C saves and stops; --resume continues. To extend a finished run, use
     --resume with a larger --max-steps.
     """  # noqa: D301
-    path = output or CHECKPOINT_DIR / f"{default_run_name(corpus)}.npz"
-    check_stdin_once([*corpus, val_file])
+    path = output or default_path(corpus)
+    common.check_stdin_once([*corpus, val_file])
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     given = {name for name, source in sources.items() if source is ParameterSource.COMMANDLINE}
     if resume:
         check_resume_options(ctx, given)
     elif path.exists() and not force:
-        raise UsageError(already_exists(path, corpus))
+        numbered = (path.with_name(f"{path.stem}-{i}.npz") for i in range(2, 10**6))
+        other = next(other for other in numbered if not other.exists())
+        raise UsageError(
+            f"{path} already exists; to resume it, overwrite it, or keep both:\n"
+            f"  {train_command(corpus, path, '--resume')}\n"
+            f"  {train_command(corpus, path, '--force')}\n"
+            f"  {train_command(corpus, other)}"
+        )
+    load_texts = functools.partial(load_corpora, path, corpus, val_file)
     interrupt = InterruptHandler()
     with lock(path, command_line()):
         # start or resume the run
         if resume:
             max_steps = options["max_steps"] if "max_steps" in given else None
-            run = resume_run(path, corpus, val_file, threads, max_steps)
+            run = resume_run(path, load_texts, threads, max_steps)
         else:
             if init_from:
                 # the weights decide some options: a default from the environment gives way,
@@ -156,11 +155,12 @@ def train(
                 default = {n for n, source in sources.items() if source is ParameterSource.DEFAULT}
                 default |= set(ARCHITECTURE_OPTIONS) - given
                 options = {name: value for name, value in options.items() if name not in default}
-            run = start_run(path, corpus, val_file, init_from, threads, options)
+            run = start_run(load_texts, init_from, threads or common.DEFAULT_THREADS, options)
 
         # train it
         if not run.state.finished:
-            train_and_show(run, path, corpus, interrupt, quiet, stop_after, save_every)
+            limits = {"stop_after": stop_after, "save_every": save_every}
+            train_and_show(run, path, corpus, interrupt, quiet, **limits)
         elif not quiet:
             at = f"already finished at step {run.state.step:,}"
             click.echo(f"{path}: {at}; use --max-steps N to extend it", err=True)
@@ -180,6 +180,15 @@ def check_resume_options(ctx: click.Context, given: set[str]) -> None:
             )
 
 
+def default_path(corpus: Sequence[str]) -> Path:
+    return common.CHECKPOINT_DIR / f"{common.default_run_name(corpus)}.npz"
+
+
+def train_command(corpus: Sequence[str], path: Path, *flags: str) -> str:
+    output = [] if path == default_path(corpus) else ["-o", str(path)]
+    return shlex.join(["charrnn", "train", *corpus, *output, *flags])
+
+
 def command_line() -> str:
     """Return the command that this process runs, as a shell would read it."""
     return shlex.join(["charrnn", *sys.argv[1:]])
@@ -194,7 +203,7 @@ def load_corpora(
     def load(paths: Sequence[str]) -> Corpus:
         return load_corpus(
             paths,
-            default_run_name(paths),
+            common.default_run_name(paths),
             unit=config.unit,
             documents=config.documents,
             encoding=config.encoding,
@@ -205,14 +214,8 @@ def load_corpora(
 
 
 def start_run(
-    path: Path,
-    corpus: tuple[str, ...],
-    val_file: str | None,
-    init_from: Path | None,
-    threads: int | None,
-    options: dict[str, Any],
+    load_texts: LoadTexts, init_from: Path | None, threads: int, options: dict[str, Any]
 ) -> Run:
-    """Start a run on the corpus."""
     from charrnn.model import inherit_architecture, load
     from charrnn.training.run import begin
 
@@ -222,29 +225,18 @@ def start_run(
         options = inherit_architecture(model, options)
         initial_model = model.as_initial_model(str(init_from))
     config = Config(**options)
-    text, val = load_corpora(path, corpus, val_file, config)
+    text, val = load_texts(config)
     return begin(
-        text,
-        config,
-        val=val,
-        initial_model=initial_model,
-        threads=threads or DEFAULT_THREADS,
-        command=command_line(),
+        text, config, val=val, initial_model=initial_model, threads=threads, command=command_line()
     )
 
 
 def resume_run(
-    path: Path,
-    corpus: tuple[str, ...],
-    val_file: str | None,
-    threads: int | None,
-    max_steps: int | None,
+    path: Path, load_texts: LoadTexts, threads: int | None, max_steps: int | None
 ) -> Run:
-    """Resume the run that is saved in ``path``."""
     from charrnn.training.run import require_run, resume
 
-    config = require_run(checkpoint.read_state(path), path).config
-    text, val = load_corpora(path, corpus, val_file, config)
+    text, val = load_texts(require_run(checkpoint.read_state(path), path).config)
     return resume(path, text, val=val, threads=threads, max_steps=max_steps)
 
 
@@ -254,33 +246,29 @@ def train_and_show(
     corpus: Sequence[str],
     interrupt: InterruptHandler,
     quiet: bool,
-    stop_after: int | None,
-    save_every: float | None,
+    **limits: Any,
 ) -> None:
     """Train the run, and show its progress."""
     from charrnn.training.loop import train_with_saves
 
+    def stop_lines(saved_step: int) -> Iterator[str]:
+        yield (
+            f"stopped at step {run.state.step:,} of {run.plan['steps']:,}; "
+            f"{path} was saved at step {saved_step:,}"
+        )
+        yield f"resume with: {train_command(corpus, path, '--resume')}"
+
     with Display(run, quiet) as display, interrupt:
         display.print(start_lines(run))
-        steps = train_with_saves(
-            run,
-            path,
-            stop_after=stop_after,
-            save_every=save_every,
-            stop=lambda: interrupt.signal_number is not None,
-        )
         try:
-            for step in steps:
+            for step in train_with_saves(run, path, stop=interrupt.is_set, **limits):
                 display.update(step)
         except CharrnnError:
             if path.exists():
-                saved_step = checkpoint.read_state(path).step
-                display.print(stop_lines(run, path, corpus, saved_step))
+                display.print(stop_lines(checkpoint.read_state(path).step))
             raise
-        if run.state.finished:
-            display.print(end_lines(run, path, corpus))
-        else:
-            display.print(stop_lines(run, path, corpus, run.state.step))
+        finished = run.state.finished
+        display.print(end_lines(run, path, corpus) if finished else stop_lines(run.state.step))
 
 
 class InterruptHandler:
@@ -293,6 +281,9 @@ class InterruptHandler:
         self.signal_number: int | None = None
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
+
+    def is_set(self) -> bool:
+        return self.signal_number is not None
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -24,8 +24,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from charrnn.errors import CheckpointError, NotFiniteError, SaveError, os_reason, save_error
-from charrnn.formatting import escape_control
+from charrnn.errors import CheckpointError, NotFiniteError, SaveError, os_reason
+from charrnn.formatting import escape_control, save_error
 from charrnn.storage.state import (
     MAX_HEADER_BYTES,
     InvalidCheckpoint,

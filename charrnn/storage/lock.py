@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from charrnn.errors import CheckpointError, save_error
-from charrnn.formatting import escape_control
+from charrnn.errors import CheckpointError
+from charrnn.formatting import escape_control, save_error
 
 if sys.platform == "win32":
     import msvcrt

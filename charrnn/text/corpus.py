@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.config import check_encoding
-from charrnn.errors import TextError, save_error
+from charrnn.errors import TextError
+from charrnn.formatting import save_error
 from charrnn.text import units
 from charrnn.text.files import (
     CHUNK_BYTES,
