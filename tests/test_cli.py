@@ -214,6 +214,24 @@ def test_train_ends_with_exit_code_6_when_the_loss_stays_nonfinite(
     assert np.isfinite(last_weights(tmp_path / "checkpoints" / "corpus.npz")).all()
 
 
+def test_train_warns_about_overfitting_and_copying(cli: Cli, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("text", "val"):
+        letters = rng.choice(list("abcdefgh\n"), 400, p=[0.12] * 8 + [0.04])
+        (tmp_path / name).write_text("".join(letters))
+    options = ["--val-file", "val", "--hidden-size", "48", "--test-fraction", "0"]
+    options += ["--lr-schedule", "constant", "--max-steps", "150"]
+    warned = "while training loss fell"
+    shown = cli("train", "text", *options).stderr.decode()
+    assert warned in shown
+    (tmp_path / "abc").write_text("abcdefghi\n" * 100)
+    args = ["train", "abc", "--hidden-size", "32", "--max-steps", "150"]
+    shown = cli(*args).stderr.decode()
+    assert "how much is copied: charrnn overlap checkpoints/abc.npz abc\n" in shown
+    assert warned not in shown
+    assert not cli(*args, "--force", "--quiet").stderr
+
+
 @posix
 def test_progress_bar_is_shown_on_terminals_only(corpus: Path, tmp_path: Path) -> None:
     command = [*CHARRNN, "train", "corpus.txt", *QUICK]

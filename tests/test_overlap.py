@@ -21,12 +21,8 @@ from charrnn.analysis.overlap import (
     longest_matches,
     match_lengths,
 )
-from charrnn.config import Config
 from charrnn.text import units
 from charrnn.text.corpus import Corpus, load_corpus
-from charrnn.training import loop
-from charrnn.training.loop import longest_copy, overfit_loss
-from charrnn.training.run import begin
 from tests.conftest import CHARRNN, ENV, Cli, on_a_terminal
 
 # few symbols, so that much is shared; with one alone, NUL, the last of Unicode; and many symbols
@@ -248,71 +244,3 @@ def test_overlap_refuses_bad_input(
     assert done.stderr.decode().startswith(f"charrnn: {message}")
     assert done.stderr.count(b"\n") == 1
     assert not done.stdout
-
-
-# --- while training ---
-
-
-def test_longest_copy_of_last_sample_in_training_split() -> None:
-    hangul = "가나다 각구\n나는 누구냐?\n"
-    texts = {"char": "one two three four five\n", "byte": "ünf\n", "jamo": hangul}
-    for unit, text in texts.items():
-        run = begin(Corpus("text", text * 50, unit=unit), Config(unit=unit, hidden_size=4))
-        assert longest_copy(run) == 0  # there is no sample yet
-        part = text * (run.splits.train_characters // len(text))
-        shown = part.encode().decode("latin-1") if unit == "byte" else part
-        for piece in (shown[3:70], shown[4:5]):
-            run.state.samples = [{"step": 1, "text": f"{'@' * 9}{piece}@@"}]
-            assert longest_copy(run) == len(piece)
-    # in jamo: a syllable that has another one in the text is not counted
-    run.state.samples = [{"step": 1, "text": "다 가"}]
-    assert longest_copy(run) == 2
-    # the validation split is not searched, nor is text beyond the limit
-    run = begin(Corpus("text", "ab" * 950 + "cdefg" * 20), Config(hidden_size=4, test_fraction=0))
-    run.state.samples = [{"step": 1, "text": "babacdefgcdefg"}]
-    assert longest_copy(run) == 4
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "COPY_SEARCH_SYMBOLS", 3)
-        assert longest_copy(run) == 3
-
-
-def test_overfitting_is_rise_of_validation_loss(text: str) -> None:
-    run = begin(Corpus("text", text), Config(hidden_size=4, max_steps=1))
-    rest: Any = {"epoch": 1, "grad_norm": 1, "learning_rate": 1, "characters_seen": 1, "seconds": 1}
-    rows = [(10, 1.2, 1.5), (20, 1.0, 1.0), (30, 0.9, 1.04), (40, 0.8, 1.06)]
-    history: Any = [
-        {**rest, "step": step, "train_loss": train_loss, "val_loss": val_loss}
-        for step, train_loss, val_loss in rows
-    ]
-    run.state.history, run.state.best = history, {"step": 20, "val_loss": 1.0}
-    assert overfit_loss(run) == 1.06
-    last = history[-1]
-    for key, loss in (
-        ("val_loss", 1.05),
-        ("train_loss", 1.0),
-        ("train_loss", None),
-        ("val_loss", None),
-    ):
-        history[-1] = {**last, key: loss}
-        assert overfit_loss(run) is None, (key, loss)
-    history[-1] = last
-    del history[1]  # thinned
-    assert overfit_loss(run) == 1.06
-
-
-def test_train_warns_about_overfitting_and_copying(cli: Cli, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("text", "val"):
-        letters = rng.choice(list("abcdefgh\n"), 400, p=[0.12] * 8 + [0.04])
-        (tmp_path / name).write_text("".join(letters))
-    options = ["--val-file", "val", "--hidden-size", "48", "--test-fraction", "0"]
-    options += ["--lr-schedule", "constant", "--max-steps", "150"]
-    warned = "while training loss fell"
-    shown = cli("train", "text", *options).stderr.decode()
-    assert warned in shown
-    (tmp_path / "abc").write_text("abcdefghi\n" * 100)
-    args = ["train", "abc", "--hidden-size", "32", "--max-steps", "150"]
-    shown = cli(*args).stderr.decode()
-    assert "how much is copied: charrnn overlap checkpoints/abc.npz abc\n" in shown
-    assert warned not in shown
-    assert not cli(*args, "--force", "--quiet").stderr

@@ -26,7 +26,7 @@ from charrnn.storage import checkpoint
 from charrnn.storage.state import Plan
 from charrnn.text.corpus import Corpus
 from charrnn.training import loop
-from charrnn.training.loop import train_steps, train_with_saves
+from charrnn.training.loop import longest_copy, overfit_loss, train_steps, train_with_saves
 from charrnn.training.parallel import DataParallel
 from charrnn.training.run import Run, begin, resume, save
 
@@ -465,12 +465,6 @@ def test_nonfinite_weights_are_not_saved(text: str, tmp_path: Path) -> None:
     assert resume(path, Corpus("text", text)).state.step == 0
 
 
-def test_far_too_large_learning_rate_ends_with_a_message(text: str) -> None:
-    options: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 1e38, "clip_norm": 0}
-    with pytest.raises(NotFiniteError):
-        train(new_run(text, lr_schedule="constant", cell="vanilla", **options))
-
-
 # --- saving ---
 
 
@@ -672,6 +666,48 @@ def test_vanilla_cell_follows_min_char_rnn(monkeypatch: pytest.MonkeyPatch) -> N
         np.testing.assert_allclose(mine(name), a, rtol=0, atol=1e-10)
     assert losses[0] == pytest.approx(25 * math.log(65), abs=0.05)
     assert losses[0] - losses[-1] > 1
+
+
+# --- hints at the end ---
+
+
+def test_longest_copy_of_last_sample_in_training_split() -> None:
+    hangul = "가나다 각구\n나는 누구냐?\n"
+    texts = {"char": "one two three four five\n", "byte": "ünf\n", "jamo": hangul}
+    for unit, text in texts.items():
+        run = begin(Corpus("text", text * 50, unit=unit), Config(unit=unit, hidden_size=4))
+        assert longest_copy(run) == 0  # there is no sample yet
+        part = text * (run.splits.train_characters // len(text))
+        shown = part.encode().decode("latin-1") if unit == "byte" else part
+        for piece in (shown[3:70], shown[4:5]):
+            run.state.samples = [{"step": 1, "text": f"{'@' * 9}{piece}@@"}]
+            assert longest_copy(run) == len(piece)
+    # in jamo: a syllable that has another one in the text is not counted
+    run.state.samples = [{"step": 1, "text": "다 가"}]
+    assert longest_copy(run) == 2
+    # the validation split is not searched, nor is text beyond the limit
+    run = begin(Corpus("text", "ab" * 950 + "cdefg" * 20), Config(hidden_size=4, test_fraction=0))
+    run.state.samples = [{"step": 1, "text": "babacdefgcdefg"}]
+    assert longest_copy(run) == 4
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "COPY_SEARCH_SYMBOLS", 3)
+        assert longest_copy(run) == 3
+
+
+def test_overfitting_is_rise_of_validation_loss(text: str) -> None:
+    run = new_run(text)
+    rows = [(10, 1.2, 1.5), (20, 1.0, 1.0), (30, 0.9, 1.04), (40, 0.8, 1.06)]
+    keys = ("step", "train_loss", "val_loss")
+    history: Any = [dict(zip(keys, row, strict=True)) for row in rows]
+    run.state.history, run.state.best = history, {"step": 20, "val_loss": 1.0}
+    assert overfit_loss(run) == 1.06
+    last = history[-1]
+    for key, loss in (("val_loss", 1.05), ("train_loss", 1.0), (keys[1], None), (keys[2], None)):
+        history[-1] = {**last, key: loss}
+        assert overfit_loss(run) is None, (key, loss)
+    history[-1] = last
+    del history[1]  # thinned
+    assert overfit_loss(run) == 1.06
 
 
 # --- memory ---
