@@ -484,7 +484,7 @@ def test_pickle_is_never_opened(tmp_path: Path, whole: bytes) -> None:
 MEASURE = """
 import resource, sys, time
 from pathlib import Path
-from charrnn import checkpoint
+from charrnn.storage import checkpoint
 from charrnn.errors import CheckpointError
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 checkpoint.load(Path(sys.argv[1]))
