@@ -168,6 +168,7 @@ class Network:
 
         The state returned is on the tape too, until the next use; ``state`` may be that very array.
         """
+        # each layer reads the outputs of the one below, the first one a column of Wxh per id
         last = tape.state
         for l, (Wxh, Whh, bh) in enumerate(self._layers):
             layer = tape.layers[l]
@@ -177,20 +178,17 @@ class Network:
                 affine.forward(Wxh, bh, merge_time_batch(tape.xs), layer.dax, layer.a)
             hs, last[l] = self.cell.forward(Whh, layer.a, state[l], layer)
             _apply_dropout(hs, masks, l, tape.xs)
-        affine.forward(
-            self.params["Why"],
-            self.params["by"],
-            merge_time_batch(tape.xs),
-            tape.logits,
-            tape.logits,
-        )
+
+        # logits = Why h + by, in place
+        x, logits = merge_time_batch(tape.xs), tape.logits
+        affine.forward(self.params["Why"], self.params["by"], x, logits, logits)
         return last
 
     def read(self, batches: Iterable[Batch], T: int, B: int) -> Iterator[tuple[Batch, NetworkTape]]:
         """Run forward over batches of at most T steps and B lanes, with the state carried over.
 
-        Yield each batch with its tape, which stands until the next one. Nothing that is not finite
-        warns: the weights may have diverged.
+        Yield each batch with its tape, which the next one overwrites. Non-finite values do not
+        warn: the weights may have diverged.
         """
         tape, state = self.new_tape(T, B), self.zero_state(B)
         for batch in batches:

@@ -80,11 +80,14 @@ def decode_stream(
     composer = Composer()
     is_jamo = vocabulary.unit == "jamo"
     text_of_id = ["" if is_jamo else composer.feed(code) for code in vocabulary.codes.tolist()]
+
+    # nothing to look for: only the length ends a text
     if until is None and separator_id is None and not is_jamo:
         for ids in islice(id_stream, length):
             yield tuple([text_of_id[i] for i in ids.tolist()])
         return
 
+    # jamo are held back until their syllable is complete; ``until`` may be cut by any number of steps
     composers = [Composer() for _ in range(num_samples)]
     tails, remaining = [""] * num_samples, [length] * num_samples
     for ids in id_stream if length else ():

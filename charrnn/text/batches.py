@@ -140,6 +140,7 @@ def document_batches(
                 batch += 1
                 if batch <= skip:
                     continue
+                # the batch is as long as its longest piece; targets below 0 are padding
                 remaining = np.where(row < 0, 0, lengths[row] - steps).clip(max=T)
                 xs, ys = np.zeros((2, remaining.max(), B), np.intp)
                 ys -= 1
