@@ -87,7 +87,7 @@ def decode_stream(
             yield tuple([text_of_id[i] for i in ids.tolist()])
         return
 
-    # jamo are held back until their syllable is complete; ``until`` may be cut by any number of steps
+    # jamo wait for the end of their syllable, and ``until`` may span several steps
     composers = [Composer() for _ in range(num_samples)]
     tails, remaining = [""] * num_samples, [length] * num_samples
     for ids in id_stream if length else ():

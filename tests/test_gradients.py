@@ -126,6 +126,9 @@ def test_flow_of_a_short_text_names_the_largest_lag() -> None:
     assert (gradients.gradient_flow(network, ids, ids[:1], 8) > 0).all()
     with pytest.raises(TextError, match="use --lags 8 or fewer"):
         gradients.gradient_flow(network, ids, ids[:1], 9)
+    for ends in (None, np.zeros(0, int)):
+        with pytest.raises(TextError, match="at least three characters"):
+            gradients.gradient_flow(network, ids[:0], ids[:1], 1, ends)
 
 
 def checked(network: Network) -> dict[str, float]:

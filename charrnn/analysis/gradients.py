@@ -41,6 +41,9 @@ def gradient_flow(
 
     Raises TextError if the text, or every document, is too short.
     """
+    if len(ids) < 3:
+        raise TextError("the text must contain at least three characters of the model's vocabulary")
+
     # where reading may start
     T, network = lags + 1, network.copy(np.float64)
     starts: Ids
