@@ -40,7 +40,13 @@ GROUPS = {
 class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn an error into one line on stderr and an exit code."""
-        replace_closed_streams()
+        # the next file that is opened would take the number of a closed stream
+        for fd in range(3):
+            try:
+                os.fstat(fd)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)
+        sys.stderr = sys.stderr or io.StringIO()  # tqdm writes to it
         set_threads(1)
         try:
             result = super().invoke(ctx)
@@ -55,7 +61,8 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             ctx.exit(ExitCode.INTERRUPTED)
         except OSError as e:
-            discard_stdout()
+            if sys.stdout is not None:  # its buffer must not fail again when Python closes it
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(e, BrokenPipeError):  # the reader has all it wants
                 ctx.exit(ExitCode.OK)
             where = e.filename or "standard output"
@@ -78,22 +85,6 @@ def fail(ctx: click.Context, message: str, code: ExitCode) -> NoReturn:
     ctx.exit(code)
 
 
-def replace_closed_streams() -> None:
-    """Open /dev/null where a standard stream is closed: the next file would take its number."""
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    sys.stderr = sys.stderr or io.StringIO()  # tqdm writes to it
-
-
-def discard_stdout() -> None:
-    """Drop what is still buffered: it must not fail again when Python closes stdout."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     """Print the version of charrnn, of Python and NumPy, its BLAS, the threads and the CPU."""
     if not value or ctx.resilient_parsing:
@@ -114,16 +105,13 @@ def version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def cpu() -> str:
-    """Return the name of the CPU."""
     import platform
     from pathlib import Path
 
     info = Path("/proc/cpuinfo")  # on Linux; elsewhere the platform module knows the name
-    if info.exists():
-        for line in info.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    text = info.read_text(errors="replace") if info.exists() else ""
+    match = re.search("^model name[^:]*:(.*)", text, re.M)
+    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 @click.group(

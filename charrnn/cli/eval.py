@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charrnn.cli.common import ModelFile, format_json, json_option, model_argument, stdout
+from charrnn.cli import common
 from charrnn.errors import UsageError
 from charrnn.formatting import best_baseline, format_count, format_loss, loss_unit
 
 if TYPE_CHECKING:
+    from charrnn.arrays import Array
     from charrnn.model import Model
 
 SPLITS = {"val": "validation", "test": "test"}
@@ -26,9 +26,8 @@ SPLITS = {"val": "validation", "test": "test"}
     type=click.Choice([*SPLITS]),
     help="Evaluate this split of the run's corpus instead of a file.",
 )
-@click.option(
+@common.flag(
     "--adapt",
-    is_flag=True,
     help="Dynamic evaluation: keep training on the text while reading it. The checkpoint is not "
     "modified.",
 )
@@ -39,10 +38,10 @@ SPLITS = {"val": "validation", "test": "test"}
     metavar="RATE",
     help="Learning rate for --adapt.",
 )
-@json_option(help="Print one JSON object per line, one for each file.")
-@model_argument("[FILE]...", last=True)
+@common.json_option(help="Print one JSON object per line, one for each file.")
+@common.model_argument("[FILE]...", last=True)
 def evaluate(
-    model_file: ModelFile,
+    model_file: common.ModelFile,
     files: list[str],
     split: str | None,
     adapt: bool,
@@ -60,16 +59,15 @@ def evaluate(
     """  # noqa: D301
     if bool(files) == bool(split):
         raise UsageError("give either FILE (- for standard input) or --split")
-    out = stdout()
+    out = common.stdout()
     model = model_file.load()
     rate = adapt_lr if adapt else None
-    rows: Iterable[dict[str, Any]]
-    if split:
-        rows = [evaluate_split(model_file.path, model, split, rate)]
-    else:
-        rows = (evaluate_file(model, file, rate) for file in files)
-    for row in rows:
-        text = format_json(row) if as_json else format_metrics(row, loss_unit(model.unit))
+    for name in [split] if split else files:
+        if split:
+            row = evaluate_split(model_file.path, model, split, rate)
+        else:
+            row = evaluate_file(model, name, rate)
+        text = common.format_json(row) if as_json else format_metrics(row, loss_unit(model.unit))
         click.echo(text, file=out)
 
 
@@ -79,8 +77,7 @@ def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any
     text = read_text(file, model.unit, model.encoding)
     started = time.perf_counter()
     nll = model.nll(text, unknown="cost", dynamic_lr=adapt)
-    seconds = time.perf_counter() - started
-    return metrics(file, float(nll.sum()), len(nll), text, seconds, {})
+    return metrics(file, nll, len(nll), text, time.perf_counter() - started, {})
 
 
 def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> dict[str, Any]:
@@ -90,28 +87,24 @@ def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> 
 
     state, splits = model.state, splits_of(model.state, path)
     assert isinstance(state, State)
-    split = splits.val if name == "val" else splits.test
+    split, baselines = splits.val, state.baselines["val"]
+    if name == "test":
+        split, baselines = splits.test, state.baselines["test"]
     if not len(split.ids):
         raise UsageError(f"{path}: the run has no {SPLITS[name]} split")
-    started = time.perf_counter()
+    text, started = split_text(split, model.vocabulary), time.perf_counter()
     nll = split_nll(model.network, split, dynamic_lr=adapt)
     seconds = time.perf_counter() - started
-    baselines = state.baselines["val"] if name == "val" else state.baselines["test"]
-    text = split_text(split, model.vocabulary)
-    return metrics(f"{name} split", float(nll.sum()), split.characters, text, seconds, baselines)
+    return metrics(f"{name} split", nll, split.characters, text, seconds, baselines)
 
 
 def metrics(
-    name: str,
-    nll: float,
-    characters: int,
-    text: str | bytes,
-    seconds: float,
-    baselines: dict[str, float],
+    name: str, nll: Array, characters: int, text: str | bytes, seconds: float, baselines: Any
 ) -> dict[str, Any]:
-    """Return what is printed of a text; ``nll`` is the sum over its characters, in nats."""
+    """Return what is printed of a text; ``nll`` is that of its symbols, in nats."""
     num_bytes = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
-    mean = nll / max(characters, 1)
+    total = float(nll.sum())
+    mean = total / max(characters, 1)
     try:
         perplexity = math.exp(mean)
     except OverflowError:  # of a model whose weights have diverged
@@ -122,7 +115,7 @@ def metrics(
         "bytes": num_bytes,
         "nats": mean,
         "bits": mean / math.log(2),
-        "bits_per_byte": nll / math.log(2) / max(num_bytes, 1),
+        "bits_per_byte": total / math.log(2) / max(num_bytes, 1),
         "perplexity": perplexity,
         "characters_per_second": characters / seconds,
         "baselines": baselines,

@@ -6,23 +6,14 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.common import check_output, force_option, last_option
+from charrnn.cli.common import check_output, file_option, flag, force_option, last_option
 from charrnn.formatting import format_count
 
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="File to write.",
-)
-@click.option(
-    "--half", is_flag=True, help="Store the weights as float16, which halves the file size."
-)
+@file_option("-o", "--output", required=True, help="File to write.")
+@flag("--half", help="Store the weights as float16, which halves the file size.")
 @last_option
 @force_option
 def export(checkpoint: Path, output: Path, half: bool, last: bool, force: bool) -> None:
@@ -37,5 +28,4 @@ def export(checkpoint: Path, output: Path, half: bool, last: bool, force: bool) 
 
     check_output(output, force, checkpoint)
     load(checkpoint, last=last).save(output, half=half)
-    size = format_count(output.stat().st_size, "byte")
-    click.echo(f"saved {output}, {size}", err=True)
+    click.echo(f"saved {output}, {format_count(output.stat().st_size, 'byte')}", err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from charrnn.cli.common import Count, ModelFile, model_argument, read_ids, stdout
+from charrnn.cli.common import Count, ModelFile, model_argument, read_ids, seed_option, stdout
 from charrnn.errors import GradientError, TextError
 
 MAX_STEPS, B = 16, 3  # of the batch: each entry takes two passes over it
@@ -12,9 +12,7 @@ MAX_STEPS, B = 16, 3  # of the batch: each entry takes two passes over it
 
 @click.command()
 @click.option("--entries", type=Count(1), default=50, help="Entries to compare per parameter.")
-@click.option(
-    "--seed", type=Count(0), default=0, help="Random seed for the entries and the initial state."
-)
+@seed_option(default=0, help="Random seed for the entries and the initial state.")
 @model_argument("CORPUS...")
 def gradcheck(model_file: ModelFile, corpus: list[str], entries: int, seed: int) -> None:
     """Check the gradients of the model in CHECKPOINT on CORPUS.
@@ -45,8 +43,7 @@ def gradcheck(model_file: ModelFile, corpus: list[str], entries: int, seed: int)
     for name, n, error in checked:
         click.echo(f"{name}\t{n}\t{error:.2g}", file=out)
         errors[name] = error
-    wrong = [name for name, error in errors.items() if not error <= TOLERANCE]
-    if wrong:
+    if wrong := [name for name, error in errors.items() if not error <= TOLERANCE]:
         raise GradientError(f"wrong gradient: {', '.join(wrong)}")
     largest = max(errors.values())
     click.echo(f"all gradients are correct: largest relative error {largest:.2g}", err=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charrnn.cli.common import Count, ModelFile, read_ids, split_arguments, stdout
+from charrnn.cli import common
+from charrnn.cli.common import Count
 from charrnn.config import CELL_ALIASES, CELLS, Config
 from charrnn.errors import UsageError
 
@@ -27,21 +28,11 @@ if TYPE_CHECKING:
     help="Untrained cell to measure; can be repeated [all of them].",
 )
 @click.option(
-    "--hidden-size",
-    type=Count(1, 65536),
-    default=128,
-    help="Hidden units of the untrained cells.",
+    "--hidden-size", type=Count(1, 65536), default=128, help="Hidden units of the untrained cells."
 )
 @click.option("--lags", type=Count(1), default=100, help="Largest lag, in steps.")
-@click.option(
-    "--seed", type=Count(0), default=0, help="Random seed for the weights of untrained cells."
-)
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Also plot the result to this file (.png, .svg or .pdf).",
-)
+@common.seed_option(default=0, help="Random seed for the weights of untrained cells.")
+@common.file_option("--plot", help="Also plot the result to this file (.png, .svg or .pdf).")
 def gradflow(
     arguments: tuple[str, ...],
     cells: Sequence[str],
@@ -61,10 +52,10 @@ def gradflow(
       charrnn gradflow --cell vanilla --cell lstm --hidden-size 64 --lags 50 corpus.txt
       charrnn gradflow checkpoints/play.npz corpus.txt > flow.tsv
     """  # noqa: D301
-    checkpoint, corpus = split_arguments(arguments)
+    checkpoint, corpus = common.split_arguments(arguments)
     if checkpoint and cells:
         raise UsageError("--cell cannot be combined with CHECKPOINT")
-    out = stdout()
+    out = common.stdout()
     import numpy as np
 
     from charrnn.analysis.gradients import encode_corpus, gradient_flow
@@ -75,9 +66,9 @@ def gradflow(
 
     columns: dict[str, Array] = {}
     if checkpoint:
-        model = ModelFile(checkpoint).load()
+        model = common.ModelFile(checkpoint).load()
         v = model.vocabulary
-        ids = read_ids(corpus, model)
+        ids = common.read_ids(corpus, model)
         separator_id = v.separator_id(model.documents)
         ends = None if separator_id is None else document_ends(ids, separator_id)
         norms = gradient_flow(model.network, ids, v.start_id, lags, ends)
@@ -107,10 +98,6 @@ def split_norms(norms: Array, name: str, network: Network) -> dict[str, Array]:
     columns = {}
     for layer in range(network.num_layers):
         for s, state in enumerate(network.cell.STATE_NAMES):
-            words = [name]
-            if network.num_layers > 1:
-                words.append(str(layer))
-            if s > 0:
-                words.append(state)
-            columns[" ".join(words)] = norms[:, layer, s]
+            label = f"{name} {layer}" if network.num_layers > 1 else name
+            columns[f"{label} {state}" if s > 0 else label] = norms[:, layer, s]
     return columns

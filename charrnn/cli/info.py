@@ -9,15 +9,8 @@ from typing import Any
 
 import click
 
+from charrnn import formatting as fmt
 from charrnn.cli.common import ModelFile, json_option, model_argument, stdout
-from charrnn.formatting import (
-    escape_control,
-    format_baselines,
-    format_count,
-    format_loss,
-    format_threads,
-    loss_unit,
-)
 from charrnn.storage.checkpoint import find_file, read_state
 from charrnn.storage.state import ModelState, State
 from charrnn.text.files import display_name
@@ -42,36 +35,35 @@ def info(model_file: ModelFile, as_json: bool) -> None:
 
 
 def format_info(path: Path, state: ModelState) -> str:
-    """Return what the header says, one row per fact."""
     rows = [("file", path), ("kind", state.kind), *model_rows(state)]
     if isinstance(state, State):
         rows += run_rows(path, state)
     options = vars(state.config).items()
     rows += [("option", f"{name} {value}") for name, value in options if value is not None]
-    return "\n".join(f"{name:<11}{escape_control(str(value))}" for name, value in rows)
+    return "\n".join(f"{name:<11}{fmt.escape_control(str(value))}" for name, value in rows)
 
 
 def model_rows(state: ModelState) -> Iterator[tuple[str, Any]]:
     """Yield what an exported model and a run have in common."""
     c, v, best = state.config, state.vocabulary, state.best
-    size = format_count(state.parameters, "parameter")
+    size = fmt.format_count(state.parameters, "parameter")
     more = "..." if v["size"] > SHOWN_SYMBOLS else ""
-    per = f"per {loss_unit(c.unit)}"
+    per = f"per {fmt.loss_unit(c.unit)}"
     yield "model", f"{c.cell} {c.num_layers}x{c.hidden_size}, {size}"
     yield "vocabulary", f"{v['size']:,} symbols: {v['symbols'][:SHOWN_SYMBOLS]!r}{more}"
     yield "step", f"{state.step:,} (epoch {state.epoch:.2f})"
     if best["val_loss"] is not None:
-        yield "validation", f"{format_loss(best['val_loss'])} {per} at step {best['step']:,}"
+        yield "validation", f"{fmt.format_loss(best['val_loss'])} {per} at step {best['step']:,}"
     if state.test_loss is not None:
-        yield "test", f"{format_loss(state.test_loss)} {per}"
+        yield "test", f"{fmt.format_loss(state.test_loss)} {per}"
 
 
 def run_rows(path: Path, state: State) -> Iterator[tuple[str, Any]]:
     """Yield what only the checkpoint of a run records: its text, its plan, how it went."""
     corpus, batches, steps = state.corpus, state.batches, state.plans[-1]["steps"]
     splits = ", ".join(f"{name} {n:,}" for name, n in corpus["split_characters"].items())
-    yield "baselines", f"validation {format_baselines(state.baselines['val'])}"
-    yield "baselines", f"test {format_baselines(state.baselines['test'])}"
+    yield "baselines", f"validation {fmt.format_baselines(state.baselines['val'])}"
+    yield "baselines", f"test {fmt.format_baselines(state.baselines['test'])}"
     yield "plan", f"{steps:,} steps, {'finished' if state.finished else 'not finished'}"
     yield (
         "batches",
@@ -86,7 +78,7 @@ def run_rows(path: Path, state: State) -> Iterator[tuple[str, Any]]:
     files = (find_file(path, name) for name, _, _ in corpus["files"])
     yield "files", ", ".join(map(display_name, files))
     yield "sha256", corpus["sha256"]
-    yield "time", f"{state.train_seconds:.0f} s, {format_threads(state.threads)}"
+    yield "time", f"{state.train_seconds:.0f} s, {fmt.format_threads(state.threads)}"
     yield "command", state.command
     for note in state.notes:
         yield "note", note

@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from charrnn.cli.common import (
-    Count,
-    check_stdin_once,
-    default_checkpoint,
-    default_run_name,
-    json_option,
-    split_arguments,
-    stdout,
-)
+from charrnn.cli import common
+from charrnn.cli.common import Count
 from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control, format_count, loss_unit
 
@@ -33,19 +26,9 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Use this text as the sample instead of generating one; - is standard input.",
 )
-@click.option(
-    "-n", "--length", type=Count(1), default=10_000, help="Number of characters to generate."
-)
-@click.option(
-    "-t",
-    "--temp",
-    "--temperature",
-    default=1.0,
-    help="Sampling temperature; 0 always picks the most likely character.",
-)
-@click.option(
-    "--seed", type=Count(0), help="Random seed; the same seed gives the same text [random]."
-)
+@common.length_option(type=Count(1), default=10_000, help="Number of characters to generate.")
+@common.temp_option()
+@common.sample_seed_option
 @click.option("--top", type=Count(0), default=5, help="Number of copied passages to list.")
 @click.option(
     "--unit",
@@ -53,7 +36,7 @@ if TYPE_CHECKING:
     help="Unit of comparison [byte for byte models, otherwise char].",
 )
 @click.option("--encoding", help="Encoding of CORPUS [the model's, otherwise utf-8].")
-@json_option(help="Print JSON; docs/memorization.md lists the keys.")
+@common.json_option(help="Print JSON; docs/memorization.md lists the keys.")
 @click.pass_context
 def overlap(
     ctx: click.Context,
@@ -83,15 +66,15 @@ def overlap(
       charrnn overlap checkpoints/play.npz data/play.txt --temp 0.5
       charrnn sample | charrnn overlap --sample - corpus.txt
     """  # noqa: D301
-    checkpoint, corpus = split_arguments(paths, required=False)
+    checkpoint, corpus = common.split_arguments(paths, required=False)
     if not corpus:
         raise UsageError("missing CORPUS, the training text to compare with")
-    check_stdin_once([*corpus, sample_file])
+    common.check_stdin_once([*corpus, sample_file])
     for name in ("length", "temp", "seed"):
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and sample_file is not None:
             raise UsageError(f"--{name} cannot be combined with --sample")
-    out = stdout()
+    out = common.stdout()
     from tqdm import tqdm
 
     from charrnn.analysis.overlap import find_overlap
@@ -100,7 +83,7 @@ def overlap(
     from charrnn.text.files import decode_bytes, read_file
 
     # the unit and the encoding are those of the model, if there is one
-    path = checkpoint or (default_checkpoint() if sample_file is None else None)
+    path = checkpoint or (common.default_checkpoint() if sample_file is None else None)
     model = load(path) if path else None
     unit = unit or ("byte" if model and model.unit == "byte" else "char")
     if unit == "byte" and encoding:
@@ -108,7 +91,7 @@ def overlap(
     encoding = encoding or (model.encoding if model else "utf-8")
 
     # read the corpus
-    name = default_run_name(corpus)
+    name = common.default_run_name(corpus)
     text = load_corpus(corpus, name, unit=unit, documents="file", encoding=encoding)
     for note in text.notes:
         click.echo(escape_control(f"charrnn: {note}"), err=True)
@@ -149,12 +132,10 @@ def generate(model: Model, length: int, temp: float, seed: int) -> bytes:
 
 def format_overlap(result: dict[str, Any]) -> str:
     noun = loss_unit(result["unit"])
-    sample, corpus = (
-        format_count(result[key], noun) for key in ("characters", "corpus_characters")
-    )
+    sample, corpus = result["characters"], result["corpus_characters"]
     (first, fraction), *others = result["copied_fraction"].items()
     lines = [
-        f"sample: {sample}; corpus: {corpus}",
+        f"sample: {format_count(sample, noun)}; corpus: {format_count(corpus, noun)}",
         f"copied verbatim: {fraction:.1%} of the sample in passages of at least {first} {noun}s"
         + "".join(f", {fraction:.1%} of {length}" for length, fraction in others),
     ]

@@ -8,32 +8,22 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.common import default_checkpoint, stdout, supports_color
+from charrnn.cli.common import default_checkpoint, file_option, flag, stdout, supports_color
 from charrnn.errors import UsageError
 from charrnn.formatting import escape_control
 
 
 @click.command()
 @click.argument("runs", metavar="[CHECKPOINT]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Image file to write: .png, .svg or .pdf.",
-)
-@click.option(
-    "--terminal",
-    is_flag=True,
-    help="Draw in the terminal instead; does not need matplotlib.",
-)
+@file_option("-o", "--output", help="Image file to write: .png, .svg or .pdf.")
+@flag("--terminal", help="Draw in the terminal instead; does not need matplotlib.")
 @click.option(
     "--x-axis",
     type=click.Choice(["steps", "epochs", "characters", "seconds"]),
     default="steps",
     help="Quantity on the x-axis.",
 )
-@click.option("--bits", is_flag=True, help="Show losses in bits instead of nats.")
+@flag("--bits", help="Show losses in bits instead of nats.")
 def plot(
     runs: tuple[Path, ...], output: Path | None, terminal: bool, x_axis: str, bits: bool
 ) -> None:

@@ -42,14 +42,13 @@ def report(checkpoint: Path, output: str | None, force: bool) -> None:
             f"{checkpoint}: an exported model; a report needs a training checkpoint"
         )
     text: str | bytes = ""
-    missing = ""
+    missing = ""  # why there is no text
     try:
         text = split_text(splits_of(model.state, checkpoint).val, model.vocabulary)
     except CharrnnError as e:
         missing = str(e)
-
     data = render_report(model, text, missing).encode("utf-8", "backslashreplace")
     if out is not None:
         out.write(data)
-        return
-    write_output(path, data)
+    else:
+        write_output(path, data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import itertools
 import math
@@ -12,26 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import click
 
-from charrnn.cli.common import (
-    DEFAULT_THREADS,
-    ModelFile,
-    format_json,
-    json_option,
-    model_argument,
-    stdout,
-)
+from charrnn.cli import common
+from charrnn.cli.common import DEFAULT_THREADS, ModelFile
 from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control, format_count, loss_unit
 
 if TYPE_CHECKING:
     from charrnn.model import Model
 
-CHUNK_BYTES = 2**16  # of standard input
 
-
-class Score(NamedTuple):
-    """The score of a line, of a character or of a file."""
-
+class Score(NamedTuple):  # of a line, of a character or of a file
     number: int  # from 1
     bits: float  # per character
     text: str
@@ -57,9 +46,9 @@ class Score(NamedTuple):
     help="Like --threshold, with the threshold set to this quantile of the scores of the "
     "validation split's lines.",
 )
-@click.option("--sort", is_flag=True, help="Sort by score, most surprising first.")
-@json_option(help='Print JSON lines: {"line": 1, "bits": 2.5, "text": "..."}.')
-@model_argument("[FILE]", last=True)
+@common.flag("--sort", help="Sort by score, most surprising first.")
+@common.json_option(help='Print JSON lines: {"line": 1, "bits": 2.5, "text": "..."}.')
+@common.model_argument("[FILE]", last=True)
 def score(
     model_file: ModelFile,
     files: list[str],
@@ -83,20 +72,26 @@ def score(
         raise UsageError(f"give one FILE, not {len(files)} (concatenate them with cat)")
     if threshold is not None and quantile is not None:
         raise UsageError("--threshold and --quantile are mutually exclusive")
-    out = stdout().buffer
+    out = common.stdout().buffer
     model = model_file.load()
     if quantile is not None:
         threshold = quantile_threshold(model_file, model, quantile)
     file = files[0] if files else "-"
     live = per == "line" and file == "-" and not sort
-    scores = score_stream(model) if live else score_file(model, file, per)
+    text_encoding = "latin-1" if model.unit == "byte" else model.encoding
+    scores: Iterable[Score]
+    if live:
+        lines = enumerate(read_lines(text_encoding), 1)
+        scores = (score for n, line in lines for score in score_lines(model, line, n))
+    else:
+        scores = score_file(model, file, text_encoding, per)
     if sort:
         scores = sorted(scores, key=lambda score: -score.bits)
     for number, bits, text in scores:
         if threshold is not None and not bits > threshold:
             continue
         row = {"line": number, "bits": bits, "text": text}
-        line = format_json(row) if as_json else f"{bits:.3f}\t{text}"
+        line = common.format_json(row) if as_json else f"{bits:.3f}\t{text}"
         # bytes that could not be decoded are written unchanged
         encoding = "latin-1" if model.unit == "byte" else "utf-8"
         out.write(line.encode(encoding, "surrogateescape") + b"\n")
@@ -104,69 +99,44 @@ def score(
             out.flush()
 
 
-def score_file(model: Model, file: str, per: str) -> Iterable[Score]:
+def score_file(model: Model, file: str, encoding: str, per: str) -> Iterable[Score]:
     """Score a file: its lines, its characters, or all of it. Raises TextError."""
-    from charrnn.text.files import read_file
+    from charrnn.text.files import decode_bytes, read_file
 
     data = read_file(file)
-    text = data.decode("latin-1") if model.unit == "byte" else decode_loosely(model, data, file)
+    try:
+        text = data.decode(encoding, "surrogateescape")
+    except UnicodeError:  # UTF-16 and UTF-32 have no way to escape a byte
+        text = decode_bytes(data, file, encoding)
     if per == "line":
         return score_lines(model, text)
     nll = model.nll(to_input(model, text), unknown="cost")
     if per == "char":
         bits = (nll / math.log(2)).tolist()
-        return map(Score, range(1, len(bits) + 1), bits, map(escape_control, text))
+        return map(Score, itertools.count(1), bits, map(escape_control, text))
     if not len(nll):
         return ()
     count = format_count(len(nll), loss_unit(model.unit))
     return (Score(1, float(nll.mean()) / math.log(2), count),)
 
 
-def score_stream(model: Model) -> Iterator[Score]:
-    """Score each line of standard input as soon as it has arrived. Raises TextError."""
-    encoding = "latin-1" if model.unit == "byte" else model.encoding
-    for number, line in enumerate(read_lines(encoding), 1):
-        (score,) = score_lines(model, line)
-        yield score._replace(number=number)
-
-
 def read_lines(encoding: str) -> Iterator[str]:
-    """Yield the lines of standard input, each with its newline. Raises TextError."""
+    """Yield each line of standard input, with its newline, as it arrives. Raises TextError."""
     if sys.stdin is None:  # after the shell's <&-
         raise TextError("standard input is closed")
-    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
-    stdin = cast(io.BufferedReader, sys.stdin.buffer)
-    chunks = iter(lambda: stdin.read1(CHUNK_BYTES), b"")
-    line: list[str] = []
-    for data in itertools.chain(chunks, [b""]):
-        try:
-            text = decoder.decode(data, final=not data)
-        except UnicodeError as e:  # UTF-16 and UTF-32 have no way to escape a byte
-            reason = getattr(e, "reason", e)
-            raise TextError(f"standard input: invalid {encoding.upper()} ({reason})") from None
-        *ended, rest = text.split("\n")
-        for end in ended:
-            yield "".join([*line, end, "\n"])
-            line = []
-        line.append(rest)
-    if any(line):
-        yield "".join(line)
+    stdin = cast(io.TextIOWrapper, sys.stdin)
+    stdin.reconfigure(encoding=encoding, errors="surrogateescape", newline="\n")
+    try:
+        yield from stdin
+    except UnicodeError as e:  # UTF-16 and UTF-32 have no way to escape a byte
+        reason = getattr(e, "reason", e)
+        raise TextError(f"standard input: invalid {encoding.upper()} ({reason})") from None
 
 
-def score_lines(model: Model, text: str) -> Iterator[Score]:
+def score_lines(model: Model, text: str, first: int = 1) -> Iterator[Score]:
     bits = model.nll_lines(to_input(model, text), threads=DEFAULT_THREADS) / math.log(2)
     lines = text.removesuffix("\n").split("\n") if text else []
-    return map(Score, range(1, len(lines) + 1), bits.tolist(), lines)
-
-
-def decode_loosely(model: Model, data: bytes, file: str) -> str:
-    """Decode a text, with surrogates for bytes that are not valid. Raises TextError."""
-    from charrnn.text.files import decode_bytes
-
-    try:
-        return data.decode(model.encoding, "surrogateescape")
-    except UnicodeError:  # UTF-16 and UTF-32 have no way to escape a byte
-        return decode_bytes(data, file, model.encoding)
+    return map(Score, itertools.count(first), bits.tolist(), lines)
 
 
 def to_input(model: Model, text: str) -> str | bytes:

@@ -5,20 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from charrnn.cli.common import (
-    Count,
-    ModelFile,
-    model_argument,
-    stdout,
-    supports_color,
-    write_output,
-)
+from charrnn.cli import common
+from charrnn.cli.common import Count, ModelFile, file_option, flag
 from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control
 
@@ -31,7 +25,6 @@ BOOLEAN_PROPERTIES = ("quote", "comment")
 
 
 def parse_neuron(value: str) -> tuple[int, int]:
-    """Return layer and index of ``LAYER:INDEX``."""
     match = re.fullmatch("([0-9]+):([0-9]+)", value)
     if not match:
         raise click.BadParameter(f"{value!r} must be LAYER:INDEX, for example 0:17")
@@ -39,15 +32,8 @@ def parse_neuron(value: str) -> tuple[int, int]:
 
 
 @click.command()
-@click.option(
-    "-n", "--length", type=Count(1), default=5000, help="Maximum number of characters to show."
-)
-@click.option(
-    "--html",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write a self-contained HTML page instead.",
-)
+@common.length_option(type=Count(1), default=5000, help="Maximum number of characters to show.")
+@file_option("--html", help="Write a self-contained HTML page instead.")
 @click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),
@@ -67,12 +53,11 @@ def parse_neuron(value: str) -> tuple[int, int]:
     help="List the ten hidden units that best predict this property on their own, and highlight "
     "by the best one.",
 )
-@click.option(
+@flag(
     "--gates",
-    is_flag=True,
     help="Print how often each gate is nearly closed or nearly open, instead of the text.",
 )
-@model_argument("FILE")
+@common.model_argument("FILE")
 def show(
     model_file: ModelFile,
     files: list[str],
@@ -101,32 +86,47 @@ def show(
             "--neuron, --probe and --gates are mutually exclusive, "
             "and --gates cannot be combined with --html"
         )
-    out = stdout()
+    out = common.stdout()
+    from charrnn.analysis import surprisal
+    from charrnn.analysis.neurons import rank_neurons
+    from charrnn.drawing import highlight
     from charrnn.text.files import read_text
 
     model = model_file.load()
     text = read_text(files[0], model.unit, model.encoding)
     if gates:
-        click.echo("\n".join(format_saturation(model, text)), file=out)
+        for row in format_saturation(model, text):
+            click.echo(row, file=out)
         return
     if probe is not None:
-        from charrnn.analysis.neurons import rank_neurons
-
         sample, v = text[:MAX_PROBED_CHARACTERS], model.vocabulary
         ranking = rank_neurons(model.network, v, sample, probe, model.documents)
-        best = ranking[:TOP_NEURONS]
-        click.echo("\n".join(format_ranking(best, probe)) + "\n", file=out)
-        neuron = best[0][:2]
+        measure = "balanced accuracy" if probe in BOOLEAN_PROPERTIES else "R²"
+        click.echo(f"neuron\t{measure}, {probe}", file=out)
+        for layer, index, value in ranking[:TOP_NEURONS]:
+            click.echo(f"{layer}:{index}\t{value:.3f}", file=out)
+        click.echo(file=out)
+        neuron = ranking[0][:2]
     name = "standard input" if files[0] == "-" else files[0]
     title = f"{name}, surprisal under {model_file.path}"
     if neuron is not None:
         title = f"hidden unit {neuron[0]}:{neuron[1]} of {model_file.path} on {name}"
     if html is not None:
-        from charrnn.drawing.highlight import render_html, render_page
-
-        write_output(html, render_page(title, render_html(model, text, length, neuron)).encode())
+        page = highlight.render_page(title, highlight.render_html(model, text, length, neuron))
+        common.write_output(html, page.encode())
         return
-    for line in highlight(model, text, length, neuron, title, color_depth(color)):
+
+    # the caption and the legend on stderr, the text on stdout
+    scored, depth = surprisal.score_text(model, text[:length]), color_depth(color)
+    values, scale = scored.bits, highlight.SURPRISAL_SCALE
+    if neuron is not None:
+        values = surprisal.activation(model, text[:length], *neuron)
+        scale = highlight.ACTIVATION_SCALE
+    caption = highlight.caption(text, length, scored.bits)
+    click.echo(f"charrnn: {escape_control(title)}: {caption}", err=True)
+    click.echo(highlight.render_legend(scale, depth), err=True, color=True)
+    columns = shutil.get_terminal_size().columns
+    for line in highlight.render_lines(scored.characters, values.tolist(), scale, depth, columns):
         out.buffer.write(line.encode())
 
 
@@ -153,42 +153,9 @@ def format_saturation(model: Model, text: str | bytes) -> Iterator[str]:
             yield f"{layer}\t{gate}\t{under:.3f}\t{over:.3f}"
 
 
-def format_ranking(best: Sequence[tuple[int, int, float]], probe: str) -> Iterator[str]:
-    measure = "balanced accuracy" if probe in BOOLEAN_PROPERTIES else "R²"
-    yield f"neuron\t{measure}, {probe}"
-    for layer, index, value in best:
-        yield f"{layer}:{index}\t{value:.3f}"
-
-
-def highlight(
-    model: Model,
-    text: str | bytes,
-    length: int,
-    neuron: tuple[int, int] | None,
-    title: str,
-    depth: int,
-) -> Iterator[str]:
-    """Return the lines of the highlighted text; print its caption and legend on stderr."""
-    from charrnn.analysis import surprisal
-    from charrnn.drawing import highlight
-
-    scored = surprisal.score_text(model, text[:length])
-    values, scale = scored.bits, highlight.SURPRISAL_SCALE
-    if neuron is not None:
-        values, scale = (
-            surprisal.activation(model, text[:length], *neuron),
-            highlight.ACTIVATION_SCALE,
-        )
-    caption = highlight.caption(text, length, scored.bits)
-    click.echo(f"charrnn: {escape_control(title)}: {caption}", err=True)
-    click.echo(highlight.render_legend(scale, depth), err=True, color=True)
-    columns = shutil.get_terminal_size().columns
-    return highlight.render_lines(scored.characters, values.tolist(), scale, depth, columns)
-
-
 def color_depth(color: str) -> int:
     """Return the bits of the colors that standard output can show: 24, 8, 4 or 0."""
-    if color == "never" or (color == "auto" and not supports_color()):
+    if color == "never" or (color == "auto" and not common.supports_color()):
         return 0
     if os.environ.get("COLORTERM") in ("truecolor", "24bit"):
         return 24
