@@ -63,11 +63,10 @@ def main(rounds: int, seconds: float) -> None:
     sys.stderr = os.fdopen(slave, "w")
     click.echo("| | speed of the command, relative to the trainer |\n|---|---|")
     for name, options in SIZES.items():
-        plan = {"max_steps": NEVER, "eval_every": NEVER, "sample_every": 0, "val_fraction": 0}
-        bare, run = (
-            begin(Corpus("text", text(65)), Config(**plan, **options), threads=DEFAULT_THREADS)
-            for _ in range(2)
-        )
+        plan = {"max_steps": NEVER, "eval_every": NEVER, "sample_every": 0}
+        config = Config(**plan, val_fraction=0, test_fraction=0, **options)
+        corpus = Corpus("text", text(65))
+        bare, run = (begin(corpus, config, threads=DEFAULT_THREADS) for _ in range(2))
         with Display(run, quiet=False) as display:
             trainer, command = train_steps(bare), train_with_display(run, display)
             ratios = []
