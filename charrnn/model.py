@@ -172,7 +172,7 @@ class Model:
                 weights = weights.astype(np.float16)
         names = [f.name for f in dataclasses.fields(ModelState) if f.name != "kind"]
         state = ModelState(**{name: getattr(self.state, name) for name in names})
-        checkpoint.save(Path(path), state, {"best_weights": weights})
+        checkpoint.write_checkpoint(Path(path), state, {"best_weights": weights})
 
 
 def train(
@@ -254,7 +254,7 @@ def load(path: str | Path, *, last: bool = False) -> Model:
         state.best = {"step": state.step, "val_loss": losses[0] if losses else None}
         if last:
             state.test_loss = None
-    _, arrays = checkpoint.load(path, [name])
+    _, arrays = checkpoint.read_checkpoint(path, [name])
 
     # the shape, before anything of that size is allocated
     config, vocabulary = state.config, Vocabulary.from_header(state.vocabulary, state.config.unit)

@@ -49,7 +49,7 @@ def write_texts() -> None:
 
 def content(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the state and the arrays of a checkpoint, without times and the command."""
-    state, arrays = checkpoint.load(path)
+    state, arrays = checkpoint.read_checkpoint(path)
     fields = vars(state)
     for key in ("train_seconds", "command", "sha256"):
         del fields[key]
@@ -80,7 +80,7 @@ def finish(options: list[str], delays: Iterable[float]) -> list[int]:
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
         # the file is complete at every moment
-        step = checkpoint.load(run)[0].step if run.exists() else 0
+        step = checkpoint.read_checkpoint(run)[0].step if run.exists() else 0
         if process.exitcode == 0:
             break
         steps.append(step)

@@ -67,13 +67,13 @@ def valid_files(folder: Path) -> list[ValidFile]:
     options |= {"max_steps": 5, "sample_every": 2, "cell": "lstm", "num_layers": 2}
     model = charrnn.train(TEXT, output=paths[1], **options)
     for path in paths[:2]:  # the times are others every time
-        state, (_, arrays) = read_run(path), checkpoint.load(path)
+        state, (_, arrays) = read_run(path), checkpoint.read_checkpoint(path)
         state.train_seconds = 1.0
         for row in state.history:
             row["seconds"] = 1.0
         if path == paths[0]:
             state.plans[0]["steps"], state.finished = 1000, False
-        checkpoint.save(path, state, arrays)
+        checkpoint.write_checkpoint(path, state, arrays)
     model.save(paths[2])
     model.save(paths[3], half=True)
     return [

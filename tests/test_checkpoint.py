@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from charrnn.arrays import Array
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError
 from charrnn.storage import checkpoint
-from charrnn.storage.checkpoint import load, read_state, save
+from charrnn.storage.checkpoint import read_checkpoint, read_state, write_checkpoint
 from tests import forge
 from tests.conftest import ENV
 from tests.forge import ARRAYS, header_of, members, npy, npy_head, pack, put, sealed, sealed_array
@@ -35,7 +35,7 @@ NOT_ARRAY = "damaged: best_weights.npy is not a float array in the expected form
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "new folder" / "run.npz"
-    save(path, forge.run_state(), ARRAYS)
+    write_checkpoint(path, forge.run_state(), ARRAYS)
     return path
 
 
@@ -43,11 +43,13 @@ def path(tmp_path: Path) -> Path:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of a checkpoint."""
     path = tmp_path_factory.mktemp("whole") / "run.npz"
-    save(path, forge.run_state(), ARRAYS)
+    write_checkpoint(path, forge.run_state(), ARRAYS)
     return path.read_bytes()
 
 
-def assert_refused(path: Path, message: str, read: Callable[[Path], object] = load) -> None:
+def assert_refused(
+    path: Path, message: str, read: Callable[[Path], object] = read_checkpoint
+) -> None:
     started = time.perf_counter()
     with pytest.raises(CheckpointError, match=message) as e:
         read(path)
@@ -64,8 +66,8 @@ def test_loaded_checkpoint_equals_saved_one(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "new folder" / "x.npz"
     names = checkpoint.ARRAYS[kind]
     state = forge.run_state() if kind == "run" else forge.model_state()
-    save(path, state, {name: ARRAYS[name] for name in names})
-    loaded, arrays = load(path)
+    write_checkpoint(path, state, {name: ARRAYS[name] for name in names})
+    loaded, arrays = read_checkpoint(path)
     assert loaded == read_state(path)
     saved_as = {"sha256": loaded.sha256, "arrays": loaded.arrays}
     assert vars(loaded) == {**vars(state), **saved_as, "kind": kind, "format": 3}
@@ -78,7 +80,7 @@ def test_loaded_checkpoint_equals_saved_one(tmp_path: Path, kind: str) -> None:
 
     # again, byte for byte
     before = path.read_bytes()
-    save(path, loaded, arrays)
+    write_checkpoint(path, loaded, arrays)
     assert path.read_bytes() == before
 
 
@@ -91,12 +93,12 @@ def test_checksums_are_as_documented(whole: bytes) -> None:
 
 def test_only_named_arrays_are_read(path: Path, whole: bytes) -> None:
     path.write_bytes(put(whole, "last_weights.npy", b"x"))
-    assert load(path, ["best_weights"])[1].keys() == {"best_weights"}
-    assert load(path, [])[1] == {}
+    assert read_checkpoint(path, ["best_weights"])[1].keys() == {"best_weights"}
+    assert read_checkpoint(path, [])[1] == {}
     assert_refused(path, r"damaged: last_weights\.npy")
-    save(path, forge.model_state(), {"best_weights": BEST})
+    write_checkpoint(path, forge.model_state(), {"best_weights": BEST})
     message = "is an exported model and has no 'last_weights'"
-    assert_refused(path, message, lambda path: load(path, ["last_weights"]))
+    assert_refused(path, message, lambda path: read_checkpoint(path, ["last_weights"]))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -105,10 +107,10 @@ def test_floats_of_every_shape_are_loaded(
     path: Path, whole: bytes, dtype: type, shape: tuple[int, ...]
 ) -> None:
     a: Array = (np.arange(math.prod(shape)) % 7).reshape(shape).astype(dtype)
-    save(path, forge.run_state(), ARRAYS | {"hidden_state": a})
+    write_checkpoint(path, forge.run_state(), ARRAYS | {"hidden_state": a})
     for data in (path.read_bytes(), sealed_array(whole, "hidden_state", a)):  # as NumPy writes it
         path.write_bytes(data)
-        loaded = load(path, ["hidden_state"])[1]["hidden_state"]
+        loaded = read_checkpoint(path, ["hidden_state"])[1]["hidden_state"]
         assert (loaded.dtype, loaded.shape) == (a.dtype, a.shape)
         assert (loaded == a).all()
 
@@ -116,8 +118,8 @@ def test_floats_of_every_shape_are_loaded(
 def test_arrays_of_any_layout_and_byte_order_are_saved(path: Path) -> None:
     a = np.arange(12.0).reshape(3, 2, 2, 1).T
     for other in (np.asfortranarray(a), a.astype(">f8"), np.stack([a, a], -1)[..., 0]):
-        save(path, forge.run_state(), ARRAYS | {"hidden_state": other})
-        loaded = load(path)[1]["hidden_state"]
+        write_checkpoint(path, forge.run_state(), ARRAYS | {"hidden_state": other})
+        loaded = read_checkpoint(path)[1]["hidden_state"]
         assert loaded.dtype == np.float64
         assert (loaded == a).all()
 
@@ -131,8 +133,8 @@ def test_any_numbers_are_loaded(
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "run.npz"
     saved = {name: np.array(x, np.float32) for name, x in zip(ARRAYS, arrays, strict=True)}
-    save(path, forge.run_state(), saved)
-    loaded = load(path)[1]
+    write_checkpoint(path, forge.run_state(), saved)
+    loaded = read_checkpoint(path)[1]
     assert all(loaded[name].tobytes() == a.tobytes() for name, a in saved.items())
 
 
@@ -150,12 +152,12 @@ def test_file_of_more_than_2_gb_has_a_longer_end(
     size = path.stat().st_size
     with monkeypatch.context() as m:
         m.setattr(zipfile, "ZIP64_LIMIT", 500)
-        save(path, forge.run_state(), ARRAYS)
+        write_checkpoint(path, forge.run_state(), ARRAYS)
     data = path.read_bytes()
     assert len(data) > size + 56
     assert_refused(path, NOT_A_CHECKPOINT)  # a small file has no reason for it
     monkeypatch.setattr(checkpoint, "ZIP64_BYTES", 500)
-    assert load(path)[0].step == 7
+    assert read_checkpoint(path)[0].step == 7
     for at in (-98, -66, -58, -50, -42, -34):
         path.write_bytes(data[:at] + bytes([data[at] ^ 0x55]) + data[len(data) + at + 1 :])
         assert_refused(path, NOT_A_CHECKPOINT)
@@ -190,7 +192,7 @@ def test_failed_save_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(owner, step, fail)
     with pytest.raises(expected, match=message):
-        save(path, forge.run_state(), ARRAYS)
+        write_checkpoint(path, forge.run_state(), ARRAYS)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["run.npz"]
 
@@ -199,13 +201,14 @@ FULL_DISK = """
 import gc, resource, sys
 from pathlib import Path
 import numpy as np
-from charrnn.storage.checkpoint import save
+from charrnn.storage.checkpoint import write_checkpoint
 from charrnn.errors import SaveError
 from tests.forge import model_state
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+arrays = {"best_weights": np.ones(100_000, np.float32)}
 try:
-    save(Path(sys.argv[1]), model_state(), {"best_weights": np.ones(100_000, np.float32)})
+    write_checkpoint(Path(sys.argv[1]), model_state(), arrays)
 except SaveError as e:
     print(e)
 gc.collect()
@@ -228,7 +231,7 @@ def test_full_disk_gives_one_line_and_no_file(tmp_path: Path, limit: int) -> Non
 def test_save_below_a_file_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SaveError, match=r"run\.npz: could not be saved \("):
-        save(tmp_path / "file" / "run.npz", forge.run_state(), ARRAYS)
+        write_checkpoint(tmp_path / "file" / "run.npz", forge.run_state(), ARRAYS)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -242,7 +245,7 @@ def test_nonfinite_numbers_are_not_saved(path: Path, name: str, value: float) ->
         arrays[name] = np.array([[0, value]], np.float32)
         message = rf"'{name}' has non-finite values \(in float32\)"
     with pytest.raises(NotFiniteError, match=rf"run\.npz: not saved: {message}"):
-        save(path, state, arrays)
+        write_checkpoint(path, state, arrays)
     assert path.read_bytes() == before
 
 
@@ -252,9 +255,9 @@ def test_header_beyond_the_limits_is_not_saved(path: Path, notes: list[str]) -> 
     with pytest.raises(
         SaveError, match=r"could not be saved \(the history is too long; use larger"
     ):
-        save(path, forge.run_state(notes=notes), ARRAYS)
+        write_checkpoint(path, forge.run_state(notes=notes), ARRAYS)
     assert path.read_bytes() == before
-    save(path, forge.run_state(notes=[n[:8_000_000] for n in notes[:400_000]]), ARRAYS)
+    write_checkpoint(path, forge.run_state(notes=[n[:8_000_000] for n in notes[:400_000]]), ARRAYS)
     assert read_state(path)
 
 
@@ -270,9 +273,9 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         assert_refused(path, message)
         assert_refused(path, message, read_state)
     with pytest.raises(CheckpointError, match=NOT_A_CHECKPOINT):
-        load(Path("a\0b"))
+        read_checkpoint(Path("a\0b"))
     with pytest.raises(CheckpointError, match=r"^a\\nb\\x1b: no such file$"):
-        load(Path("a\nb\x1b"))
+        read_checkpoint(Path("a\nb\x1b"))
 
 
 def with_comment(data: bytes) -> bytes:
@@ -487,11 +490,11 @@ from pathlib import Path
 from charrnn.storage import checkpoint
 from charrnn.errors import CheckpointError
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-checkpoint.load(Path(sys.argv[1]))
+checkpoint.read_checkpoint(Path(sys.argv[1]))
 for file in sys.argv[2:]:
     before, started = peak(), time.perf_counter()
     try:
-        checkpoint.load(Path(file))
+        checkpoint.read_checkpoint(Path(file))
     except CheckpointError as e:
         grown = (peak() - before) * (1 if sys.platform == "darwin" else 1024)
         print(e, file=sys.stderr)
@@ -559,9 +562,9 @@ def test_symbolic_link_is_followed_to_its_target(tmp_path: Path, exists: bool) -
     if exists:
         target.write_bytes(b"old")
     link.symlink_to(target)
-    save(link, forge.run_state(), ARRAYS)
+    write_checkpoint(link, forge.run_state(), ARRAYS)
     assert link.is_symlink()
-    assert load(target)[1].keys() == ARRAYS.keys()
+    assert read_checkpoint(target)[1].keys() == ARRAYS.keys()
 
 
 def test_temporary_file_name_cannot_be_guessed_and_follows_no_link(
@@ -572,7 +575,7 @@ def test_temporary_file_name_cannot_be_guessed_and_follows_no_link(
     victim.write_bytes(b"mine")
     (tmp_path / f".run.npz.{'ab' * 8}.tmp").symlink_to(victim)
     with pytest.raises(SaveError, match="file exists"):
-        save(tmp_path / "run.npz", forge.run_state(), ARRAYS)
+        write_checkpoint(tmp_path / "run.npz", forge.run_state(), ARRAYS)
     assert victim.read_bytes() == b"mine"
 
 
@@ -581,5 +584,5 @@ def test_only_a_regular_file_is_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(SaveError, match="not a regular file"):
-        save(pipe, forge.run_state(), ARRAYS)
+        write_checkpoint(pipe, forge.run_state(), ARRAYS)
     assert pipe.is_fifo()

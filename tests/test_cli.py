@@ -26,7 +26,7 @@ from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, on_a_terminal, 
 
 
 def last_weights(path: Path) -> Array:
-    return checkpoint.load(path)[1]["last_weights"]
+    return checkpoint.read_checkpoint(path)[1]["last_weights"]
 
 
 # --- train ---
@@ -133,7 +133,9 @@ def test_train_stops_resumes_and_extends(cli: Cli, run: Path, tmp_path: Path) ->
     run.unlink()  # a resumed run does not need the model that it was initialized from
     resume = ("train", "corpus.txt", "-o", "parts.npz", "--resume")
     assert b"resumed at step 7\n" in cli(*resume).stderr
-    (_, a), (_, b) = (checkpoint.load(tmp_path / name) for name in ("whole.npz", "parts.npz"))
+    (_, a), (_, b) = (
+        checkpoint.read_checkpoint(tmp_path / name) for name in ("whole.npz", "parts.npz")
+    )
     assert all((a[name] == b[name]).all() for name in a)
 
     err = cli(*resume).stderr
@@ -408,7 +410,7 @@ def test_export_keeps_the_model_without_its_training_state(
 
 def test_default_checkpoint_is_the_newest_trained_one(cli: Cli, run: Path, tmp_path: Path) -> None:
     folder = run.parent
-    state, arrays = checkpoint.load(run)
+    state, arrays = checkpoint.read_checkpoint(run)
     for age, name in enumerate(["new", "corpus", "old"]):
         if name != "corpus":
             shutil.copy(run, folder / f"{name}.npz")
@@ -419,7 +421,7 @@ def test_default_checkpoint_is_the_newest_trained_one(cli: Cli, run: Path, tmp_p
     # a link to nothing, a folder, and a run that has only been started do not count
     (folder / "dangling.npz").symlink_to("nowhere.npz")
     (folder / "folder.npz").mkdir()
-    checkpoint.save(folder / "started.npz", dataclasses.replace(state, step=0), arrays)
+    checkpoint.write_checkpoint(folder / "started.npz", dataclasses.replace(state, step=0), arrays)
     assert default_checkpoint() == Path("checkpoints/new.npz")
     assert b"checkpoints/new.npz" in cli("sample", "--length", "1").stderr
 

@@ -48,7 +48,7 @@ def test_kernel_compiles(tmp_path: Path) -> None:
 
 def test_example_predicts_and_generates_the_play() -> None:
     assert EXAMPLE.stat().st_size < 500_000
-    state, arrays = checkpoint.load(EXAMPLE)
+    state, arrays = checkpoint.read_checkpoint(EXAMPLE)
     assert state.kind == "model"
     assert arrays.keys() == {"best_weights"}
     play = (DATA / "play.txt").read_text()

@@ -36,8 +36,8 @@ def test_trained_model_equals_the_loaded_one(text: str, model: charrnn.Model) ->
 
 
 def test_last_weights_are_loaded_with_their_loss(run: Path) -> None:
-    state, (_, arrays) = read_run(run), checkpoint.load(run)
-    checkpoint.save(run, state, {**arrays, "best_weights": arrays["best_weights"] / 2})
+    state, (_, arrays) = read_run(run), checkpoint.read_checkpoint(run)
+    checkpoint.write_checkpoint(run, state, {**arrays, "best_weights": arrays["best_weights"] / 2})
     model = charrnn.load(run, last=True)
     assert (model.network.params.vector == arrays["last_weights"]).all()
     assert model.state.best == {"step": 30, "val_loss": state.history[-1]["val_loss"]}
@@ -74,7 +74,7 @@ def test_load_refuses_weights_that_do_not_fit(tmp_path: Path, name: str) -> None
         weights = weights[:-1]
     else:
         state.config = charrnn.Config(hidden_size=65536, num_layers=64)  # 824 GB
-    checkpoint.save(tmp_path / "x.npz", state, {"best_weights": weights})
+    checkpoint.write_checkpoint(tmp_path / "x.npz", state, {"best_weights": weights})
     with pytest.raises(CheckpointError, match=r"damaged: weights have shape \(\d+,\), expected"):
         charrnn.load(tmp_path / "x.npz")
 
@@ -206,7 +206,7 @@ def test_exported_model_has_no_training_state(model: charrnn.Model, tmp_path: Pa
     full, half = tmp_path / "full.npz", tmp_path / "half.npz"
     model.save(full)
     model.save(half, half=True)
-    state, arrays = checkpoint.load(full)
+    state, arrays = checkpoint.read_checkpoint(full)
     assert state.kind == "model"
     assert arrays.keys() == {"best_weights"}
     assert not {"command", "corpus", "history", "samples", "notes"} & vars(state).keys()

@@ -89,7 +89,7 @@ def test_checkpoints_without_valid_history_are_rejected(
     charrnn.load(run).save(tmp_path / "model.npz")
     with pytest.raises(CheckpointError, match=r"model\.npz: an exported model, which has no"):
         read_states([run, tmp_path / "model.npz"])
-    _, arrays = checkpoint.load(run)
+    _, arrays = checkpoint.read_checkpoint(run)
     huge = changed(state)
     huge.history[3]["val_loss"] = 1e300
     for broken, message in (
@@ -97,7 +97,7 @@ def test_checkpoints_without_valid_history_are_rejected(
         (changed(state, 2, train=[0, 1], val=[0, 1]), "nothing to plot: no evaluation yet"),
         (huge, "damaged: a value in its history is out of range"),
     ):
-        checkpoint.save(tmp_path / "broken.npz", broken, arrays)
+        checkpoint.write_checkpoint(tmp_path / "broken.npz", broken, arrays)
         with pytest.raises(CheckpointError, match=rf"broken\.npz: {message}"):
             read_states([tmp_path / "broken.npz"])
 

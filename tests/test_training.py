@@ -121,13 +121,13 @@ def test_resume_refuses_another_text_and_exported_model(text: str, tmp_path: Pat
 def test_resume_refuses_damage(text: str, tmp_path: Path, name: str) -> None:
     path, corpus = tmp_path / "run.npz", Corpus("text", text)
     train(new_run(text, max_steps=1), path)
-    state, arrays = checkpoint.load(path)
+    state, arrays = checkpoint.read_checkpoint(path)
     for wrong in (arrays[name][..., :-1], arrays[name].astype(np.float64)):
-        checkpoint.save(path, state, {**arrays, name: wrong})
+        checkpoint.write_checkpoint(path, state, {**arrays, name: wrong})
         with pytest.raises(CheckpointError, match=f"damaged: {name} has the wrong shape or dtype"):
             resume(path, corpus)
     state.step += 1
-    checkpoint.save(path, state, arrays)
+    checkpoint.write_checkpoint(path, state, arrays)
     with pytest.raises(CheckpointError, match="plans or position are inconsistent with the text"):
         resume(path, corpus)
 

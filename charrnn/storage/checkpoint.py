@@ -51,7 +51,7 @@ CHUNK_BYTES = 2**20  # of an array that are read at a time
 NOT_A_CHECKPOINT = "not a charrnn checkpoint, or damaged"
 
 
-def save(path: Path, state: ModelState, arrays: Mapping[str, Array]) -> None:
+def write_checkpoint(path: Path, state: ModelState, arrays: Mapping[str, Array]) -> None:
     """Write a checkpoint in place of an old one, with checksums.
 
     Raises SaveError, and NotFiniteError for a non-finite number; the old file is unchanged then.
@@ -147,7 +147,9 @@ def find_file(path: Path, name: str | None) -> Source | None:
     return file
 
 
-def load(path: Path, names: Iterable[str] | None = None) -> tuple[ModelState, dict[str, Array]]:
+def read_checkpoint(
+    path: Path, names: Iterable[str] | None = None
+) -> tuple[ModelState, dict[str, Array]]:
     """Return the state and the named arrays, or all of them. Raises CheckpointError."""
     with _open(path) as (z, members):
         state = _read_state(z, members)
@@ -196,7 +198,7 @@ def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipIn
 
 
 def _check_zip_directory(f: IO[bytes]) -> None:
-    """Raise InvalidCheckpoint unless the zip's directory is as small and where ``save`` puts it.
+    """Raise InvalidCheckpoint unless the zip directory is small and at the end of the file.
 
     Module zipfile would read any directory, however large.
     """
@@ -218,7 +220,7 @@ def _check_zip_directory(f: IO[bytes]) -> None:
 
 
 def _members(z: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Return the members by name. Raises InvalidCheckpoint for one that ``save`` does not write."""
+    """Return the members by name. Raises InvalidCheckpoint for an unexpected one."""
     members = {info.filename: info for info in z.infolist()}
     if HEADER not in members:
         raise InvalidCheckpoint(f"not a charrnn checkpoint: it has no {HEADER}")

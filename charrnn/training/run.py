@@ -219,7 +219,7 @@ def resume(
     ``threads`` and ``max_steps`` replace those of the run. Raises CheckpointError, also if a text
     has changed, and UsageError for fewer steps than planned.
     """
-    loaded, arrays = checkpoint.load(path)
+    loaded, arrays = checkpoint.read_checkpoint(path)
     state = require_run(loaded, path)
     config, vocabulary = state.config, Vocabulary.from_header(state.vocabulary, state.config.unit)
 
@@ -295,7 +295,7 @@ def save(run: Run, path: Path) -> None:
         corpus={**corpus, "files": list_relative(corpus["files"], path)},
         val_corpus=val and {**val, "files": list_relative(val["files"], path)},
     )
-    checkpoint.save(path, state, arrays)
+    checkpoint.write_checkpoint(path, state, arrays)
 
 
 def require_run(state: ModelState, path: Path) -> State:
