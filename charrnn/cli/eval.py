@@ -1,5 +1,3 @@
-"""``charrnn eval``."""
-
 from __future__ import annotations
 
 import math

@@ -1,5 +1,3 @@
-"""``charrnn export``."""
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""``charrnn gradcheck``."""
-
 from __future__ import annotations
 
 import click

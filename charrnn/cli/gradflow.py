@@ -1,5 +1,3 @@
-"""``charrnn gradflow``."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,3 @@
-"""``charrnn info``."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""``charrnn overlap``."""
-
 from __future__ import annotations
 
 import json

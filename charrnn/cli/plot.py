@@ -1,5 +1,3 @@
-"""``charrnn plot``."""
-
 from __future__ import annotations
 
 import codecs

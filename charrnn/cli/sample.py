@@ -1,5 +1,3 @@
-"""``charrnn sample``."""
-
 from __future__ import annotations
 
 import secrets
@@ -82,20 +80,23 @@ def sample(
         raise UsageError("--prime and --prime-file are mutually exclusive")
     out = common.stdout().buffer
     common.set_threads(threads)
+    from charrnn.text import units
     from charrnn.text.files import read_file
 
-    data = read_file(prime_file) if prime_file is not None else to_bytes(prime or "")
+    data = read_file(prime_file) if prime_file is not None else prime or ""
     seed = secrets.randbits(32) if seed is None else seed
     model = model_file.load(f"seed {seed}")
     text = to_model_text(model, data, prime_file or "--prime")
     if until is not None:
-        options["until"] = to_model_text(model, to_bytes(until), "--until")
+        options["until"] = to_model_text(model, until, "--until")
     pieces = model.sample_batch(
         num_samples, length, seed=seed, prime=text, unknown=unknown, **options
     )
-    if unknown == "skip" and (skipped := count_unknown(model, text)):
-        count = format_count(skipped, "unknown character")
-        click.echo(f"charrnn: skipped {count} in the prime", err=True)
+    if unknown == "skip":
+        _, _, is_unknown = model.vocabulary.lookup(units.to_codes(text, model.unit))
+        if is_unknown.any():
+            count = format_count(int(is_unknown.sum()), "unknown character")
+            click.echo(f"charrnn: skipped {count} in the prime", err=True)
 
     # write the texts, each piece as it is generated
     echo = "" if no_echo else text if isinstance(text, str) else text.decode("latin-1")
@@ -109,24 +110,13 @@ def sample(
         out.write(b"\n")
 
 
-def to_bytes(argument: str) -> bytes:
-    # in a locale that is not UTF-8, the bytes of an argument come in as surrogates
-    return argument.encode("utf-8", "surrogateescape")
-
-
-def to_model_text(model: Model, data: bytes, name: str) -> str | bytes:
-    """Return bytes for a byte model, otherwise the text that they encode. Raises TextError."""
+def to_model_text(model: Model, data: bytes | str, name: str) -> str | bytes:
+    """Return a file or an argument as the model reads it. Raises TextError."""
     from charrnn.text.files import decode_bytes
 
+    if isinstance(data, str):  # where the locale is not UTF-8, its bytes come in as surrogates
+        data = data.encode("utf-8", "surrogateescape")
     return data if model.unit == "byte" else decode_bytes(data, name)
-
-
-def count_unknown(model: Model, text: str | bytes) -> int:
-    """Return how many characters of a text are not in the model's vocabulary."""
-    from charrnn.text import units
-
-    _, _, is_unknown = model.vocabulary.lookup(units.to_codes(text, model.unit))
-    return int(is_unknown.sum())
 
 
 def lay_out(

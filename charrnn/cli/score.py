@@ -1,5 +1,3 @@
-"""``charrnn score``."""
-
 from __future__ import annotations
 
 import io

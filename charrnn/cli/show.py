@@ -1,5 +1,3 @@
-"""``charrnn show``."""
-
 from __future__ import annotations
 
 import os

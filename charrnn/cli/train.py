@@ -1,5 +1,3 @@
-"""``charrnn train``."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -29,17 +27,7 @@ if TYPE_CHECKING:
 
     LoadTexts = Callable[[Config], tuple[Corpus, Corpus | None]]
 
-ALLOWED_WITH_RESUME = {
-    "corpus",
-    "val_file",
-    "output",
-    "resume",
-    "max_steps",
-    "stop_after",
-    "save_every",
-    "quiet",
-    "threads",
-}
+FIXED_OPTIONS = {f.name for f in dataclasses.fields(Config)} - {"max_steps"} | {"init_from"}
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,7 +129,7 @@ def train(
             f"  {train_command(corpus, path, '--force')}\n"
             f"  {train_command(corpus, other)}"
         )
-    load_texts = functools.partial(load_corpora, path, corpus, val_file)
+    load_texts = functools.partial(load_corpora, path.parent, corpus, val_file)
     interrupt = InterruptHandler()
     with lock(path, command_line()):
         # start or resume the run
@@ -159,8 +147,8 @@ def train(
 
         # train it
         if not run.state.finished:
-            limits = {"stop_after": stop_after, "save_every": save_every}
-            train_and_show(run, path, corpus, interrupt, quiet, **limits)
+            how = {"stop_after": stop_after, "save_every": save_every}
+            train_and_show(Display(run, quiet), path, corpus, interrupt, **how)
         elif not quiet:
             at = f"already finished at step {run.state.step:,}"
             click.echo(f"{path}: {at}; use --max-steps N to extend it", err=True)
@@ -173,7 +161,7 @@ def check_resume_options(ctx: click.Context, given: set[str]) -> None:
     if "force" in given:
         raise UsageError("--resume and --force are mutually exclusive")
     for param in ctx.command.params:
-        if param.name in given - ALLOWED_WITH_RESUME:
+        if param.name in given & FIXED_OPTIONS:
             raise UsageError(
                 f"{param.opts[0]} cannot be used with --resume: a resumed run keeps its original "
                 f"options"
@@ -195,19 +183,15 @@ def command_line() -> str:
 
 
 def load_corpora(
-    path: Path, corpus: Sequence[str], val_file: str | None, config: Config
+    folder: Path, corpus: Sequence[str], val_file: str | None, c: Config
 ) -> tuple[Corpus, Corpus | None]:
-    """Read the corpus, and the validation file if there is one, of the run saved in ``path``."""
+    """Read the corpus and the validation file, if there is one, of a run saved in ``folder``."""
     from charrnn.text.corpus import load_corpus
 
     def load(paths: Sequence[str]) -> Corpus:
+        name = common.default_run_name(paths)
         return load_corpus(
-            paths,
-            common.default_run_name(paths),
-            unit=config.unit,
-            documents=config.documents,
-            encoding=config.encoding,
-            temp_dir=path.parent,
+            paths, name, unit=c.unit, documents=c.documents, encoding=c.encoding, temp_dir=folder
         )
 
     return load(corpus), load([val_file]) if val_file else None
@@ -241,15 +225,12 @@ def resume_run(
 
 
 def train_and_show(
-    run: Run,
-    path: Path,
-    corpus: Sequence[str],
-    interrupt: InterruptHandler,
-    quiet: bool,
-    **limits: Any,
+    display: Display, path: Path, corpus: Sequence[str], interrupt: InterruptHandler, **how: Any
 ) -> None:
     """Train the run, and show its progress."""
     from charrnn.training.loop import train_with_saves
+
+    run, how["stop"] = display.run, lambda: interrupt.signal_number > 0
 
     def stop_lines(saved_step: int) -> Iterator[str]:
         yield (
@@ -258,10 +239,10 @@ def train_and_show(
         )
         yield f"resume with: {train_command(corpus, path, '--resume')}"
 
-    with Display(run, quiet) as display, interrupt:
+    with display, interrupt:
         display.print(start_lines(run))
         try:
-            for step in train_with_saves(run, path, stop=interrupt.is_set, **limits):
+            for step in train_with_saves(run, path, **how):
                 display.update(step)
         except CharrnnError:
             if path.exists():
@@ -278,12 +259,9 @@ class InterruptHandler:
     """
 
     def __init__(self) -> None:
-        self.signal_number: int | None = None
+        self.signal_number = 0
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
-
-    def is_set(self) -> bool:
-        return self.signal_number is not None
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
