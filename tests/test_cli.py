@@ -32,9 +32,7 @@ def last_weights(path: Path) -> Array:
 # --- train ---
 
 
-def test_train_reports_progress_on_stderr_only(
-    cli: Cli, corpus: Path, text: str, tmp_path: Path
-) -> None:
+def test_train_reports_progress_on_stderr_only(cli: Cli, corpus: Path, text: str) -> None:
     done = cli("train", "corpus.txt", *SIZE, "--max-steps", "12")
     assert done.stdout == b""
     err = done.stderr.decode()
@@ -55,7 +53,7 @@ def test_train_reports_progress_on_stderr_only(
     assert re.match(rf"initial loss \d\.\d+ \(uniform: ln {distinct} = \d\.\d+\)$", initial)
 
     # what is printed is what the checkpoint records
-    state = read_run(tmp_path / "checkpoints" / "corpus.npz")
+    state = read_run(Path("checkpoints/corpus.npz"))
     assert len(state.history) == 12
     for row in state.history:
         assert (
@@ -84,15 +82,13 @@ def test_train_reports_progress_on_stderr_only(
     assert state.command == f"charrnn train corpus.txt {' '.join(SIZE)} --max-steps 12"
 
 
-def test_train_reads_pipes_folders_and_several_files(
-    cli: Cli, run: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_train_reads_pipes_folders_and_several_files(cli: Cli, run: Path, corpus: Path) -> None:
     data = corpus.read_bytes()
     assert not cli("train", "-", *QUICK, "--quiet", stdin=data).stderr
-    (tmp_path / "src").mkdir()
-    (tmp_path / "src" / "a.txt").write_bytes(data[:3000])
-    (tmp_path / "src" / "b.txt").write_bytes(data[3000:])
-    (tmp_path / "src" / "c.bin").write_bytes(b"\0\1")
+    Path("src").mkdir()
+    Path("src/a.txt").write_bytes(data[:3000])
+    Path("src/b.txt").write_bytes(data[3000:])
+    Path("src/c.bin").write_bytes(b"\0\1")
     assert "c.bin" in cli("train", "src", *QUICK).stderr.decode()
     cli("train", "src/a.txt", "src/b.txt", *QUICK, "-o", "two.npz")
     names = ["checkpoints/stdin.npz", "checkpoints/src.npz", "two.npz"]
@@ -103,7 +99,7 @@ def test_train_reads_pipes_folders_and_several_files(
         cli("train", "/dev/stdin", *QUICK, "-o", "device.npz", stdin=data, env={})
         names += ["checkpoints/fifo.npz", "device.npz"]
     for name in names:
-        assert (last_weights(tmp_path / name) == last_weights(run)).all()
+        assert (last_weights(Path(name)) == last_weights(run)).all()
 
 
 def test_train_refuses_an_existing_checkpoint_with_three_ready_commands(
@@ -122,7 +118,7 @@ def test_train_refuses_an_existing_checkpoint_with_three_ready_commands(
     assert run.read_bytes() != before
 
 
-def test_train_stops_resumes_and_extends(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_train_stops_resumes_and_extends(cli: Cli, run: Path) -> None:
     options = (*QUICK[2:], "--dropout", "0.2", "--eval-every", "5", "--init-from", run)
     cli("train", "corpus.txt", *options, "-o", "whole.npz", "-q")
     err = cli("train", "corpus.txt", *options, "-o", "parts.npz", "--stop-after", "7").stderr
@@ -133,15 +129,13 @@ def test_train_stops_resumes_and_extends(cli: Cli, run: Path, tmp_path: Path) ->
     run.unlink()  # a resumed run does not need the model that it was initialized from
     resume = ("train", "corpus.txt", "-o", "parts.npz", "--resume")
     assert b"resumed at step 7\n" in cli(*resume).stderr
-    (_, a), (_, b) = (
-        checkpoint.read_checkpoint(tmp_path / name) for name in ("whole.npz", "parts.npz")
-    )
+    (_, a), (_, b) = (checkpoint.read_checkpoint(Path(name)) for name in ("whole.npz", "parts.npz"))
     assert all((a[name] == b[name]).all() for name in a)
 
     err = cli(*resume).stderr
     assert err == b"parts.npz: already finished at step 30; use --max-steps N to extend it\n"
     cli(*resume, "--max-steps", "33")
-    plans = read_run(tmp_path / "parts.npz").plans
+    plans = read_run(Path("parts.npz")).plans
     assert [plan["steps"] for plan in plans] == [30, 33]
     err = cli(*resume, "--max-steps", "3", rc=2).stderr
     assert err.startswith(b"charrnn: --max-steps 3: must be at least 33, the planned length; ")
@@ -166,8 +160,8 @@ def test_init_from_reports_the_symbols(cli: Cli, run: Path, text: str) -> None:
     assert "hidden_size must be 12, as in the initial model, not 13" in err
 
 
-def test_resume_keeps_the_number_of_threads(cli: Cli, corpus: Path, tmp_path: Path) -> None:
-    path = tmp_path / "checkpoints" / "corpus.npz"
+def test_resume_keeps_the_number_of_threads(cli: Cli, corpus: Path) -> None:
+    path = Path("checkpoints/corpus.npz")
     cli("train", "corpus.txt", *QUICK, "--threads", "3", "--stop-after", "5")
     assert read_run(path).threads == 3
     resume = ("train", "corpus.txt", "--resume")
@@ -178,10 +172,10 @@ def test_resume_keeps_the_number_of_threads(cli: Cli, corpus: Path, tmp_path: Pa
     assert state.command.endswith("--threads 3 --stop-after 5")
 
 
-def test_rare_characters_are_reported_and_never_sampled(cli: Cli, tmp_path: Path) -> None:
+def test_rare_characters_are_reported_and_never_sampled(cli: Cli) -> None:
     line = "the common text of a few letters\n"
     rare = "".join(map(chr, range(0x4E00, 0x4E00 + 2500)))
-    (tmp_path / "many.txt").write_text(line * 300 + rare, encoding="utf-8", newline="\n")
+    Path("many.txt").write_text(line * 300 + rare, encoding="utf-8", newline="\n")
     known = len(set(line))
     err = cli("train", "many.txt", *QUICK, "-o", "all.npz").stderr.decode()
     size = rf"a vocabulary of {2500 + known:,} symbols accounts for \d+% of the parameters"
@@ -189,7 +183,7 @@ def test_rare_characters_are_reported_and_never_sampled(cli: Cli, tmp_path: Path
     for option in (("--min-count", "2"), ("--max-vocab", str(known + 1))):
         err = cli("train", "many.txt", *QUICK, *option, "-o", "few.npz", "--force").stderr.decode()
         assert "2,500 rare symbols (20.16% of the text) were mapped to the unknown symbol" in err
-        model = charrnn.load(tmp_path / "few.npz")
+        model = charrnn.load(Path("few.npz"))
         assert len(model.vocabulary) == known + 1
         assert "\ufffd" not in "".join(model.sample(3000, temp=1e6, seed=0))
     out = cli("sample", "few.npz", "--prime", "丁 of ", "--length", "5").stdout.decode()
@@ -197,36 +191,34 @@ def test_rare_characters_are_reported_and_never_sampled(cli: Cli, tmp_path: Path
 
 
 def test_environment_variables_give_defaults(
-    cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHARRNN_TRAIN_CELL", "rnn")
     monkeypatch.setenv("CHARRNN_TRAIN_SEED", "9")
     cli("train", "corpus.txt", *QUICK)
-    config = read_run(tmp_path / "checkpoints" / "corpus.npz").config
+    config = read_run(Path("checkpoints/corpus.npz")).config
     assert (config.cell, config.seed) == ("vanilla", 9)
 
 
-def test_train_ends_with_exit_code_6_when_the_loss_stays_nonfinite(
-    cli: Cli, corpus: Path, tmp_path: Path
-) -> None:
+def test_train_ends_with_exit_code_6_when_the_loss_stays_nonfinite(cli: Cli, corpus: Path) -> None:
     options = ("--cell", "rnn", "--optimizer", "sgd", "--lr", "1e38", "--clip-norm", "0")
     err = cli("train", "corpus.txt", *QUICK, *options, rc=6).stderr.decode()
     assert len(re.findall(r"charrnn: step \d+: ", err)) == 10
     assert "stopped at step 10 of 30; checkpoints/corpus.npz was saved at step 10\n" in err
-    assert np.isfinite(last_weights(tmp_path / "checkpoints" / "corpus.npz")).all()
+    assert np.isfinite(last_weights(Path("checkpoints/corpus.npz"))).all()
 
 
-def test_train_warns_about_overfitting_and_copying(cli: Cli, tmp_path: Path) -> None:
+def test_train_warns_about_overfitting_and_copying(cli: Cli) -> None:
     rng = np.random.default_rng(0)
     for name in ("text", "val"):
         letters = rng.choice(list("abcdefgh\n"), 400, p=[0.12] * 8 + [0.04])
-        (tmp_path / name).write_text("".join(letters))
+        Path(name).write_text("".join(letters))
     options = ["--val-file", "val", "--hidden-size", "48", "--test-fraction", "0"]
     options += ["--lr-schedule", "constant", "--max-steps", "150"]
     warned = "while training loss fell"
     shown = cli("train", "text", *options).stderr.decode()
     assert warned in shown
-    (tmp_path / "abc").write_text("abcdefghi\n" * 100)
+    Path("abc").write_text("abcdefghi\n" * 100)
     args = ["train", "abc", "--hidden-size", "32", "--max-steps", "150"]
     shown = cli(*args).stderr.decode()
     assert "how much is copied: charrnn overlap checkpoints/abc.npz abc\n" in shown
@@ -256,9 +248,9 @@ def test_sample_prints_text_only(cli: Cli, run: Path) -> None:
     assert done.stdout.decode() == "".join(charrnn.load(run).sample(100, seed=4))
 
 
-def test_sample_from_a_prime(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_sample_from_a_prime(cli: Cli, run: Path) -> None:
     prime = "The king\n"
-    (tmp_path / "prime.txt").write_text(prime)
+    Path("prime.txt").write_text(prime)
     args = ("sample", "--length", "50", "--seed", "1")
     out = cli(*args, "--prime", prime).stdout.decode()
     assert out.startswith(prime)
@@ -289,10 +281,10 @@ def test_sample_stops_and_takes_temperatures(cli: Cli, run: Path) -> None:
     cli("sample", "--temp", "nan", rc=2)
 
 
-def test_sample_of_byte_and_jamo_models(cli: Cli, tmp_path: Path) -> None:
+def test_sample_of_byte_and_jamo_models(cli: Cli) -> None:
     text = "그는 갔다. 나는 왔다.\r\n" * 60
-    (tmp_path / "ko.txt").write_bytes(text.encode())
-    (tmp_path / "any.bin").write_bytes(bytes(range(256)) * 20)
+    Path("ko.txt").write_bytes(text.encode())
+    Path("any.bin").write_bytes(bytes(range(256)) * 20)
     args = ("sample", "run.npz", "--length", "30", "--seed", "1")
     cli("train", "ko.txt", "--unit", "byte", *QUICK, "-o", "run.npz")
     out = cli(*args, "--prime", "한", "--unknown", "skip").stdout
@@ -308,10 +300,10 @@ def test_sample_of_byte_and_jamo_models(cli: Cli, tmp_path: Path) -> None:
     assert len(out.decode()) == 4 + 30
 
 
-def test_samples_of_a_model_of_documents_are_documents(cli: Cli, tmp_path: Path) -> None:
+def test_samples_of_a_model_of_documents_are_documents(cli: Cli) -> None:
     options = ("--max-steps", "200", "--hidden-size", "32", "--lr", "0.02", "-q")
     names = [a + b + c for a in "mnt" for b in "aeio" for c in ("", "la", "ran", "dorella")]
-    (tmp_path / "names.txt").write_text("".join(f"{name}\n" for name in names * 2))
+    Path("names.txt").write_text("".join(f"{name}\n" for name in names * 2))
     cli("train", "names.txt", "--documents", "line", *options)
     sample = ("sample", "--num-samples", "20", "--seed", "1", "--temp", "0.5")
     lines = cli(*sample).stdout.decode().splitlines()
@@ -323,9 +315,9 @@ def test_samples_of_a_model_of_documents_are_documents(cli: Cli, tmp_path: Path)
     lines = cli(*sample, "--length", "1").stdout.decode().splitlines()
     assert all(len(line) <= 1 for line in lines)
 
-    (tmp_path / "poems").mkdir()
+    Path("poems").mkdir()
     for i in range(40):
-        (tmp_path / "poems" / f"{i}.txt").write_text(f"one {i % 3}\ntwo\nthree\n")
+        Path(f"poems/{i}.txt").write_text(f"one {i % 3}\ntwo\nthree\n")
     cli("train", "poems", "--documents", "file", *options)
     poems = cli(*sample, "-0").stdout.decode().split("\0")
     assert sum(bool(re.fullmatch(r"one \d\ntwo\nthree\n", poem)) for poem in poems) > 15
@@ -388,9 +380,7 @@ def test_info_describes_a_run(cli: Cli, run: Path, text: str) -> None:
     )
 
 
-def test_export_keeps_the_model_without_its_training_state(
-    cli: Cli, run: Path, tmp_path: Path
-) -> None:
+def test_export_keeps_the_model_without_its_training_state(cli: Cli, run: Path) -> None:
     cli("export", run, "-o", "small.npz", "--half")
     err = cli("export", run, "-o", "small.npz", rc=2).stderr
     assert err == b"charrnn: small.npz already exists; use --force to overwrite it\n"
@@ -408,7 +398,7 @@ def test_export_keeps_the_model_without_its_training_state(
 # --- the default checkpoint and name ---
 
 
-def test_default_checkpoint_is_the_newest_trained_one(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_default_checkpoint_is_the_newest_trained_one(cli: Cli, run: Path) -> None:
     folder = run.parent
     state, arrays = checkpoint.read_checkpoint(run)
     for age, name in enumerate(["new", "corpus", "old"]):
@@ -471,9 +461,9 @@ def test_default_run_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_bad_input_gets_one_line_and_an_exit_code(
-    cli: Cli, tmp_path: Path, args: tuple[str, ...], stdin: bytes, rc: int, message: str
+    cli: Cli, args: tuple[str, ...], stdin: bytes, rc: int, message: str
 ) -> None:
-    (tmp_path / "file").write_text("no checkpoint")
+    Path("file").write_text("no checkpoint")
     done = cli(*args, stdin=stdin, rc=rc)
     assert done.stdout == b""
     last = done.stderr.decode().rstrip("\n").splitlines()[-1]

@@ -17,14 +17,14 @@ from tests.conftest import QUICK, Cli, read_run
 @pytest.mark.parametrize(
     "options", ["", "--unit jamo", "--documents line", "--unit byte", "--val-file val.txt"]
 )
-def test_split_has_the_loss_that_training_reported(cli: Cli, tmp_path: Path, options: str) -> None:
+def test_split_has_the_loss_that_training_reported(cli: Cli, options: str) -> None:
     words = ["가나다", "한글은", "é", "the", "각각"]
     rng = np.random.default_rng(0)
     for name, n in (("corpus", 900), ("val", 100)):
         lines = "".join(" ".join(rng.choice(words, 4)) + "\n" for _ in range(n))
-        (tmp_path / f"{name}.txt").write_text(lines, encoding="utf-8")
+        Path(f"{name}.txt").write_text(lines, encoding="utf-8")
     cli("train", "corpus.txt", *QUICK, *options.split(), "-q", "--eval-every", "7")
-    state = read_run(tmp_path / "checkpoints" / "corpus.npz")
+    state = read_run(Path("checkpoints/corpus.npz"))
     assert state.best["val_loss"] < state.history[0]["val_loss"]
     for split, loss in (("val", state.best["val_loss"]), ("test", state.test_loss)):
         row = json.loads(cli("eval", "--split", split, "--json").stdout)
@@ -44,8 +44,8 @@ def test_split_has_the_loss_that_training_reported(cli: Cli, tmp_path: Path, opt
     assert row["nats"] == pytest.approx(state.history[-1]["val_loss"], rel=1e-12)
 
 
-def test_each_file_has_a_line(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
-    (tmp_path / "new.txt").write_text("The king shall nöt come.\n")
+def test_each_file_has_a_line(cli: Cli, run: Path, text: str) -> None:
+    Path("new.txt").write_text("The king shall nöt come.\n")
     done = cli("eval", run, "corpus.txt", "new.txt", "-", stdin=text.encode())
     out = done.stdout.decode().splitlines()
     assert [line.split(":")[0] for line in out] == ["corpus.txt", "new.txt", "-"]
@@ -58,10 +58,8 @@ def test_each_file_has_a_line(cli: Cli, run: Path, text: str, tmp_path: Path) ->
     assert f"{rest.mean():.4f} nats" in out[1]
 
 
-def test_dynamic_evaluation_helps_where_the_text_has_changed(
-    cli: Cli, run: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "new.txt").write_text("and the sea and the sea and the night\n" * 60)
+def test_dynamic_evaluation_helps_where_the_text_has_changed(cli: Cli, run: Path) -> None:
+    Path("new.txt").write_text("and the sea and the sea and the night\n" * 60)
     before = run.read_bytes()
     fixed = json.loads(cli("eval", "new.txt", "--json").stdout)
     adapted = json.loads(cli("eval", "new.txt", "--json", "--adapt").stdout)
@@ -97,16 +95,16 @@ def test_diverged_model_has_infinite_perplexity(cli: Cli, run: Path) -> None:
     ],
 )
 def test_text_that_cannot_be_evaluated_is_an_error(
-    cli: Cli, run: Path, tmp_path: Path, args: tuple[str, ...], rc: int, message: str
+    cli: Cli, run: Path, args: tuple[str, ...], rc: int, message: str
 ) -> None:
     if args[:1] == ("weights.npz",):
         cli("export", run, "-o", "weights.npz")
     elif args[:1] == ("stdin.npz",):
         cli("train", "-", *QUICK, "-q", "-o", "stdin.npz", stdin=b"abc\n" * 500)
     elif args[:1] == ("small.npz",):
-        (tmp_path / "small.txt").write_text("abc\n" * 9)
+        Path("small.txt").write_text("abc\n" * 9)
         cli("train", "small.txt", *QUICK, "-q", "-o", "small.npz")
     elif args[:1] == ("checkpoints/changed.npz",):
         run.rename(run.with_name("changed.npz"))
-        (tmp_path / "corpus.txt").write_text("another text\n" * 100)
+        Path("corpus.txt").write_text("another text\n" * 100)
     assert message in cli("eval", *args, rc=rc).stderr.decode().splitlines()[-1]

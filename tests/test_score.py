@@ -22,13 +22,13 @@ def rows_of(out: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_each_line_is_scored_separately(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
+def test_each_line_is_scored_separately(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
     lines = [*text.splitlines(keepends=True)[:40], "\n", "x" * 300 + "\n", "öö\n", "no end"]
     nll = model.nll_lines("".join(lines))
     alone = [model.nll(line, unknown="cost").mean() for line in lines]
     np.testing.assert_allclose(nll, alone, rtol=1e-5)
-    (tmp_path / "lines.txt").write_text("".join(lines), encoding="utf-8")
+    Path("lines.txt").write_text("".join(lines), encoding="utf-8")
     out = cli("score", "lines.txt").stdout.decode()
     rows = [row.split("\t", 1) for row in out.removesuffix("\n").split("\n")]
     assert [shown for _, shown in rows] == [line.removesuffix("\n") for line in lines]
@@ -41,15 +41,13 @@ def test_each_line_is_scored_separately(cli: Cli, run: Path, text: str, tmp_path
     np.testing.assert_allclose([float(value) for value, _ in piped_rows], bits, atol=0.002)
 
 
-def test_score_prints_json_sorts_and_has_thresholds(
-    cli: Cli, run: Path, text: str, tmp_path: Path
-) -> None:
+def test_score_prints_json_sorts_and_has_thresholds(cli: Cli, run: Path, text: str) -> None:
     lines = ["The king.", "zzz qqq", "The sea.", "", 'a "q" \\ \t é']
     data = "\n".join(lines).encode()
     rows = rows_of(cli("score", "--json", stdin=data).stdout)
     assert [row["line"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["text"] for row in rows] == lines
-    (tmp_path / "lines.txt").write_bytes(data)
+    Path("lines.txt").write_bytes(data)
     ranked = rows_of(cli("score", "lines.txt", "--json", "--sort").stdout)
     assert sorted(ranked, key=lambda row: -row["bits"]) == ranked
     assert {row["line"] for row in ranked} == {1, 2, 3, 4, 5}
@@ -76,7 +74,7 @@ def test_score_per_character_and_per_file(cli: Cli, run: Path) -> None:
     assert whole == f"{nats.mean() / math.log(2):.3f}\t4 characters\n"
 
 
-def test_undecodable_bytes_are_printed_unchanged(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_undecodable_bytes_are_printed_unchanged(cli: Cli, run: Path) -> None:
     data = b"The king\xff\xfe.\n\xe9\n"
     cli("train", "corpus.txt", "--unit", "byte", *QUICK, "-q", "-o", "bytes.npz")
     for args in (("score",), ("score", "bytes.npz")):
@@ -84,17 +82,15 @@ def test_undecodable_bytes_are_printed_unchanged(cli: Cli, run: Path, tmp_path: 
         assert [row.split(b"\t")[1] for row in out.splitlines()] == data.splitlines()
 
 
-def test_stream_is_decoded_in_the_encoding_of_the_model(
-    cli: Cli, text: str, tmp_path: Path
-) -> None:
-    (tmp_path / "wide.txt").write_text(text, encoding="utf-16")
+def test_stream_is_decoded_in_the_encoding_of_the_model(cli: Cli, text: str) -> None:
+    Path("wide.txt").write_text(text, encoding="utf-16")
     cli("train", "wide.txt", "--encoding", "utf-16", *QUICK, "-q")
     lines = "The king.\nÄ한\nno end"
     out = cli("score", stdin=lines.encode("utf-16")).stdout.decode()
     assert [row.split("\t")[1] for row in out.splitlines()] == lines.splitlines()
     err = cli("score", stdin=lines.encode("utf-16")[:-1], rc=3).stderr.decode()
     assert err.splitlines()[-1] == "charrnn: standard input: invalid UTF-16 (truncated data)"
-    (tmp_path / "cut.txt").write_bytes(lines.encode("utf-16")[:-1])
+    Path("cut.txt").write_bytes(lines.encode("utf-16")[:-1])
     assert b"cut.txt: " in cli("score", "cut.txt", rc=3).stderr
 
 
@@ -143,14 +139,14 @@ def log_lines(rng: np.random.Generator, n: int) -> list[str]:
     return lines
 
 
-def test_odd_lines_of_a_log_score_higher(cli: Cli, tmp_path: Path) -> None:
+def test_odd_lines_of_a_log_score_higher(cli: Cli) -> None:
     rng = np.random.default_rng(0)
-    (tmp_path / "log.txt").write_text("".join(log_lines(rng, 3000)))
+    Path("log.txt").write_text("".join(log_lines(rng, 3000)))
     options = ("--hidden-size", "64", "--max-steps", "120", "--lr", "0.01", "-q")
     cli("train", "log.txt", "--documents", "line", *options)
     normal, odd = log_lines(rng, 500), log_lines(rng, 60)
     odd = [ODD[i % len(ODD)](line) for i, line in enumerate(odd)]
-    (tmp_path / "mixed.txt").write_text("".join([*normal, *odd]))
+    Path("mixed.txt").write_text("".join([*normal, *odd]))
     rows = cli("score", "mixed.txt").stdout.decode().splitlines()
     bits = np.array([row.split("\t")[0] for row in rows], float)
     # the area under the ROC curve: how often an odd line scores above a normal one

@@ -68,14 +68,14 @@ def test_color_depth_depends_on_the_terminal(
     assert color_depth(color) == depth
 
 
-def test_html_page_has_the_highlighted_text(cli: Cli, run: Path, text: str, tmp_path: Path) -> None:
+def test_html_page_has_the_highlighted_text(cli: Cli, run: Path, text: str) -> None:
     done = cli("show", run, "corpus.txt", "--html", "page.html", "-n", "50")
     assert done.stdout == b""
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = Path("page.html").read_text(encoding="utf-8")
     assert highlight.render_html(charrnn.load(run), text, 50) in page
     assert f"<h1>corpus.txt, surprisal under {run}</h1>" in page
     cli("show", run, "corpus.txt", "--html", "page.html", "--neuron", "0:7")
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = Path("page.html").read_text(encoding="utf-8")
     assert highlight.render_html(charrnn.load(run), text, neuron=(0, 7)) in page
     assert f"<h1>hidden unit 0:7 of {run} on corpus.txt</h1>" in page
 
@@ -128,16 +128,16 @@ def test_gates_are_shown_as_a_table(cli: Cli, run: Path, text: str) -> None:
     ],
 )
 def test_show_refuses_what_it_cannot_show(
-    cli: Cli, run: Path, tmp_path: Path, args: tuple[str, ...], rc: int, message: str
+    cli: Cli, run: Path, args: tuple[str, ...], rc: int, message: str
 ) -> None:
-    (tmp_path / "empty.txt").touch()
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    Path("empty.txt").touch()
+    Path("latin.txt").write_bytes(b"caf\xe9")
     done = cli("show", run, *args, rc=rc)
     assert message in done.stderr.decode()
     assert done.stdout == b""
 
 
-def test_gates_need_a_cell_that_has_them(cli: Cli, text: str, tmp_path: Path) -> None:
-    charrnn.train(text, cell="vanilla", hidden_size=4, max_steps=1, output=tmp_path / "v.npz")
+def test_gates_need_a_cell_that_has_them(cli: Cli, text: str) -> None:
+    charrnn.train(text, cell="vanilla", hidden_size=4, max_steps=1, output=Path("v.npz"))
     err = cli("show", "v.npz", "-", "--gates", stdin=text.encode(), rc=2).stderr
     assert b"this model's cell (vanilla) has no gates" in err
