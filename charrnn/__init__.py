@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # imported late: the command line starts at once, and sets the threads before NumPy is imported
+    # imported late: the command line starts fast, and sets the threads before NumPy is imported
     if name == "Config":
         from charrnn.config import Config
 

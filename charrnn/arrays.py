@@ -42,7 +42,7 @@ class Parameters:
         return Parameters(self.shapes, self.vector.dtype)
 
 
-# An array as a constant halves the time of a ufunc call on one lane.
+# A constant in an array halves the time of a ufunc call on one lane.
 HALF = np.array(0.5, np.float32)
 ONE = np.array(1, np.float32)
 
@@ -71,7 +71,7 @@ def empty_feature_major(T: int, N: int, B: int, dtype: DTypeLike) -> Array:
     """Return a new (T, N, B) array, stored as (N, T, B): ``merge_time_batch`` of it is a view.
 
     One copy into such an array lets one product do all steps. Measured on an LSTM layer, that is
-    faster than to compute on its steps, whose rows lie far apart.
+    faster than computing on its steps, whose rows are far apart.
     """
     array: Array = np.empty((N, T, B), dtype).transpose(1, 0, 2)
     return array
@@ -84,6 +84,6 @@ def merge_time_batch(a: Array) -> Array:
 
 
 def repeat_steps(a: Array, T: int) -> Array:
-    """Return a view with T steps of the same memory, that of ``a``: scratch shared by all steps."""
+    """Return a view of ``a`` repeated T times, without a copy: scratch shared by all steps."""
     view: Array = np.lib.stride_tricks.as_strided(a, (T, *a.shape), (0, *a.strides))
     return view

@@ -55,12 +55,12 @@ def _option(
 
 @dataclass(frozen=True)
 class Config:
-    """The options of a run. ``None`` stands for a default that depends on the others or the text.
+    """The options of a run. ``None`` means a default that depends on other options or the text.
 
     Raises UsageError for a value of the wrong type or outside its range.
     """
 
-    cell: str = _option(  # the choices as they are when a value is checked: cells may be added
+    cell: str = _option(  # looked up when a value is checked: cells may be added
         "gru", "Type of recurrent cell (rnn is an alias of vanilla).", choices=CELLS
     )
     hidden_size: int = _option(256, "Hidden units per layer.", 1, 65536)

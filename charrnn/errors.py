@@ -18,7 +18,7 @@ class ExitCode(IntEnum):
 
 
 class CharrnnError(Exception):
-    """An error that a user can fix; its text is one line that names the thing and the way out."""
+    """An error that a user can fix; its message is one line that names the cause and a remedy."""
 
     exit_code: ExitCode = ExitCode.USAGE
 

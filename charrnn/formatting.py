@@ -1,4 +1,4 @@
-"""How losses, counts and foreign text are written, wherever a user reads them."""
+"""Formatting of losses, counts and untrusted text, the same in all output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from charrnn.errors import SaveError, os_reason
 
 
 def format_loss(nats: float | None) -> str:
-    """Return a loss in nats and in bits; None stands for one that is not finite."""
+    """Return a loss in nats and in bits; None is a non-finite loss."""
     return "non-finite" if nats is None else f"{nats:.4f} nats ({nats / math.log(2):.3f} bits)"
 
 
@@ -38,7 +38,7 @@ def format_threads(threads: int) -> str:
 
 
 def escape_control(text: str) -> str:
-    """Return a text with escapes for what would break the line or move a terminal's cursor."""
+    """Escape the characters of a text that would break its line or move a terminal's cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -58,5 +58,5 @@ def display_width(text: str) -> int:
 
 
 def standalone_jamo(jamo: str) -> str:
-    """Return the letter that shows a conjoining jamo on its own: ``ㅏ`` for U+1161."""
+    """Return the character that displays a conjoining jamo alone: ``ㅏ`` for U+1161."""
     return unicodedata.lookup(f"HANGUL LETTER {unicodedata.name(jamo).split()[-1]}")

@@ -22,7 +22,7 @@ State: TypeAlias = Array  # (L, S, H, B)
 
 @dataclass
 class NetworkTape:
-    """Every buffer of a batch of T steps: a tape for each layer, and those of the output."""
+    """Every buffer of a batch of T steps: a tape for each layer, and the buffers of the output."""
 
     layers: list[Tape[Any]]
     xs: Array  # (T, H, B), feature-major: a layer's input, after dropout
@@ -36,11 +36,11 @@ class NetworkTape:
         """Return views of the steps t0 to t1, for a batch of fewer than T steps."""
         if (t0, t1) == (0, len(self.xs)):
             return self
-        steps, part = slice(t0, t1), copy.copy(self)
-        part.layers = [tape.slice(t0, t1) for tape in self.layers]
-        part.xs, part.dhs = self.xs[steps], self.dhs[steps]
-        part.logits, part.one_hot = self.logits[steps], self.one_hot[steps]
-        return part
+        steps, view = slice(t0, t1), copy.copy(self)
+        view.layers = [tape.slice(t0, t1) for tape in self.layers]
+        view.xs, view.dhs = self.xs[steps], self.dhs[steps]
+        view.logits, view.one_hot = self.logits[steps], self.one_hot[steps]
+        return view
 
 
 class Network:
@@ -114,7 +114,7 @@ class Network:
     def load_weights_from(self, other: Network, ids: Ids) -> None:
         """Copy the parameters of a network of the same size, whose symbol i is ``ids[i]`` here.
 
-        Symbols that it lacks keep their initial weights; their bias becomes the mean of the others.
+        Symbols that it lacks keep their initial weights; their bias becomes the mean of its biases.
         """
         for name in self.params:
             if name == "0.Wxh":
@@ -166,7 +166,7 @@ class Network:
     ) -> State:
         """Run ids ``xs`` (T, B) through the layers; leave the logits (T, V, B) on the tape.
 
-        The state returned is on the tape too, until the next use; ``state`` may be that very array.
+        The state returned is on the tape too, until the next use; ``state`` may be that array.
         """
         # each layer reads the outputs of the one below, the first one a column of Wxh per id
         last = tape.state
@@ -193,10 +193,10 @@ class Network:
         tape, state = self.new_tape(T, B), self.zero_state(B)
         for batch in batches:
             state[..., batch.reset] = 0
-            part = tape.slice(0, len(batch.xs))
+            view = tape.slice(0, len(batch.xs))
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                state = self.forward(batch.xs, state, part)
-            yield batch, part
+                state = self.forward(batch.xs, state, view)
+            yield batch, view
 
     def loss_and_grad(
         self,
@@ -259,7 +259,7 @@ class Stepper:
             self._layers.append((p[f"{l}.Whh"], views, W, layer_state[0], bs, np.empty_like(bs)))
 
     def __call__(self, ids: Ids) -> Array:
-        """Read ids (B,) and return the logits (V, B), which stand until the next call."""
+        """Read ids (B,) and return the logits (V, B), which are valid until the next call."""
         ax = self._columns[ids[0]] if len(ids) == 1 else np.take(self._W_plus_b, ids, axis=1)
         for Whh, views, W, h, b, above in self._layers:
             self._step(Whh, ax, views)
@@ -270,7 +270,7 @@ class Stepper:
 
 
 def _apply_dropout(hs: Array, masks: Array | None, l: int, out: Array) -> None:
-    """Write to ``out``, in its own layout, the part of ``hs`` that layer l's mask keeps."""
+    """Write ``hs`` times the mask of layer l to ``out``, which may have another layout."""
     if masks is None:
         out[:] = hs
     else:

@@ -101,7 +101,7 @@ def symbol_nll(
     threads: int = 1,
     dynamic_lr: float | None = None,
 ) -> Array:
-    """Return -log p of each symbol, in nats, (n,) float64, by one of the other functions.
+    """Return -log p of each symbol, in nats, (n,) float64, as the text and the options require.
 
     With ``separator_id`` the text is made of documents, which end there; with ``dynamic_lr``, a
     learning rate, a copy of the network keeps training.
@@ -116,13 +116,14 @@ def symbol_nll(
 def dynamic_nll(
     network: Network, ids: Ids, context: Ids, separator_id: int | None, start: int, lr: float
 ) -> Array:
-    """Return the same for a network that keeps training while it reads; this changes its weights.
+    """Return -log p of each symbol, as above, for a network that keeps training while it reads.
 
     Dynamic evaluation (Mikolov et al., 2010, section 3; Graves, 2013, section 3; Krause et al.,
     2018): one lane reads the text in batches of 20 symbols. Each is scored first, and then one step
-    of gradient descent with learning rate ``lr`` is made, with the gradient clipped at norm 1.
+    of gradient descent with learning rate ``lr`` is made, with the gradient clipped at norm 1. The
+    weights of the network change.
     """
-    # where the first target of each document is in the context and the text, and all it reads
+    # for each document, the position of its first target, and the symbols to read
     if separator_id is None:
         documents = [(1, np.concatenate([context, ids]))]
     else:

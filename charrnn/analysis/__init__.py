@@ -1,1 +1,1 @@
-"""What a model is worth, and what it has learned."""
+"""Analysis of models: baselines, surprisal, hidden units, gradients, memorization."""

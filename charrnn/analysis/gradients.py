@@ -35,7 +35,7 @@ def gradient_flow(
 
     It is the geometric mean of ``state_gradient_norms`` over up to 64 positions of the text, in
     float64, each read from up to 200 symbols before. If the text is made of documents, which end at
-    ``ends``, their beginnings are used, after ``start`` (1,). Pascanu et al., "On the difficulty of
+    ``ends``, their starts are used, after ``start`` (1,). Pascanu et al., "On the difficulty of
     training recurrent neural networks", 2013, section 2: the norms of a vanilla RNN decay or grow
     exponentially with the lag, because each step multiplies by the same matrix.
 

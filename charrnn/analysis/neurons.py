@@ -1,4 +1,4 @@
-"""What hidden units respond to: activations, gate saturation, linear probes."""
+"""Hidden units: their activations, gate saturation and linear probes."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def activations(
     """Yield the states after each symbol, in the order of the text, (t, L, H) at a time.
 
     The state is c for an LSTM, otherwise h. ``context`` is read before every document; documents
-    end at ``ends``, by default at the end of the text. A single lane reads, so that the states are
-    exactly those of the text, in constant memory.
+    end at ``ends``, by default at the end of the text. A single lane reads, so that no state is
+    approximate, in constant memory.
     """
     for layers in _read(network, ids, context, ends):
         yield np.stack([layer.states[-1, 1:, :, 0] for layer in layers], axis=1)
@@ -50,10 +50,10 @@ def activations(
 def gate_saturation(
     network: Network, ids: Ids, context: Ids, ends: Ids | None = None
 ) -> dict[str, Array]:
-    """Return for each gate how often it is below 0.1 and above 0.9, (L, 2): the units' means.
+    """Return for each gate how often it is below 0.1 and above 0.9, (L, 2), averaged over units.
 
     Karpathy, Johnson and Li, "Visualizing and understanding recurrent networks", 2015, section 4.2,
-    call these gates left- and right-saturated. The arguments are those of ``activations``.
+    call these gates left- and right-saturated. The arguments are as in ``activations``.
     """
     fractions: dict[str, Array] = {}
     for layers in _read(network, ids, context, ends):
@@ -66,7 +66,7 @@ def gate_saturation(
 
 
 def probe_neurons(chunks: Iterable[Array], y: NDArray[Any], num_neurons: int) -> Array:
-    """Return how well a linear probe of each hidden unit by itself predicts ``y`` (n,), (neurons,).
+    """Return how well a linear probe of each single hidden unit predicts ``y`` (n,), (neurons,).
 
     ``chunks`` are the states (t, neurons), in the order of the text. The probes are fitted on its
     first half and scored on the second: balanced accuracy of a yes or no, R² of a number.
@@ -76,7 +76,7 @@ def probe_neurons(chunks: Iterable[Array], y: NDArray[Any], num_neurons: int) ->
     sum_x, sum_xx, sum_xy, total = np.zeros((4, num_neurons))
     position = 0
     for x in chunks:
-        # fit on the part in the first half
+        # fit on the symbols in the first half
         y_here = y[position : position + len(x), None]
         k = min(max(half - position, 0), len(x))
         position += len(x)
@@ -103,7 +103,11 @@ def probe_neurons(chunks: Iterable[Array], y: NDArray[Any], num_neurons: int) ->
 
 
 def rank_neurons(
-    network: Network, vocabulary: Vocabulary, text: str | bytes, name: str, by: str | None = None
+    network: Network,
+    vocabulary: Vocabulary,
+    text: str | bytes,
+    name: str,
+    documents: str | None = None,
 ) -> list[tuple[int, int, float]]:
     """Return layer, index and score of each hidden unit, best first: how well it predicts ``name``.
 
@@ -126,7 +130,7 @@ def rank_neurons(
 
     # the states, probed
     H = network.hidden_size
-    ends = document_ends(ids, vocabulary.separator_id(by))
+    ends = document_ends(ids, vocabulary.separator_id(documents))
     states = (
         chunk.reshape(len(chunk), -1).astype(np.float64)
         for chunk in activations(network, ids, vocabulary.start_id, ends)
@@ -163,7 +167,7 @@ def character_properties(text: str) -> dict[str, Bools | Ints]:
         return np.maximum.accumulate(np.where(where, np.arange(len(codes)), -1))
 
     def gain_since(total: Ints, at: Ints) -> Ints:
-        """Return what a running total has gained since those indices."""
+        """Return the gain of a running total since those indices."""
         gained: Ints = total - np.append(0, total)[at + 1]
         return gained
 

@@ -57,7 +57,7 @@ def ngram_losses(
     lower_order: tuple[Counts, Counts, Counts] | None = None
     for n, column in enumerate(columns, 1):
         # number the n-grams
-        starts = is_new.copy()  # of those one shorter
+        starts = is_new.copy()  # of the n-grams one shorter
         symbols = column[positions]
         is_new[1:] |= symbols[1:] != symbols[:-1]
         histories, text_histories = grams[positions[is_new] - 1], of_texts(grams, 1)
@@ -66,7 +66,7 @@ def ngram_losses(
         grams[positions] = indices
         del indices, symbols  # each is as large as the text
 
-        # count them, and in the order below the symbols before
+        # count them, and for the order below the distinct symbols before
         counts = _count((positions >= n) & (positions <= last), is_new)
         if lower_order:
             p = _interpolate(_count(counts > 0, starts[is_new]), *lower_order, p)
@@ -86,8 +86,8 @@ def _interpolate(
 ) -> Floats:
     """Return p of each symbol of the texts, (n,), given ``lower_p`` of the order below.
 
-    ``counts`` and ``histories`` are those of each n-gram; ``text_grams`` and ``text_histories`` are
-    the n-gram that each symbol of the texts ends, and its history. Both are given by index.
+    ``counts`` and ``histories`` are given for each n-gram; ``text_grams`` and ``text_histories``
+    are the n-gram that each symbol of the texts ends, and its history. Both are given by index.
     """
     D = discounts(counts)
     needed = np.zeros(histories.max() + 1, bool)  # the histories in the texts

@@ -48,7 +48,7 @@ class SuffixAutomaton:
                 self.link[new] = target
 
     def _split(self, target: int, state: int, symbol: int) -> int:
-        """Move what ends here too, the suffixes of ``state`` and the symbol, to a new state."""
+        """Move the suffixes of ``state`` and the symbol, which also end here, to a new state."""
         new = self._add_state(self.next[target].copy(), self.length[state] + 1, self.link[target])
         self.link[target] = new
         while state >= 0 and self.next[state].get(symbol) == target:
@@ -99,7 +99,7 @@ def match_lengths(
     """
     automaton = SuffixAutomaton(sample.tolist())
     longest = np.array(automaton.match(text, on_progress), np.intp)
-    # the longest match up to each position starts no earlier than that up to the one before
+    # the longest match that ends at a position never starts before the previous one
     starts = np.arange(len(sample) + 1) - longest[automaton.prefixes]
     positions = np.arange(len(sample))
     return np.searchsorted(starts, positions, side="right") - 1 - positions
@@ -115,7 +115,7 @@ def longest_matches(lengths: Lengths, top: int) -> list[tuple[int, int]]:
 
     Each is as long as it can be in both directions.
     """
-    is_start = (lengths > 0) & (lengths >= np.append(0, lengths[:-1]))  # no tail of the one before
+    is_start = (lengths > 0) & (lengths >= np.append(0, lengths[:-1]))  # not the tail of another
     starts = np.flatnonzero(is_start)
     free = np.ones(len(lengths), bool)
     chosen: list[tuple[int, int]] = []
@@ -123,7 +123,7 @@ def longest_matches(lengths: Lengths, top: int) -> list[tuple[int, int]]:
         if len(chosen) == top:
             break
         end = start + int(lengths[start])
-        if free[start] and free[end - 1]:  # the chosen ones are as long: none is between
+        if free[start] and free[end - 1]:  # no chosen one is inside: none is shorter
             free[start:end] = False
             chosen.append((start, end - start))
     return chosen
@@ -142,7 +142,7 @@ def find_first(piece: Codes, text: EncodedSlice) -> int:
     for start in range(0, len(text), CHUNK_SYMBOLS):
         data = text[start : start + CHUNK_SYMBOLS + len(piece) - 1].tobytes()
         at = data.find(wanted)
-        while at > 0 and at % size:  # not where a symbol begins
+        while at > 0 and at % size:  # not at the start of a symbol
             at = data.find(wanted, at + 1)
         if at >= 0:
             return start + at // size
@@ -165,7 +165,7 @@ def locate(text: EncodedSlice, position: int) -> tuple[int, int, int]:
 def find_overlap(
     sample: str | bytes, corpus: Corpus, top: int, on_progress: Progress = lambda symbols: None
 ) -> dict[str, Any]:
-    """Return what fraction of a sample is copied from a corpus, and its longest copies, as JSON.
+    """Return the fraction of a sample copied from a corpus, and its longest copies, as JSON.
 
     ``corpus`` has the unit char or byte and one document per file: no copy crosses two files.
     Lengths and offsets are in characters (unit byte: in bytes, and the text of a copy has one

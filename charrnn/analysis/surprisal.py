@@ -18,7 +18,7 @@ from charrnn.text.vocabulary import Vocabulary
 
 CHUNK_STEPS = 64  # read at a time
 TOP_K = 5
-MAX_NATS = 1000  # of a model whose weights have diverged, the loss need not be a number
+MAX_NATS = 1000  # bounds the loss of a model whose weights have diverged
 
 
 class ModelLike(Protocol):
@@ -39,7 +39,7 @@ class ScoredText(NamedTuple):
 
 
 def ids_or_unknown(codes: units.Codes, vocabulary: Vocabulary) -> Ids:
-    """Return the ids of symbols, -1 for all those of a character that has an unknown one."""
+    """Return the ids of symbols, or -1 for each symbol of a character with an unknown one."""
     ids, character, is_unknown = vocabulary.lookup(codes)
     return np.where(is_unknown[character], -1, ids)
 
@@ -47,7 +47,7 @@ def ids_or_unknown(codes: units.Codes, vocabulary: Vocabulary) -> Ids:
 def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Array]:
     """Return -log p of each symbol in nats, (m,), and the 5 most likely ids and their p, (m, 5).
 
-    A single lane reads the text, so that each symbol is predicted from all those before it in its
+    A single lane reads the text, so that each symbol is predicted from all symbols before it in its
     document. An unknown character is not read; its first symbol costs ``scoring.UNKNOWN_COST``. A
     vocabulary of fewer than 5 symbols is returned as a whole.
     """
@@ -68,7 +68,7 @@ def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Ar
     for batch, tape in network.read(batches, CHUNK_STEPS, 1):
         at, ys = batch.at[:, 0], batch.ys[:, 0]
         logp = _log_softmax(tape.logits[..., 0])
-        candidates = np.argpartition(-logp, top - 1, axis=1)[:, :top]  # to sort all takes longer
+        candidates = np.argpartition(-logp, top - 1, axis=1)[:, :top]  # sorting all is slower
         candidates.sort(axis=1)
         order = np.argsort(-np.take_along_axis(logp, candidates, 1), axis=1, kind="stable")
         top_ids[at] = np.take_along_axis(candidates, order, 1)
@@ -76,7 +76,7 @@ def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Ar
         steps = np.flatnonzero(ys >= 0)
         nll[at[steps]] = -logp[steps, ys[steps]]
 
-    # the predictions for an unknown character are those after the last symbol before it
+    # an unknown character has the predictions that follow the last known symbol
     read_index: Ids = np.cumsum(ids >= 0) - (ids >= 0)
     unknown_nll = np.where(units.starts_character(codes), UNKNOWN_COST[v.unit], 0)
     symbol_nll = np.append(nll, 0)[read_index]
@@ -128,7 +128,7 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
     codes = units.to_codes(text, v.unit)
     ids = ids_or_unknown(codes, v)
     read = ids[ids >= 0]
-    values = np.zeros(len(read) + 1)  # the first is that of the state before the text
+    values = np.zeros(len(read) + 1)  # the first is before the text
     if len(read):
         states = activations(
             network, read, v.start_id, document_ends(read, v.separator_id(model.documents))

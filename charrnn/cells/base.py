@@ -1,4 +1,4 @@
-"""What all recurrences share: the tape of a batch, the loop over time, dWhh as one product."""
+"""The base of all recurrences: the tape of a batch, the loop over time, dWhh as one product."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Tape(Generic[V]):
     """Every buffer of one layer for a batch of T steps, allocated once.
 
     ``a`` and ``da`` are (T, G H, B), G being the cell's number of blocks; ``states`` is
-    (S, T + 1, H, B), the state before the batch first. What backward alone needs is shared by all
-    layers. ``rows`` and ``drows`` are the views of each step: with one lane, making them anew would
-    be half the work.
+    (S, T + 1, H, B), the state before the batch first. The buffers of backward are shared by all
+    layers. ``rows`` and ``drows`` are the views of each step: with one lane, creating them for
+    every batch would take half of the time.
     """
 
     a: Array
@@ -41,14 +41,14 @@ class Tape(Generic[V]):
         """Return views of the steps t0 to t1, for a batch of fewer than T steps."""
         if (t0, t1) == (0, len(self.a)):
             return self
-        steps, part = slice(t0, t1), copy.copy(self)
-        part.states = self.states[:, t0 : t1 + 1]
-        part.a, part.da = self.a[steps], self.da[steps]
-        part.dax, part.x = self.dax[steps], self.x[steps]
-        part.rows, part.drows = self.rows[steps], self.drows[steps]
-        part.views = self.views._make(view[steps] for view in self.views)
-        part.dviews = self.dviews._make(view[steps] for view in self.dviews)
-        return part
+        steps, tape = slice(t0, t1), copy.copy(self)
+        tape.states = self.states[:, t0 : t1 + 1]
+        tape.a, tape.da = self.a[steps], self.da[steps]
+        tape.dax, tape.x = self.dax[steps], self.x[steps]
+        tape.rows, tape.drows = self.rows[steps], self.drows[steps]
+        tape.views = self.views._make(view[steps] for view in self.views)
+        tape.dviews = self.dviews._make(view[steps] for view in self.dviews)
+        return tape
 
 
 class Cell(ABC, Generic[V]):
@@ -66,7 +66,7 @@ class Cell(ABC, Generic[V]):
     STATE_NAMES: tuple[str, ...] = ("h",)
 
     def init_bias(self, bh: Array) -> None:
-        """Write the initial bias (G H,), which is zero unless a cell says otherwise."""
+        """Write the initial bias (G H,), zero by default."""
         return
 
     @abstractmethod
@@ -85,18 +85,18 @@ class Cell(ABC, Generic[V]):
 
     @abstractmethod
     def step(self, Whh: Array, ax: Array, views: V) -> None:
-        """Run one step over ax (G H, B). The state may be written over the one before the step."""
+        """Run one step over ax (G H, B). The new state may overwrite the previous one."""
 
     @abstractmethod
     def local_derivatives(self, views: V, dviews: V) -> None:
-        """Write to ``dviews`` all that waits for no later step, for all steps at once."""
+        """Write to ``dviews`` the factors that depend on no later step, for all steps at once."""
 
     @abstractmethod
     def backward_step(self, Whh: Array, dhs: Array, views: V, dviews: V) -> None:
         """Turn the gradient that arrives at h into da and the gradient of the previous state."""
 
     def recurrent_inputs(self, tape: Tape[V]) -> list[tuple[int, Array]]:
-        """Return what the blocks of Whh multiply: (number of blocks, (T, H, B)), top to bottom."""
+        """Return the inputs of the blocks of Whh: (number of blocks, (T, H, B)), top to bottom."""
         return [(self.NUM_BLOCKS, tape.states[0, :-1])]
 
     def gates(self, views: V) -> dict[str, Array]:

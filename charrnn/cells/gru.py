@@ -27,7 +27,7 @@ class GRUViews(NamedTuple):
     r: Array  # (H, B)
     n: Array  # (H, B)
     rh: Array  # (H, B), r h'
-    n_h: Array  # (H, B), n - h'; among the gradients 1 - z, which takes dh to h'
+    n_h: Array  # (H, B), n - h'; in dviews 1 - z, the factor of dh in dh'
     h: Array  # (H, B)
 
 
@@ -43,7 +43,7 @@ class GRU(Cell[GRUViews]):
         return GRUViews(h[:-1], Whh_h[:, :k], Whh_h[:, k:], a[:, :k], z, r, n, rh, n_h, h[1:])
 
     def new_dviews(self, da: Array, dstates: Array, scratch: Array) -> GRUViews:
-        """Name the gradients; those of the products are da."""
+        """Name the gradients; the gradients of the products are da."""
         (dh, drh), (dz, dr, dn) = scratch, np.split(da, 3, axis=1)
         dzr = da[:, : dh.shape[1] * 2]
         keep = np.empty(dn.shape, da.dtype)

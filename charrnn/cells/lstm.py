@@ -49,7 +49,7 @@ class LSTM(Cell[LSTMViews]):
         return LSTMViews(h[:-1], c[:-1], Whh_h, a, ifo, i, f, o, g, c[1:], tanhc, h[1:])
 
     def new_dviews(self, da: Array, dstates: Array, scratch: Array) -> LSTMViews:
-        """Name the gradients; dc is made of that of tanh(c), step by step."""
+        """Name the gradients; dc is computed from dtanhc at each step."""
         (dhnext, dcnext), (dh, dc) = dstates, scratch
         difo, (di, df, do, dg) = da[:, : dh.shape[1] * 3], np.split(da, 4, axis=1)
         dtanhc = np.empty(dh.shape, da.dtype)

@@ -1,6 +1,6 @@
 """The vanilla recurrence, as min-char-rnn has it: h = tanh(Wxh x + Whh h' + bh).
 
-Source: Elman, "Finding structure in time", 1990; Karpathy's min-char-rnn for the letters. Shapes:
+Source: Elman, "Finding structure in time", 1990; Karpathy's min-char-rnn for the notation. Shapes:
 Whh (H, H), ax and dax (T, H, B), hs and dhs (T, H, B), state (1, H, B).
 """
 
@@ -33,7 +33,7 @@ class Vanilla(Cell[VanillaViews]):
         return VanillaViews(h[:-1], Whh_h, h[1:])
 
     def new_dviews(self, da: Array, dstates: Array, scratch: Array) -> VanillaViews:
-        """Name the gradients; that of h' is dhnext for the step before."""
+        """Name the gradients; dh' is dhnext for the previous step."""
         return VanillaViews(dstates[0], da, scratch[0])
 
     def step(self, Whh: Array, ax: Array, views: VanillaViews) -> None:

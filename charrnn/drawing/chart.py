@@ -57,7 +57,7 @@ def render_chart(curve: Curve) -> str:
         shapes += [f'<polyline class="{name}" points="{part.strip()}"/>' for part in parts]
     points, shown = _points(curve, losses, xs, ys)
 
-    # what the lines mean, above the chart
+    # the legend, above the chart
     legend = [(LINE.format(name, 50), LABELS[name]) for name in losses]
     if curve.best:
         legend.append(('<circle class="best" cx="50%" cy="50%" r="5"/>', "best"))

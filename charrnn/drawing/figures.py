@@ -42,7 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "validation": {"ls": "-", "marker": "o"},
     "best weights": {"ls": "none", "marker": "o", "mfc": "none", "ms": 11},
 }
-# the first has no Hangul, the others are tried for what it lacks
+# the first has no Hangul; the others supply the missing glyphs
 FONTS = (
     "DejaVu Sans, Noto Sans CJK KR, Noto Sans CJK JP, Noto Sans KR, NanumGothic, Malgun Gothic, "
     "Apple SD Gothic Neo"
@@ -68,14 +68,14 @@ class Curve(NamedTuple):
 
     name: str
     xs: Array
-    train: Array  # means since the row before
+    train: Array  # means since the previous row
     val: Array
     best: tuple[float, float] | None  # x and validation loss of the best weights
     label: str
     baseline: tuple[float, str] | None  # validation loss and name of the best baseline
 
     def loss_range(self) -> tuple[float, float]:
-        """Return the lowest and the highest loss, that of the baseline among them."""
+        """Return the lowest and the highest loss, including the baseline."""
         losses = [*self.train, *self.val, *(self.best or ())[1:], *(self.baseline or ())[:1]]
         return float(np.nanmin(losses)), float(np.nanmax(losses))
 
@@ -101,7 +101,7 @@ def read_states(paths: Iterable[Path]) -> dict[str, State]:
 
 
 def _history_problem(state: State) -> str:
-    """Return why the history cannot be plotted, or nothing."""
+    """Return the reason why the history cannot be plotted, or an empty string."""
     rows: Sequence[Mapping[str, Any]] = state.history
     losses = [row[key] for row in rows for key in ("train_loss", "val_loss")]
     if all(loss is None for loss in losses):
@@ -166,7 +166,7 @@ def plot_losses(states: Mapping[str, State], x: str = "steps", bits: bool = Fals
         ax.locator_params("x", nbins=6, integer=x in ("steps", "characters"))
         ax.xaxis.set_major_formatter("{x:,.10g}")
 
-        # above the plot what the lines and markers mean, below it the runs and their baselines
+        # above the plot the kinds of lines and markers, below it the runs and their baselines
         key = {kind: Line2D([], [], color=GRAY, **KINDS[kind]) for kind in KINDS if kind in shown}
         figure.legend(key.values(), key.keys(), loc="outside upper left", ncols=len(key))
         runs = [(Line2D([], [], **_series_style(i)), curve.label) for i, curve in enumerate(curves)]

@@ -1,5 +1,5 @@
 // Describes the character under the pointer, or the one chosen with the arrow keys, in a panel.
-// The panel is filled through textContent alone: no part of the text is ever parsed as HTML.
+// The panel is filled only through textContent: the text is never parsed as HTML.
 (() => {
   const root = document.currentScript.parentElement;
   const text = root.querySelector("pre");

@@ -1,6 +1,6 @@
 """Text highlighted by a value per character: in a terminal, in plain text, as HTML.
 
-A page of HTML fetches nothing: its style and scripts are files of the package.
+HTML pages load nothing: their styles and scripts are copied from files of the package.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Glyph(NamedTuple):  # a character with those that combine with it
 
 
 def render_legend(scale: Scale, color_depth: int) -> str:
-    """Return, in one line, what the colors or marks of ``render_lines`` mean."""
+    """Return a legend of one line for the colors or marks of ``render_lines``."""
     if not color_depth:
         pairs = zip(scale.marks, scale.ticks, strict=True)
         return f"{scale.name}: " + "  ".join(f"'{mark}' {tick}" for mark, tick in pairs)
@@ -144,8 +144,8 @@ def render_lines(
 
     With a depth of 0 there are no colors: each line is followed by a line of marks, and lines are
     broken at ``width`` columns. A newline is shown as ↵, a tab as →, another control character as
-    its escape. A character without a column of its own, such as a combining accent, is highlighted
-    together with the one before it, by the larger value.
+    its escape. A zero-width character, such as a combining accent, is highlighted together with the
+    previous character, by the larger value.
     """
     codes = _color_codes(scale, color_depth) if color_depth else []
     line: list[Glyph] = []
@@ -154,7 +154,7 @@ def render_lines(
         text = VISIBLE.get(c) or escape_control(c)
         columns, bin = display_width(text), scale.bin(value)
 
-        # a character without a column joins the glyph before it, or a blank
+        # a zero-width character joins the previous glyph, or a blank
         if not columns and line:
             base = line[-1]
             line[-1] = Glyph(base.text + text, base.columns, max(base.bin, bin))
@@ -213,7 +213,7 @@ def read_resource(name: str) -> str:
 
 
 def escape_inline(text: object) -> str:
-    """Return a text as HTML, with escapes for what would break its line or change its direction."""
+    """Return a text as HTML, without characters that break its line or change its direction."""
     return escape(escape_control(str(text)))
 
 
@@ -271,7 +271,7 @@ def _spans(characters: Sequence[str], values: Sequence[float], scale: Scale) -> 
 
 
 def _panel_data(model: ModelLike, scored: ScoredText, activations: Array | None) -> str:
-    """Return the data of the panel as JSON, in which no markup can begin."""
+    """Return the data of the panel as JSON that contains no markup."""
     v = model.vocabulary
     characters = sorted(set(scored.characters))
     data = {

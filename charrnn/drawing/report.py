@@ -40,8 +40,8 @@ ZERO_WIDTH_JOINERS = "\u200c\u200d"  # some scripts and emoji are written with t
 def render_report(model: Model, text: str | bytes = "", missing: str = "") -> str:
     """Return the report of a run as an HTML page.
 
-    ``text`` is the run's validation text, whose beginning is shown; if it is empty, ``missing``
-    says why. Samples are generated with a fixed seed, so the same run gives the same page.
+    ``text`` is the run's validation text, whose beginning is shown; if it is empty, ``missing`` is
+    the reason. Samples are generated with a fixed seed, so the same run gives the same page.
     Everything from a file or a text is escaped.
 
     Raises CheckpointError for an exported model, which contains no run.
@@ -98,7 +98,7 @@ def bullet_list(items: Sequence[str]) -> str:
 def render_table(
     head: str, titles: Sequence[str], rows: Iterable[tuple[str, list[str], str]]
 ) -> str:
-    """Return a table of rows that begin with any cells, then have numbers, and end with a bar."""
+    """Return a table; each row is given as its first cells, its numbers and its bar."""
     heads = "".join(f'<th class="number">{title}</th>' for title in titles[:-1])
     body = ""
     for start, numbers, bar in rows:
@@ -111,7 +111,7 @@ def render_table(
 
 
 def summary(state: State) -> str:
-    """Return what the run is, and its result, in two sentences."""
+    """Describe the run and its result in two sentences."""
     config, val_loss, baselines = state.config, state.best["val_loss"], state.baselines
     cell = {"lstm": "An LSTM", "vanilla": "A vanilla RNN"}.get(config.cell)
     layers = format_count(config.num_layers, "layer")
@@ -263,7 +263,7 @@ def gates_section(model: Model, text: str | bytes) -> str:
 
 
 def problems_section(state: State) -> str:
-    """List what interrupted the run, and the notes on how it began."""
+    """List interruptions and non-finite values, and the notes from the start of the run."""
     problems = []
     if not state.finished:
         problems.append(f"stopped at step {state.step:,} of {state.plans[-1]['steps']:,}")

@@ -52,7 +52,7 @@ def render_losses(
     x_max = max(float(curve.xs.max()) for curve in curves) or 1.0
     canvas = _Canvas(columns, x_max, low, high, unicode)
 
-    # draw the curves and the baselines, and note what the legend says of each
+    # draw the curves and the baselines, and collect the legend
     legend = []
     for i, curve in enumerate(curves):
         legend += _draw_curve(canvas, curve, i, several=len(curves) > 1)

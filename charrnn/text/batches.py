@@ -52,7 +52,7 @@ def steps_per_lane(N: int, B: int) -> int:
 def contiguous_batches(ids: IdSource, B: int, T: int, position: Position) -> Iterator[Batch]:
     """Yield batches without end, from ``position`` on; the last of an epoch may be shorter.
 
-    Lane i starts at i (N - 1) // B and is ceil((N - 1) / B) long, so that every pair of neighbours
+    Lane i starts at i (N - 1) // B and is ceil((N - 1) / B) long, so that every pair of neighbors
     is used; where B does not divide N - 1, lanes share a pair.
     """
     N, length = len(ids), steps_per_lane(len(ids), B)
@@ -166,7 +166,7 @@ def _shards(ends: Ids) -> Iterator[tuple[Ids, Ids]]:
 
 def _schedule(lengths: Ids, B: int, T: int, rng: np.random.Generator | None) -> tuple[Ids, Ids]:
     """Return the document of each batch and lane, or -1, and its step there, (batches, B) each."""
-    # longest first; which of equals comes first is random
+    # longest first; equally long ones in random order
     order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
     order = order[np.argsort(-lengths[order], kind="stable")]
 
@@ -186,7 +186,7 @@ def _schedule(lengths: Ids, B: int, T: int, rng: np.random.Generator | None) -> 
         documents[batch : batch + pieces, lane] = document
         offset[batch : batch + pieces, lane] = np.arange(pieces) * T
 
-    # the others, of one batch each, fill the empty slots, and then rows of their own
+    # the others, of one batch each, fill the empty slots, and then new rows
     short = order[num_long:]
     empty_slots = np.flatnonzero(documents.ravel() < 0)[: len(short)]
     documents.ravel()[empty_slots] = short[: len(empty_slots)]
@@ -195,7 +195,7 @@ def _schedule(lengths: Ids, B: int, T: int, rng: np.random.Generator | None) -> 
     documents = np.concatenate([documents, rest])
     offset = np.concatenate([offset, np.zeros_like(rest)])
 
-    # runs of batches that carry a state over stay together
+    # consecutive batches that carry a state over are kept together
     if rng is not None:
         fresh = np.flatnonzero((offset == 0).all(1))
         segments = np.split(np.arange(len(offset)), fresh[1:])

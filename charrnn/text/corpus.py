@@ -44,7 +44,7 @@ class SymbolStore:
 
     ``counts`` are their frequencies. The indices have the smallest unsigned type that holds them.
     Up to 64 MB of them are kept in memory. More go to an unnamed temporary file in ``temp_dir``
-    (None: the system's folder for such files), from which each slice is read. A memory map would
+    (None: the system's temporary folder), from which each slice is read. A memory map would
     be simpler, but its pages stay in memory once they have been read.
     """
 
@@ -198,11 +198,11 @@ class Corpus:
         decoder = None if self.unit == "byte" else Decoder(name, self.encoding)
         crc = size = 0
         for data in chunks:
-            # checksums are those of the bytes
+            # checksums are of the bytes, not of the text
             self._hash.update(data)
             crc = zlib.crc32(data, crc)
 
-            # decode; the decoder rejects what is left over at the end
+            # decode; the decoder rejects an incomplete character at the end
             text = decoder.decode(data) if decoder else data
             if not size and isinstance(text, str) and text.startswith("\ufeff"):
                 self.notes.append(
@@ -216,12 +216,12 @@ class Corpus:
             for code in new[(new >= 0xD800) & (new < 0xE000)].tolist():
                 raise _surrogate_error(name, chr(code))
 
-        # what the corpus records of the file, and where it ends
+        # record the file, and mark its end
         self.bytes += size
         self.files.append(TextFile(name, source, size, crc))
         if self.documents == "file":
             self.store.append(np.array([END_OF_DOCUMENT], np.uint32))
-            self._hash.update(b"\0%d" % size)  # the same bytes in other files are another corpus
+            self._hash.update(b"\0%d" % size)  # the same bytes, divided otherwise, differ
 
     def _finalize(self) -> None:
         self.sha256 = self._hash.hexdigest()
@@ -307,8 +307,8 @@ def load_corpus(
 ) -> Corpus:
     """Read files, folders and ``"-"`` (standard input), joined in the order given.
 
-    Line ends and a byte-order mark are kept. Raises TextError for what cannot be read or decoded,
-    otherwise as ``Corpus``.
+    Line ends and a byte-order mark are kept. Raises TextError for a file that cannot be read or
+    decoded, otherwise as ``Corpus``.
     """
     corpus = Corpus(name, unit=unit, documents=documents, encoding=encoding, temp_dir=temp_dir)
     files, corpus.skipped = list_files(paths, None if unit == "byte" else corpus.encoding)

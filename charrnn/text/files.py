@@ -12,7 +12,7 @@ from charrnn.errors import TextError, os_reason
 
 STDIN = "-"  # the argument; a file of this name is Path("-") or "./-"
 CHUNK_BYTES = 1 << 18  # read at a time; larger chunks are no faster
-BINARY_BYTES = 8192  # at the beginning of a file: a NUL among them means that it is not text
+BINARY_BYTES = 8192  # at the start of a file: a NUL among them means that it is not text
 
 BOMS = {
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
@@ -25,15 +25,15 @@ Source = str | Path
 
 
 def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Source], list[str]]:
-    """Return the files that paths stand for, and the names of those that are skipped.
+    """Expand folders in a list of paths; return the files, and the names of skipped ones.
 
-    A folder stands for the text files in it and below, sorted by path, without hidden ones.
+    A folder becomes the text files in it and below, sorted by path, without hidden ones.
     With ``encoding`` None, for bytes, nothing is skipped. Raises TextError.
     """
     files: list[Source] = []
     skipped: list[str] = []
     for path in paths:
-        # not a folder: read as it is
+        # not a folder: kept unchanged
         folder = Path(path)
         try:
             if path == STDIN or not folder.is_dir():
@@ -107,7 +107,7 @@ def decode_bytes(data: bytes, path: Source, encoding: str = "utf-8") -> str:
 
 
 class Decoder:
-    """Decodes a file in chunks; its errors name the file, the position and ``hint``, a way out."""
+    """Decodes a file in chunks; its errors name file and position, and end with ``hint``."""
 
     def __init__(self, name: str, encoding: str, hint: str = ENCODING_HINT) -> None:
         self.name, self.encoding, self.hint = name, encoding, hint

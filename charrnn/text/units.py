@@ -13,7 +13,7 @@ Codes = NDArray[np.uint32]
 
 # Special codes are beyond Unicode, so no text can contain them: the jamo of a decomposed syllable
 # (a text may contain the characters from U+1100 itself), the end of a document, and the symbol
-# that stands for all rare ones.
+# that replaces all rare ones.
 FIRST_SPECIAL = 0x110000
 LEADS, VOWELS, TAILS = 19, 21, 27  # numbers of jamo: the Unicode Standard, section 3.12
 FIRST_VOWEL = FIRST_SPECIAL + LEADS
@@ -57,7 +57,7 @@ def to_codes(text: str | bytes, unit: str) -> Codes:
     codes = code_points(text)
     if unit == "char":
         return codes
-    # a row of three codes for each character; what is below the syllables wraps around
+    # a row of three codes for each character; codes below the syllables wrap around
     syllable = np.minimum(codes - np.uint32(FIRST_SYLLABLE), SYLLABLES)
     rows = np.take(_jamo_table(), syllable, axis=0)  # take, compress: 4 times as fast as indexing
     others = np.flatnonzero(syllable == SYLLABLES)

@@ -84,7 +84,7 @@ class Vocabulary:
         return self.ids_of(np.array([self.start_symbol]))  # (1,)
 
     def separator_id(self, documents: str | None) -> int | None:
-        """Return the id that ends a document, or None; ``documents`` is that of ``Config``."""
+        """Return the id that ends a document, or None; ``documents`` is as in ``Config``."""
         return self.id(NEWLINE if documents == "line" else END_OF_DOCUMENT) if documents else None
 
     def id(self, code: int) -> int | None:
