@@ -271,7 +271,6 @@ def test_bad_input_gets_one_line(cli: Cli, lstm: None, args: str, stdin: str, rc
 
 
 def test_gradflow_plots(cli: Cli, text: str) -> None:
-    pytest.importorskip("matplotlib")
     options = ("--hidden-size", "8", "--lags", "3", "--plot", "flow.svg")
     cli("gradflow", "-", *options, stdin=text.encode())
     assert "<svg" in Path("flow.svg").read_text()

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import charrnn
 from charrnn.drawing import figures, terminal
@@ -111,7 +113,6 @@ def legend(figure: Any, k: int = 1) -> list[str]:
 
 @pytest.mark.parametrize(("x", "key"), figures.X_AXES.items())
 def test_plotted_losses_are_those_of_the_history(state: Any, x: str, key: str) -> None:
-    pytest.importorskip("matplotlib")
     bits = x in ("epochs", "seconds")
     scale = math.log(2) if bits else 1
     h = changed(state, train=[1], val=[2, 7])
@@ -134,7 +135,6 @@ def test_plotted_losses_are_those_of_the_history(state: Any, x: str, key: str) -
 
 
 def test_different_baselines_name_their_runs(state: Any) -> None:
-    pytest.importorskip("matplotlib")
     six = changed(state, baselines={"val": {"2-gram": 2.0}})
     figure = plot_losses(CASES["five"](state) | {"six": six})
     assert legend(figure)[6:9] == [
@@ -145,7 +145,6 @@ def test_different_baselines_name_their_runs(state: Any) -> None:
 
 
 def test_axes_and_names_show_units(state: Any) -> None:
-    pytest.importorskip("matplotlib")
     ax = plot_losses({"bytes": of_bytes(state)}, "characters").axes[0]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("bytes read", "nats per byte")
     figure = plot_losses({"a": state, "b": of_bytes(state)})
@@ -156,8 +155,6 @@ def test_axes_and_names_show_units(state: Any) -> None:
 
 def assert_legible(figure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw a figure: each text that is drawn is inside, and overlaps no other."""
-    from matplotlib.text import Text
-
     texts: dict[Any, None] = {}  # each once: the layout draws them too
     draw: Any = Text.draw
 
@@ -182,7 +179,6 @@ def assert_legible(figure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_label_is_cut_or_overlaps(
     state: Any, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib")
     runs = CASES[case](state)
     figure = plot_losses(runs, "characters" if case == "one" else "steps")
     assert_legible(figure, monkeypatch)
@@ -198,9 +194,8 @@ def test_no_label_is_cut_or_overlaps(
 
 @pytest.mark.parametrize("ending", figures.METADATA)
 def test_same_runs_give_same_bytes(state: Any, tmp_path: Path, ending: str) -> None:
-    matplotlib: Any = pytest.importorskip("matplotlib")
     save_figure(plot_losses({KOREAN: state}), tmp_path / f"a{ending}")
-    settings = {"axes.grid": True, "savefig.dpi": 30, "font.size": 20, "savefig.bbox": "tight"}
+    settings: Any = {"axes.grid": True, "savefig.dpi": 30, "font.size": 20, "savefig.bbox": "tight"}
     with matplotlib.rc_context(settings):
         before = dict(matplotlib.rcParams)
         save_figure(plot_losses({KOREAN: state}), tmp_path / "new" / f"b{ending.upper()}")
@@ -214,7 +209,6 @@ def test_same_runs_give_same_bytes(state: Any, tmp_path: Path, ending: str) -> N
 def test_fonts_that_are_not_installed_make_no_noise(
     state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    pytest.importorskip("matplotlib")
     monkeypatch.setattr(figures, "FONTS", "A Font That No One Has, DejaVu Sans")
     save_figure(plot_losses({"한국어 \U0001f600": state}), tmp_path / "a.png")
     assert not caplog.records  # a warning would be an error
@@ -223,7 +217,6 @@ def test_fonts_that_are_not_installed_make_no_noise(
 def test_plot_lines_shows_positive_values_on_log_axis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib")
     lag = np.arange(50)
     norm = np.exp(-lag / 3)
     norm[7] = 0
@@ -386,7 +379,6 @@ def test_plot_draws_in_the_terminal(
 
 
 def test_plot_writes_image_without_pyplot(folder: Path, state: Any) -> None:
-    pytest.importorskip("matplotlib")
     code = (
         "import sys; from charrnn.cli import main; main(sys.argv[1:], standalone_mode=False); "
         "print('matplotlib.pyplot' in sys.modules)"
@@ -427,8 +419,6 @@ def test_plot_without_matplotlib(cli: Cli, folder: Path) -> None:
 def test_plot_rejects_bad_arguments(
     cli: Cli, folder: Path, args: tuple[str, ...], rc: int, message: str
 ) -> None:
-    if args[:1] == ("-o",):
-        pytest.importorskip("matplotlib")
     done = cli("plot", *args, rc=rc)
     assert done.stdout == b""
     assert message in done.stderr.decode().splitlines()[-1]
