@@ -39,7 +39,7 @@ def test_product_can_be_computed_in_place() -> None:
 
 @pytest.mark.parametrize("B", [1, 5])
 @pytest.mark.parametrize("N", [6, affine.MAX_ONE_HOT, affine.MAX_ONE_HOT + 1])
-def test_ids_are_one_hot_merge_time_batch(N: int, B: int) -> None:
+def test_ids_equal_one_hot_columns(N: int, B: int) -> None:
     rng = np.random.default_rng(0)
     W, b, dout = rng.standard_normal((M, N)), rng.standard_normal(M), rng.standard_normal((T, M, B))
     # symbol 3 never stands there: its column's gradient must be zero, whatever dW held before

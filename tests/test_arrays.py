@@ -39,7 +39,7 @@ def test_sigmoid_does_not_overflow() -> None:
     np.testing.assert_allclose(a, wanted, rtol=1e-12)
 
 
-def test_derivatives_are_those_of_central_differences() -> None:
+def test_derivatives_match_central_differences() -> None:
     a, e = np.linspace(-3, 3, 13), 1e-6
     up, down, s, d = a + e, a - e, a.copy(), np.empty_like(a)
     for x in (up, down, s):

@@ -149,7 +149,7 @@ def test_documents_resume_at_a_position(shard: int, monkeypatch: pytest.MonkeyPa
         assert content(rest, 2 * n - done) == content(whole[done:], 2 * n)
 
 
-def test_document_ends() -> None:
+def test_document_ends_follow_each_separator() -> None:
     assert document_ends(np.array([1, 0, 2, 0]), 0).tolist() == [2, 4]
     assert document_ends(np.array([1, 0, 2]), 0).tolist() == [2, 3]
     assert document_ends(np.array([], int), 0).tolist() == []
@@ -186,7 +186,7 @@ def test_single_lane_reads_every_document_after_the_start() -> None:
     assert all(y == ids[i] for y, i in zip(ys, at, strict=True) if i >= 0 and y >= 10)
 
 
-def test_batches_say_where_their_targets_are() -> None:
+def test_batches_have_the_positions_of_their_targets() -> None:
     ids = np.random.default_rng(0).integers(0, 9, 101)
     contiguous = itertools.islice(contiguous_batches(ids, 4, 10, Position()), 5)
     ends = np.array([30, 31, 101])

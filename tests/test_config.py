@@ -32,12 +32,12 @@ def test_encodings_that_cannot_decode_a_text_are_rejected() -> None:
         ({"unit": "byte", "encoding": "latin-1"}, "unit byte cannot be combined with an encoding"),
     ],
 )
-def test_values_that_cannot_be_are_rejected(options: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_rejected(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         Config(**options)
 
 
-def test_cells_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cell_choices_follow_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Config(cell="rnn").cell == "vanilla"
     monkeypatch.setitem(CELLS, "toy", "tests.toy:Toy")
     assert Config(cell="toy").cell == "toy"

@@ -80,7 +80,7 @@ def test_files_as_documents_end_with_a_separator() -> None:
 
 @pytest.mark.parametrize("unit", ["char", "jamo"])
 @given(text=st.text(st.sampled_from("가각a\n"), min_size=2))
-def test_symbol_offsets_are_those_of_characters(unit: str, text: str) -> None:
+def test_symbol_offsets_follow_characters(unit: str, text: str) -> None:
     corpus = Corpus("x", text, unit=unit)
     assert corpus.characters == len(text)
     for n in range(len(text) + 1):

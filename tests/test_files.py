@@ -16,7 +16,7 @@ from charrnn.text.files import decode_bytes, list_files, read_file
 from tests.test_corpus import corpus_text
 
 
-def test_folder_stands_for_its_text_files_in_order(tmp_path: Path) -> None:
+def test_folder_is_expanded_to_its_text_files_in_order(tmp_path: Path) -> None:
     for name in "a", ".git":
         (tmp_path / name).mkdir()
     for name in "z.txt", "a/two.c", "a/one.c", ".git/config":
@@ -58,7 +58,7 @@ def test_invalid_bytes_are_reported_with_their_position(tmp_path: Path) -> None:
     assert decode_bytes(path.read_bytes(), path, "latin-1") == "one\ntwo café au lait"
 
 
-def test_characters_may_lie_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_may_span_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "CHUNK_BYTES", 7)
     good = "é한👩\n" * 50
     (tmp_path / "good").write_text(good)

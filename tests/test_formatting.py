@@ -7,7 +7,7 @@ def test_losses_are_in_nats_and_bits() -> None:
     assert formatting.format_loss(None) == "non-finite"
 
 
-def test_baselines() -> None:
+def test_baselines_are_listed_and_the_lowest_is_best() -> None:
     baselines = {"uniform": 4.1743872, "1-gram": 3.3, "2-gram": 2.4}
     assert formatting.format_baselines(baselines) == "uniform 4.174, 1-gram 3.300, 2-gram 2.400"
     assert formatting.best_baseline(baselines) == "2-gram"

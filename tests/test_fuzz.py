@@ -38,7 +38,7 @@ def test_seed_repeats_its_mutation(files: list[fuzz.ValidFile], tmp_path: Path) 
         assert fuzz.mutate(seed, files)[2] == fuzz.mutate(seed, again)[2]
 
 
-def test_undamaged_files_are_told_from_others(files: list[fuzz.ValidFile], tmp_path: Path) -> None:
+def test_undamaged_files_are_recognized(files: list[fuzz.ValidFile], tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     for file, other in zip(files, [*files[1:], files[0]], strict=True):
         path.write_bytes(file.data)
@@ -95,7 +95,7 @@ def test_failures_are_recognized(
     assert reason in message
 
 
-def test_reader_that_believes_the_header_is_found_out(
+def test_reader_that_trusts_the_header_is_detected(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fuzz.main(["20"]) == 0

@@ -105,7 +105,7 @@ def test_flow_is_the_geometric_mean_over_warmed_up_positions() -> None:
     np.testing.assert_allclose(got, np.exp(np.log(norms).mean(0)), rtol=1e-10)
 
 
-def test_flow_in_documents_starts_with_each() -> None:
+def test_flow_starts_at_documents() -> None:
     network = random_network("lstm", 1)
     ids, start = np.random.default_rng(1).integers(0, V, 30), np.array([2])
     ends = np.array([3, 8, 14, 30])

@@ -115,7 +115,7 @@ def test_file_system_without_locks_does_not_prevent_training(
         pass
 
 
-def test_folder_that_cannot_hold_a_lock_file(tmp_path: Path) -> None:
+def test_unwritable_lock_file_is_a_save_error(tmp_path: Path) -> None:
     (tmp_path / ".x.npz.lock").mkdir()
     (tmp_path / "file").touch()
     for path in (tmp_path / "x.npz", tmp_path / "file" / "x.npz"):

@@ -173,7 +173,7 @@ def test_nll_is_a_value_per_character(text: str, model: charrnn.Model) -> None:
     assert model.nll("The")[0] == pytest.approx(model.nll("\nThe")[1], rel=0.5)
 
 
-def test_nll_is_that_of_the_sampled_distribution(model: charrnn.Model) -> None:
+def test_nll_matches_the_sampled_distribution(model: charrnn.Model) -> None:
     most_likely = "".join(model.sample(1, temp=0))
     nll = [model.nll(c)[0] for c in model.vocabulary.symbols]
     assert np.argmin(nll) == model.vocabulary.symbols.index(most_likely)

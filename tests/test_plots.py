@@ -112,7 +112,7 @@ def legend(figure: Any, k: int = 1) -> list[str]:
 
 
 @pytest.mark.parametrize(("x", "key"), figures.X_AXES.items())
-def test_plotted_losses_are_those_of_the_history(state: Any, x: str, key: str) -> None:
+def test_plotted_losses_match_the_history(state: Any, x: str, key: str) -> None:
     bits = x in ("epochs", "seconds")
     scale = math.log(2) if bits else 1
     h = changed(state, train=[1], val=[2, 7])
@@ -206,7 +206,7 @@ def test_same_runs_give_same_bytes(state: Any, tmp_path: Path, ending: str) -> N
     assert data[:5] == {".png": b"\x89PNG\r", ".svg": b"<?xml", ".pdf": b"%PDF-"}[ending]
 
 
-def test_fonts_that_are_not_installed_make_no_noise(
+def test_missing_fonts_do_not_warn(
     state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.setattr(figures, "FONTS", "A Font That No One Has, DejaVu Sans")
@@ -279,7 +279,7 @@ def test_terminal_shows_every_point(state: Any, unicode: bool, width: int) -> No
     assert "A validation: play: best" in " ".join(lines[PLOT_ROWS:])
 
 
-def test_terminal_leaves_gaps_where_nothing_was_measured(state: Any) -> None:
+def test_terminal_leaves_gaps_for_missing_losses(state: Any) -> None:
     n = len(state.history)
     h = changed(state, train=range(n), val=range(3, n - 1), baselines=NONE)
     art = render_losses({"play": h}, width=87, unicode=False)
@@ -329,7 +329,7 @@ def test_terminal_lines_fit_the_width(state: Any, case: str, unicode: bool) -> N
         assert all(re.sub(r"\s", "", name) in re.sub(r"\s", "", art) for name in runs)
 
 
-def test_terminal_colors_are_those_of_the_runs(state: Any) -> None:
+def test_terminal_colors_match_the_runs(state: Any) -> None:
     states = {"one": state, "two": changed(state, 5)}
     art, plain = render_losses(states, color=True), render_losses(states)
     assert "\x1b" not in plain

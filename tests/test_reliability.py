@@ -138,7 +138,7 @@ def test_signal_while_the_text_is_read_leaves_no_file(tmp_path: Path, number: in
 
 
 @posix
-def test_signal_that_the_shell_ignores_stays_ignored(cli: Cli, corpus: Path) -> None:
+def test_ignored_signal_stays_ignored(cli: Cli, corpus: Path) -> None:
     """A shell without job control ignores SIGINT in a background process, and so does nohup."""
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the new process inherits
     try:
@@ -184,7 +184,7 @@ def test_failed_saves_keep_the_old_checkpoint_and_are_retried(
     assert {path.name for path in RUN.parent.iterdir()} == {".corpus.npz.lock", "corpus.npz"}
 
 
-def test_missing_folder_is_made_again(cli: Cli, corpus: Path) -> None:
+def test_missing_folder_is_created_again(cli: Cli, corpus: Path) -> None:
     with training(*LONG, "--save-every", "0.02") as process:
         RUN.parent.rename("moved")
         assert end(process)[0] == 0

@@ -57,7 +57,7 @@ def test_report_has_every_section_and_is_reproducible(model: Model) -> None:
     assert html == render_report(model, "the king of night\n")
 
 
-def test_figures_are_those_of_the_header(model: Model) -> None:
+def test_numbers_match_the_header(model: Model) -> None:
     state = run_state(model)
     loss, step = state.best["val_loss"], state.best["step"]
     page = Page(render_report(model))
@@ -150,7 +150,7 @@ def test_hostile_strings_change_nothing_but_the_text(model: Model) -> None:
     assert all(c == "\n" or c.isprintable() for c in html)
 
 
-def test_run_without_validation_omits_what_needs_it() -> None:
+def test_run_without_validation_omits_its_sections() -> None:
     model = charrnn.train("abc " * 20, hidden_size=4, max_steps=3)
     page = Page(render_report(model))
     assert page.texts["h2"] == TITLES
@@ -209,7 +209,7 @@ def test_report_of_every_unit_and_kind_of_document(options: dict[str, Any]) -> N
 # --- the pieces of the page ---
 
 
-def test_preformatted_text_escapes_only_what_is_invisible() -> None:
+def test_preformatted_text_escapes_only_invisible_characters() -> None:
     family = "\U0001f469\u200d\U0001f467"
     kept = f"\n\ta\u3000b\u00a0c {family}\n"
     for text in (kept, f"{HOSTILE}\ud800\r\x85\u2028"):
@@ -228,7 +228,7 @@ def test_preformatted_bytes_are_decoded_where_they_are_utf_8() -> None:
         assert Page(preformatted(text, "byte")).texts["pre"] == [f"\n{shown}"]
 
 
-def test_jamo_that_join_to_nothing_stand_alone() -> None:
+def test_unjoined_jamo_are_shown_separately() -> None:
     joined = unicodedata.normalize("NFD", "각가")
     stray = "\u1100 \u1175\u11b6\u11c2\u1112 \u1161\u1102"
     assert Page(preformatted(f"{joined} {stray}")).texts["pre"] == [f"\n{joined} ㄱ ㅣㅀㅎㅎ ㅏㄴ"]
@@ -269,7 +269,7 @@ def test_exported_model_has_no_report(cli: Cli, run: Path, tmp_path: Path) -> No
         render_report(charrnn.load("model.npz"))
 
 
-def test_report_says_why_the_validation_text_is_missing(
+def test_report_names_the_reason_for_a_missing_validation_text(
     cli: Cli, run: Path, text: str, tmp_path: Path
 ) -> None:
     corpus = tmp_path / "corpus.txt"

@@ -51,7 +51,7 @@ def test_every_temperature_gives_a_valid_id(scale: float, temp: float, u: float)
             assert i == 1
 
 
-def test_top_k_holds_at_a_huge_temperature() -> None:
+def test_top_k_applies_at_a_huge_temperature() -> None:
     for logits in (np.array([[-1.0, 1.0, 0.5]]), np.array([[-1.0, 1.0, 0.5]] * 2)):
         for u in (0.0, 0.4, 0.6, 0.99):
             assert set(sample_logits(logits, np.full(len(logits), u), 1e300, top_k=2)) <= {1, 2}

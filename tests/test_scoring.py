@@ -56,7 +56,7 @@ def test_empty_text_has_no_losses() -> None:
 
 @pytest.mark.parametrize("longest", [5, 60])  # windows are of 8 steps
 @pytest.mark.parametrize("threads", [1, 3, 200])
-def test_every_document_is_scored_alone(longest: int, threads: int) -> None:
+def test_every_document_is_scored_separately(longest: int, threads: int) -> None:
     rng = np.random.default_rng(0)
     network = Network("lstm", V, 8, 2, np.float64, rng)
     ends = np.cumsum(rng.integers(1, longest, 100))

@@ -32,7 +32,7 @@ def test_text_is_marked_in_a_pipe(cli: Cli, run: Path) -> None:
     assert "'@' 9+" in legend
 
 
-def test_length_limits_what_is_shown(cli: Cli, run: Path, text: str) -> None:
+def test_length_limits_the_text(cli: Cli, run: Path, text: str) -> None:
     done = cli("show", run, "corpus.txt", "--length", "7", "--color", "always")
     out = re.sub("\x1b\\[[0-9;]*m", "", done.stdout.decode())
     assert out == text[:7] + "\n"
@@ -127,7 +127,7 @@ def test_gates_are_shown_as_a_table(cli: Cli, run: Path, text: str) -> None:
         (("corpus.txt", "--length", "0"), 2, "length"),
     ],
 )
-def test_show_refuses_what_it_cannot_show(
+def test_show_refuses_bad_arguments(
     cli: Cli, run: Path, args: tuple[str, ...], rc: int, message: str
 ) -> None:
     Path("empty.txt").touch()
@@ -137,7 +137,7 @@ def test_show_refuses_what_it_cannot_show(
     assert done.stdout == b""
 
 
-def test_gates_need_a_cell_that_has_them(cli: Cli, text: str) -> None:
+def test_gates_of_a_cell_without_gates_are_refused(cli: Cli, text: str) -> None:
     charrnn.train(text, cell="vanilla", hidden_size=4, max_steps=1, output=Path("v.npz"))
     err = cli("show", "v.npz", "-", "--gates", stdin=text.encode(), rc=2).stderr
     assert b"this model's cell (vanilla) has no gates" in err

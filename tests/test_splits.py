@@ -92,7 +92,7 @@ def test_text_of_a_saved_run_is_read_from_any_folder(
     assert (resumed.state.step, resumed.state.corpus["num_files"]) == (0, len(corpus.files))
 
 
-def test_checkpoint_beside_its_text_and_behind_a_link(
+def test_texts_are_found_from_a_link_to_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Paths are relative to the folder that the checkpoint is in, not that of a link to it."""
@@ -134,7 +134,7 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
-def test_text_that_is_gone_or_has_changed_is_refused(
+def test_missing_or_changed_text_is_refused(
     saved: Path, damage: str, error: type[Exception], message: str
 ) -> None:
     assert os.system(damage) == 0
@@ -223,7 +223,7 @@ def test_resume_through_a_symbolic_link_updates_the_target(
     assert row["nats"] == read_run(tmp_path / "disk" / "run.npz").best["val_loss"]
 
 
-def test_resume_says_how_the_text_changed(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_resume_describes_the_change_of_the_text(cli: Cli, run: Path, tmp_path: Path) -> None:
     corpus, name = tmp_path / "corpus.txt", "checkpoints/corpus.npz"
     size = corpus.stat().st_size
     corpus.write_text(corpus.read_text() + "Ünd.\n")

@@ -38,7 +38,7 @@ floats = st.floats(allow_nan=False, allow_infinity=False)
     step=st.integers(0, 2**63 - 1),
     loss=st.none() | floats,
 )
-def test_any_text_and_number_comes_back(
+def test_any_text_and_number_is_restored(
     notes: list[str], losses: dict[str, float], step: int, loss: float | None
 ) -> None:
     baselines = {"val": losses, "test": {}}
@@ -119,7 +119,7 @@ def test_longest_history_is_parsed_in_time() -> None:
     ],
     ids=lambda text: text[:30],
 )
-def test_what_is_not_a_header_is_refused(data: str, message: str) -> None:
+def test_invalid_header_is_refused(data: str, message: str) -> None:
     assert message in refusal(data.encode())
 
 

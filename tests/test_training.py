@@ -91,7 +91,7 @@ def test_interrupted_run_matches_uninterrupted_run(
     assert steps == [1, 7, 14, 21, 28, 35, 42, 49, 56, 60]
 
 
-def test_resume_samples_and_counts_nothing_anew(
+def test_resume_repeats_no_sample_and_no_count(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train(new_run(text, max_steps=3), tmp_path / "run.npz")
@@ -694,7 +694,7 @@ def test_longest_copy_of_last_sample_in_training_split() -> None:
         assert longest_copy(run) == 3
 
 
-def test_overfitting_is_rise_of_validation_loss(text: str) -> None:
+def test_overfitting_is_detected_from_the_losses(text: str) -> None:
     run = new_run(text)
     rows = [(10, 1.2, 1.5), (20, 1.0, 1.0), (30, 0.9, 1.04), (40, 0.8, 1.06)]
     keys = ("step", "train_loss", "val_loss")
