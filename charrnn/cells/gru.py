@@ -46,8 +46,7 @@ class GRU(Cell[GRUViews]):
         """Name the gradients; the gradients of the products are da."""
         (dh, drh), (dz, dr, dn) = scratch, np.split(da, 3, axis=1)
         dzr = da[:, : dh.shape[1] * 2]
-        keep = np.empty(dn.shape, da.dtype)
-        return GRUViews(dstates[0], dzr, dn, dzr, dz, dr, dn, drh, keep, dh)
+        return GRUViews(dstates[0], dzr, dn, dzr, dz, dr, dn, drh, np.empty_like(dn, order="C"), dh)
 
     def step(self, Whh: Array, ax: Array, views: GRUViews) -> None:
         """Write the gates z, r and n, then r h', n - h' and h."""
