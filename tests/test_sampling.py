@@ -112,6 +112,6 @@ def test_argmax_streams_are_equal() -> None:
     "options",
     [{"temp": -1}, {"temp": np.nan}, {"temp": np.inf}, {"top_k": 0}, {"top_p": 0}, {"top_p": 1.5}],
 )
-def test_options_outside_their_range_are_rejected(options: dict[str, float]) -> None:
+def test_options_outside_their_range_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         text(**options)
