@@ -114,8 +114,8 @@ class Model:
         UnknownCharacterError, ``"skip"`` skips them, and ``"cost"`` gives each the loss of a
         uniform guess among all 1,114,112 code points or 256 bytes, and does not read it.
 
-        With ``dynamic_lr``, a learning rate, a copy of the model keeps training while it reads; see
-        ``scoring.dynamic_nll``. Raises UsageError for another ``unknown``.
+        With ``dynamic_lr``, a learning rate, a copy of the model keeps training while it reads;
+        see ``scoring.dynamic_nll``. Raises UsageError for another ``unknown``.
         """
         _check_unknown(unknown, UNKNOWN_CHOICES)
         v = self.vocabulary

@@ -50,10 +50,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def assert_refused(
     path: Path, message: str, read: Callable[[Path], object] = read_checkpoint
 ) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(CheckpointError, match=message) as e:
         read(path)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert str(e.value).isprintable()
     assert str(e.value).startswith(f"{path}: ")
 
@@ -492,14 +492,14 @@ from charrnn.errors import CheckpointError
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 checkpoint.read_checkpoint(Path(sys.argv[1]))
 for file in sys.argv[2:]:
-    before, started = peak(), time.perf_counter()
+    before, started = peak(), time.process_time()
     try:
         checkpoint.read_checkpoint(Path(file))
     except CheckpointError as e:
         grown = (peak() - before) * (1 if sys.platform == "darwin" else 1024)
         print(e, file=sys.stderr)
-        if grown > 200_000_000 or time.perf_counter() - started > 2:
-            sys.exit(f"{file}: {grown} bytes, {time.perf_counter() - started} s")
+        if grown > 200_000_000 or time.process_time() - started > 2:
+            sys.exit(f"{file}: {grown} bytes, {time.process_time() - started} s")
     else:
         sys.exit(f"{file} was read")
 """

@@ -70,9 +70,9 @@ def test_longest_history_is_parsed_in_time() -> None:
     row = RUN["history"][0]
     header = {**RUN, "history": [row] * 10_000, "samples": RUN["samples"] * 1000}
     header["corpus"] = {**RUN["corpus"], "files": [["x.txt", 5, 0]] * 20_000}
-    started = time.perf_counter()
+    started = time.process_time()
     parse(sealed_header(header))
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 # --- what is refused ---

@@ -272,7 +272,8 @@ def test_baselines_are_measured_on_val_and_test_splits(
     assert run_of(val_fraction=0).state.baselines["val"] == {}
     none = run_of(val_fraction=0, test_fraction=0)
     assert none.state.baselines == {"val": {}, "test": {}}
-    monkeypatch.setattr("charrnn.training.run.BASELINE_SYMBOLS", 500)
+    for module in ("run", "splits"):
+        monkeypatch.setattr(f"charrnn.training.{module}.BASELINE_SYMBOLS", 500)
     few = run_of()
     assert "the n-gram baselines use only the first 500 symbols" in few.state.notes
     assert few.state.baselines["val"]["6-gram"] > baselines["val"]["6-gram"]

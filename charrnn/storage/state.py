@@ -50,34 +50,26 @@ FileRecord: TypeAlias = tuple[str | None, NonNegative, NonNegative]
 
 
 class Versions(TypedDict):
-    """The software that wrote the file."""
-
     charrnn: str
     numpy: str
     python: str
 
 
 class VocabularyRecord(TypedDict):
-    """The symbols, in the order of their codes; bytes are the characters of the same numbers."""
-
     size: Positive
-    symbols: str
+    symbols: str  # in the order of their codes; bytes as the characters of the same numbers
     special: list[Special]
     start_symbol: NonNegative
 
 
 class Best(TypedDict):
-    """The evaluation with the lowest validation loss; None before the first one."""
-
     step: NonNegative
-    val_loss: float | None
+    val_loss: float | None  # before the first evaluation, and without a validation split
 
 
 class TextRecord(TypedDict):
-    """A text; ``files`` are the first ones if a header cannot list all ``num_files`` of them."""
-
     name: str
-    files: list[FileRecord]
+    files: list[FileRecord]  # the first ones, if a header cannot list them all
     num_files: NonNegative
     bytes: NonNegative
     characters: NonNegative
@@ -86,53 +78,39 @@ class TextRecord(TypedDict):
 
 
 class SplitCharacters(TypedDict):
-    """The characters in each split."""
-
     train: NonNegative
     val: NonNegative
     test: NonNegative
 
 
 class CorpusRecord(TextRecord):
-    """The text of a run."""
-
     split_characters: SplitCharacters
 
 
-class Batches(TypedDict):
-    """The shape of a batch: for a small text smaller than its options."""
-
+class Batches(TypedDict):  # smaller than the options for a small text
     batch_size: Positive
     seq_length: Positive
     steps_per_epoch: Positive
 
 
 class Plan(TypedDict):
-    """The length of the run as it was planned at ``from_step``; 0 samples are none."""
-
     from_step: NonNegative
     steps: Positive
     eval_every: Positive
-    sample_every: NonNegative
+    sample_every: NonNegative  # 0 for never
 
 
-class RunningLoss(TypedDict):
-    """The training loss since the last evaluation."""
-
+class RunningLoss(TypedDict):  # since the last evaluation
     sum: float
     steps: NonNegative
 
 
-class Baselines(TypedDict):
-    """The losses of a uniform guess and of n-gram models, by name."""
-
+class Baselines(TypedDict):  # losses of a uniform guess and of n-gram models, by name
     val: dict[str, float]
     test: dict[str, float]
 
 
-class Evaluation(TypedDict):
-    """One row of the history; losses are in nats per character, None if non-finite or unknown."""
-
+class Evaluation(TypedDict):  # losses are in nats per character
     step: NonNegative
     epoch: float
     train_loss: float | None
@@ -144,26 +122,20 @@ class Evaluation(TypedDict):
 
 
 class LoggedSample(TypedDict):
-    """A text that was sampled while training."""
-
     step: NonNegative
     text: str
 
 
 class NonfiniteEvent(TypedDict):
-    """A non-finite value: the best weights were restored, or else the batch was skipped."""
-
     step: NonNegative
     reason: str
-    restored: bool
+    restored: bool  # the best weights; or else the batch was skipped
 
 
 class InitFrom(TypedDict):
-    """The file of the initial weights, and how many symbols the vocabularies share."""
-
     file: str
     sha256: str | None
-    matched: NonNegative
+    matched: NonNegative  # symbols of both vocabularies
     added: NonNegative
     unused: NonNegative
 
@@ -180,10 +152,10 @@ class ModelState:
     config: Config
     vocabulary: VocabularyRecord
     parameters: NonNegative
-    step: NonNegative
-    epoch: float
-    best: Best
-    test_loss: float | None  # of the best weights, once the run is finished
+    step: NonNegative = 0
+    epoch: float = 0.0
+    best: Best = field(default_factory=lambda: Best(step=0, val_loss=None))
+    test_loss: float | None = None  # of the best weights of a finished run
 
 
 @dataclass(kw_only=True)
@@ -196,19 +168,19 @@ class State(ModelState):
     corpus: CorpusRecord
     val_corpus: TextRecord | None
     batches: Batches
-    plans: list[Plan]  # the last one is in force
-    finished: bool
-    data_position: tuple[NonNegative, NonNegative]  # see ``batches.Position``
-    symbols_seen: NonNegative
-    train_seconds: float
-    initial_loss: float | None
-    running_loss: RunningLoss
-    nonfinite_events: list[NonfiniteEvent]  # each halved the learning rate
-    nonfinite_streak: NonNegative  # of consecutive batches
+    plans: list[Plan] = field(default_factory=list)  # the last one is in force
+    finished: bool = False
+    data_position: tuple[NonNegative, NonNegative] = (0, 0)  # see ``batches.Position``
+    symbols_seen: NonNegative = 0
+    train_seconds: float = 0.0
+    initial_loss: float | None = None
+    running_loss: RunningLoss = field(default_factory=lambda: RunningLoss(sum=0.0, steps=0))
+    nonfinite_events: list[NonfiniteEvent] = field(default_factory=list)  # halve the learning rate
+    nonfinite_streak: NonNegative = 0  # consecutive batches
     baselines: Baselines
-    history: list[Evaluation]
-    samples: list[LoggedSample]
-    notes: list[str]
+    history: list[Evaluation] = field(default_factory=list)
+    samples: list[LoggedSample] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     init_from: InitFrom | None
 
 
@@ -217,7 +189,7 @@ class InvalidCheckpoint(Exception):  # noqa: N818
 
 
 def serialize(state: ModelState) -> bytes:
-    """Return the header as stored, with its checksum. Raises ValueError if not finite."""
+    """Return the header as it is stored. Raises ValueError for a non-finite number."""
     header = _json_safe(vars(state))
     header["sha256"] = _checksum(header)
     return json.dumps(header, ensure_ascii=False, indent=1).encode()

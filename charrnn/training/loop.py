@@ -212,9 +212,9 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
 
 
 def _recover(run: Run, reason: str, *, restore: bool = False) -> str:
-    """Halve the learning rate, reset the hidden state, perhaps restore the weights.
+    """Halve the learning rate, reset the hidden state, and return a message.
 
-    The best weights are restored at the third non-finite batch in a row, or with ``restore``.
+    At the third non-finite batch in a row, or with ``restore``, restore the best weights.
     """
     state = run.state
     run.hidden_state[:] = 0
@@ -326,7 +326,7 @@ def overfit_loss(run: Run) -> float | None:
 
 
 def longest_copy(run: Run) -> int:
-    """Return how many characters the last sample copies from the training split, at most in a row.
+    """Return the length in characters of the last sample's longest copy from the training split.
 
     Only the first 5 million symbols of the split are searched.
     """

@@ -13,7 +13,6 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from charrnn.analysis.ngram import ngram_losses
 from charrnn.arrays import Array
 from charrnn.cells import load_cell
 from charrnn.config import Config
@@ -23,8 +22,6 @@ from charrnn.network import Network, num_parameters
 from charrnn.optim import OPTIMIZERS, SCHEDULES
 from charrnn.storage import checkpoint
 from charrnn.storage.state import (
-    Baselines,
-    Batches,
     InitFrom,
     ModelState,
     Plan,
@@ -32,23 +29,25 @@ from charrnn.storage.state import (
     Versions,
     VocabularyRecord,
 )
-from charrnn.text.batches import Position, batches_per_epoch, fit_batch_shape, steps_per_lane
+from charrnn.text.batches import Position, steps_per_lane
 from charrnn.text.corpus import MAX_EVAL_CHARACTERS, Corpus
 from charrnn.text.units import UNKNOWN, Codes
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.splits import (
+    BASELINE_SYMBOLS,
     Splits,
     corpus_record,
     describe_text_change,
+    fit_batches,
     list_relative,
     make_splits,
+    measure_baselines,
     read_again,
     text_record,
 )
 from charrnn.version import __version__
 
 DEFAULT_SYMBOLS = 10_000_000  # to train on, if neither epochs nor steps are given
-BASELINE_SYMBOLS = 2_000_000  # to count n-grams in: memory must not grow with the text
 LARGE_VOCABULARY = 2000
 SHOWN_SKIPPED_FILES = 10
 SHOWN_SYMBOLS = 40
@@ -56,9 +55,9 @@ MAX_COMMAND_CHARACTERS = 10_000
 
 
 class RngStream(IntEnum):
-    """The uses of random numbers: each has generators ``default_rng([seed, stream, step])``.
+    """The uses of random numbers, each with its generators, ``default_rng([seed, stream, step])``.
 
-    So they do not disturb each other, and the seed and the step are all that a checkpoint needs.
+    So none disturbs another, and a checkpoint needs only the seed and the step.
     """
 
     INIT = 0
@@ -83,33 +82,29 @@ class Run:
     state: State
     vocabulary: Vocabulary
     splits: Splits
-    network: Network  # its weights are the last ones
-    best_weights: (
-        Array  # to go back to: of the best evaluation, before it of the last one or the start
-    )
-    optimizer_state: Array  # (rows, n)
+    network: Network  # has the last weights
+    best_weights: Array  # or, before a validation loss, those of the last evaluation or the start
+    optimizer_state: Array  # (moments, n)
     hidden_state: Array  # (L, S, H, B)
     plan_saved: bool = False
 
     @property
     def config(self) -> Config:
-        """The options of the run."""
         return self.state.config
 
     @property
     def plan(self) -> Plan:
-        """The plan in force."""
         return self.state.plans[-1]
 
     @property
     def model_weights(self) -> Array:
-        """The best weights, or the last while no validation loss has been measured."""
-        measured = self.state.best["val_loss"] is not None
-        return self.best_weights if measured else self.network.params.vector
+        """The best weights, or the last ones while no validation loss has been measured."""
+        unknown = self.state.best["val_loss"] is None
+        return self.network.params.vector if unknown else self.best_weights
 
     @property
     def model_step(self) -> int:
-        """The step of these weights."""
+        """The step of ``model_weights``."""
         best = self.state.best
         return self.state.step if best["val_loss"] is None else best["step"]
 
@@ -128,7 +123,7 @@ class Run:
         return config.learning_rate * schedule * 0.5 ** len(state.nonfinite_events)
 
     def characters_at_step(self, step: int) -> int:
-        """Return how many characters the first ``step`` steps read (documents: about)."""
+        """Return how many characters the first ``step`` steps read; of documents, about."""
         batches, splits = self.state.batches, self.splits
         if splits.document_ends is not None:
             return round(splits.train_characters * step / batches["steps_per_epoch"])
@@ -155,53 +150,36 @@ def begin(
 
     Symbols that ``initial_model`` does not know get new weights.
     """
-    # the vocabulary, the splits of the text, the shape of the batches
-    vocabulary, init_from, vocabulary_notes = _build_vocabulary(corpus, val, config, initial_model)
+    # the text
+    vocabulary, init_from, notes = _build_vocabulary(corpus, val, config, initial_model)
     splits = make_splits(corpus, val, config, vocabulary)
-    batches = _fit_batches(config, splits)
 
     # the network
     rng = np.random.default_rng([config.seed, RngStream.INIT])
-    network = Network(
-        config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype, rng
-    )
+    network = _new_network(config, vocabulary, rng)
     if initial_model:
         ids = vocabulary.ids_of(initial_model.vocabulary.codes)
         network.load_weights_from(initial_model.network, ids)
     weights = network.params.vector
 
+    # the state
     state = State(
         versions=_versions(),
         config=config,
-        command=command[:MAX_COMMAND_CHARACTERS],
-        threads=threads,
         vocabulary=cast(VocabularyRecord, vocabulary.to_header()),
         parameters=len(weights),
+        command=command[:MAX_COMMAND_CHARACTERS],
+        threads=threads,
         corpus=corpus_record(corpus, splits),
         val_corpus=text_record(val) if val else None,
-        batches=batches,
-        plans=[],
-        step=0,
-        epoch=0.0,
-        finished=False,
-        data_position=Position(),
-        symbols_seen=0,
-        train_seconds=0.0,
-        best={"step": 0, "val_loss": None},
-        test_loss=None,
-        initial_loss=None,
-        running_loss={"sum": 0.0, "steps": 0},
-        nonfinite_events=[],
-        nonfinite_streak=0,
-        baselines=_measure_baselines(splits, len(vocabulary)),
-        history=[],
-        samples=[],
-        notes=[*vocabulary_notes, *_start_notes(corpus, val, config, splits, batches, network)],
+        batches=fit_batches(config, splits),
+        baselines=measure_baselines(splits, len(vocabulary)),
         init_from=init_from,
     )
-    moments = np.zeros((OPTIMIZERS[config.optimizer].num_moments, len(weights)), weights.dtype)
-    hidden_state = network.zero_state(batches["batch_size"])
-    run = Run(state, vocabulary, splits, network, weights.copy(), moments, hidden_state)
+    optimizer_state = np.zeros(_array_shapes(state)["optimizer_state"], config.dtype)
+    hidden_state = network.zero_state(state.batches["batch_size"])
+    run = Run(state, vocabulary, splits, network, weights.copy(), optimizer_state, hidden_state)
+    state.notes = [*notes, *_start_notes(run, corpus, val)]
     _add_plan(run)
     return run
 
@@ -214,10 +192,10 @@ def resume(
     threads: int | None = None,
     max_steps: int | None = None,
 ) -> Run:
-    """Return a saved run. Texts that are not given are read again (see ``text_of``).
+    """Return a saved run; texts that are not given are read again, as ``text_of`` does.
 
-    ``threads`` and ``max_steps`` replace those of the run. Raises CheckpointError, also if a text
-    has changed, and UsageError for fewer steps than planned.
+    ``threads`` and ``max_steps`` replace those of the run. Raises CheckpointError, also for a
+    changed text, and UsageError for fewer steps than planned.
     """
     loaded, arrays = checkpoint.read_checkpoint(path)
     state = require_run(loaded, path)
@@ -234,50 +212,35 @@ def resume(
             f"to train on this one from its weights, use --init-from {path} and -o NEW"
         )
 
-    # the shapes of the arrays, before anything of their size is allocated
-    n = num_parameters(config.cell, len(vocabulary), config.hidden_size, config.num_layers)
-    num_states, B = len(load_cell(config.cell).STATE_NAMES), state.batches["batch_size"]
-    shapes = {
-        "last_weights": (n,),
-        "best_weights": (n,),
-        "optimizer_state": (OPTIMIZERS[config.optimizer].num_moments, n),
-        "hidden_state": (config.num_layers, num_states, config.hidden_size, B),
-    }
-    for name, shape in shapes.items():
+    # what follows from text and options; the shapes before anything of their size is allocated
+    for name, shape in _array_shapes(state).items():
         if arrays[name].shape != shape or arrays[name].dtype != config.dtype:
             raise CheckpointError(f"{path}: damaged: {name} has the wrong shape or dtype")
-
-    # the batches and the position, which follow from the text, the options and the step
     splits = make_splits(corpus, val, config, vocabulary)
-    if (
-        state.batches != _fit_batches(config, splits)
-        or state.step > state.plans[-1]["steps"]
-        or state.data_position != _position(state, splits)
-    ):
+    position, steps = _position(state, splits), state.plans[-1]["steps"]
+    fits = state.batches == fit_batches(config, splits) and state.data_position == position
+    if not fits or state.step > steps:
         reason = "batches, plans or position are inconsistent with the text"
         raise CheckpointError(f"{path}: damaged: {reason}")
 
-    # what this invocation knows better
-    state.versions, state.parameters = _versions(), n
+    # the state, as this invocation knows it
+    state.versions, state.parameters = _versions(), len(arrays["last_weights"])
     state.corpus = corpus_record(corpus, splits)
     state.val_corpus = text_record(val) if val else None
-    state.epoch = state.step / state.batches["steps_per_epoch"]
-    state.finished = state.step >= state.plans[-1]["steps"]
-
-    network = Network(
-        config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype
-    )
-    network.params.vector[:] = arrays["last_weights"]
-    best, moments = arrays["best_weights"], arrays["optimizer_state"]
-    run = Run(state, vocabulary, splits, network, best, moments, arrays["hidden_state"], True)
-    if max_steps:
-        _extend(run, max_steps)
+    state.epoch, state.finished = state.step / state.batches["steps_per_epoch"], state.step == steps
     if threads and threads != state.threads:
         state.notes.append(
             f"from step {state.step:,}: {format_threads(threads)} instead of {state.threads}; "
             f"results may differ in the last bits"
         )
         state.threads = threads
+
+    network = _new_network(config, vocabulary)
+    network.params.vector[:] = arrays["last_weights"]
+    others = arrays["best_weights"], arrays["optimizer_state"], arrays["hidden_state"]
+    run = Run(state, vocabulary, splits, network, *others, plan_saved=True)
+    if max_steps:
+        _extend(run, max_steps)
     return run
 
 
@@ -308,6 +271,25 @@ def require_run(state: ModelState, path: Path) -> State:
     return state
 
 
+def _new_network(
+    config: Config, vocabulary: Vocabulary, rng: np.random.Generator | None = None
+) -> Network:
+    sizes = len(vocabulary), config.hidden_size, config.num_layers
+    return Network(config.cell, *sizes, config.dtype, rng)
+
+
+def _array_shapes(state: State) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of a checkpoint."""
+    cell, H, L = state.config.cell, state.config.hidden_size, state.config.num_layers
+    n = num_parameters(cell, state.vocabulary["size"], H, L)
+    return {
+        "best_weights": (n,),
+        "last_weights": (n,),
+        "optimizer_state": (OPTIMIZERS[state.config.optimizer].num_moments, n),
+        "hidden_state": (L, len(load_cell(cell).STATE_NAMES), H, state.batches["batch_size"]),
+    }
+
+
 def _versions() -> Versions:
     python = platform.python_version()
     return {"charrnn": __version__, "numpy": np.__version__, "python": python}
@@ -318,20 +300,17 @@ def _build_vocabulary(
 ) -> tuple[Vocabulary, InitFrom | None, list[str]]:
     """Return the vocabulary of the texts and of the initial model, how they match, and notes."""
     # count the symbols of both texts
-    stores = [corpus.store, *([val.store] if val else [])]
-    all_codes = np.concatenate([store.codes for store in stores])
-    codes, index = np.unique(all_codes, return_inverse=True)
-    counts = np.bincount(index, np.concatenate([store.counts for store in stores])).astype(np.int64)
-    vocabulary = Vocabulary.from_counts(
-        codes, counts, config.unit, config.min_count, config.max_vocab
-    )
-    notes = []
+    stores = [text.store for text in (corpus, val) if text]
+    codes, index = np.unique(np.concatenate([s.codes for s in stores]), return_inverse=True)
+    counts = np.bincount(index, np.concatenate([s.counts for s in stores])).astype(np.int64)
+    limits = config.min_count, config.max_vocab
+    vocabulary, notes = Vocabulary.from_counts(codes, counts, config.unit, *limits), []
     if (unknown_id := vocabulary.id(UNKNOWN)) is not None:
         is_rare = vocabulary.ids_of(codes) == unknown_id
+        share = f"{counts[is_rare].sum() / counts.sum():.2%} of the text"
         notes.append(
-            f"{format_count(int(is_rare.sum()), 'rare symbol')} "
-            f"({counts[is_rare].sum() / counts.sum():.2%} of the text) were mapped to the unknown "
-            f"symbol, which is never sampled"
+            f"{format_count(int(is_rare.sum()), 'rare symbol')} ({share}) were mapped to the "
+            f"unknown symbol, which is never sampled"
         )
     if initial_model is None:
         return vocabulary, None, notes
@@ -361,20 +340,6 @@ def _format_symbols(codes: Codes, label: str, unit: str) -> str:
     return f"{len(codes):,} {label}" + (f" ({shown!r}{more})" if shown else "")
 
 
-def _fit_batches(config: Config, splits: Splits) -> Batches:
-    """Return the shape of the batches, which are smaller than the options for a small text."""
-    ends = splits.document_ends
-    if ends is None:
-        N = len(splits.train)
-        B, T = fit_batch_shape(N, config.batch_size, config.seq_length)
-        steps = math.ceil(steps_per_lane(N, B) / T)
-    else:
-        longest = int(np.diff(ends, prepend=0).max())
-        B, T = min(config.batch_size, len(ends)), min(config.seq_length, longest)
-        steps = batches_per_epoch(ends, B, T)
-    return {"batch_size": B, "seq_length": T, "steps_per_epoch": steps}
-
-
 def _position(state: State, splits: Splits) -> Position:
     """Return where the next batch begins, given the number of steps."""
     steps_per_epoch = state.batches["steps_per_epoch"]
@@ -384,31 +349,10 @@ def _position(state: State, splits: Splits) -> Position:
     return Position(epoch, batch) if batch or not epoch else Position(epoch - 1, steps_per_epoch)
 
 
-def _measure_baselines(splits: Splits, V: int) -> Baselines:
-    """Return the losses of a uniform guess and of n-gram models, in nats per character."""
-    baselines: Baselines = {"val": {}, "test": {}}
-    pairs = [(baselines["val"], splits.val), (baselines["test"], splits.test)]
-    pairs = [(losses, split) for losses, split in pairs if len(split.ids)]
-    for losses, split in pairs:
-        losses["uniform"] = math.log(V) * len(split.ids) / split.characters
-    if pairs:
-        texts = [(split.ids, split.context) for _, split in pairs]
-        orders = ngram_losses(splits.train[:BASELINE_SYMBOLS], texts, V)
-        for n, nll_of_texts in enumerate(orders, 1):
-            for (losses, split), nll in zip(pairs, nll_of_texts, strict=True):
-                losses[f"{n}-gram"] = float(nll.sum() / split.characters)
-    return baselines
-
-
-def _start_notes(
-    corpus: Corpus,
-    val: Corpus | None,
-    config: Config,
-    splits: Splits,
-    batches: Batches,
-    network: Network,
-) -> Iterator[str]:
+def _start_notes(run: Run, corpus: Corpus, val: Corpus | None) -> Iterator[str]:
     """Yield what a user should know about the text and the sizes of a new run."""
+    config, splits, batches = run.config, run.splits, run.state.batches
+
     # the texts
     yield from corpus.notes
     if corpus.skipped:
@@ -429,8 +373,8 @@ def _start_notes(
     B, T, steps = batches["batch_size"], batches["seq_length"], batches["steps_per_epoch"]
     if splits.document_ends is not None:
         documents = format_count(len(splits.document_ends), "training document")
-        steps_per_epoch = f"{format_count(steps, 'step')} per epoch"
-        yield f"{documents} (one per {config.documents}); {steps_per_epoch}"
+        per_epoch = f"{format_count(steps, 'step')} per epoch"
+        yield f"{documents} (one per {config.documents}); {per_epoch}"
     elif (config.batch_size, config.seq_length) != (B, T):
         yield (
             f"small text: batch size reduced from {config.batch_size} to {B}, "
@@ -438,12 +382,11 @@ def _start_notes(
         )
 
     # the network
-    V = network.vocab_size
+    V, params = len(run.vocabulary), run.network.params
     if V > LARGE_VOCABULARY:
-        size = sum(network.params[name].size for name in ("0.Wxh", "Why", "by"))
+        size = sum(params[name].size for name in ("0.Wxh", "Why", "by"))
         yield (
-            f"a vocabulary of {V:,} symbols accounts for "
-            f"{size / len(network.params.vector):.0%} of the "
+            f"a vocabulary of {V:,} symbols accounts for {size / len(params.vector):.0%} of the "
             f"parameters and most of the training time; reduce it with --max-vocab N, "
             f"--min-count N or --unit byte (for Hangul: jamo)"
         )
@@ -461,13 +404,10 @@ def _add_plan(run: Run) -> None:
     if run.splits.document_ends is not None:
         per_step = len(run.splits.train) / steps_per_epoch
     steps = min(limits) if limits else math.ceil(DEFAULT_SYMBOLS / per_step)
-    sample_every = math.ceil(steps / 10) if config.sample_every is None else config.sample_every
-    plan: Plan = {
-        "from_step": state.step,
-        "steps": steps,
-        "eval_every": config.eval_every or math.ceil(steps / 20),
-        "sample_every": sample_every,
-    }
+    eval_every, sample_every = config.eval_every or math.ceil(steps / 20), config.sample_every
+    if sample_every is None:
+        sample_every = math.ceil(steps / 10)
+    plan = Plan(from_step=state.step, steps=steps, eval_every=eval_every, sample_every=sample_every)
     state.plans.append(plan)
     state.finished = state.step >= steps
     run.plan_saved = False

@@ -1,9 +1,10 @@
-"""The text of a run: its splits, and how it is recorded in a checkpoint and read again."""
+"""The text of a run: its splits, how it is recorded in a checkpoint, and how it is read again."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.analysis.ngram import ngram_losses
 from charrnn.arrays import Array, Ids
 from charrnn.config import Config
 from charrnn.errors import CheckpointError, TextError, os_reason
@@ -19,8 +21,16 @@ from charrnn.formatting import escape_control
 from charrnn.network import Network
 from charrnn.scoring import WARM_UP_SYMBOLS, symbol_nll
 from charrnn.storage.checkpoint import find_file
-from charrnn.storage.state import CorpusRecord, FileRecord, ModelState, State, TextRecord
-from charrnn.text.batches import document_ends
+from charrnn.storage.state import (
+    Baselines,
+    Batches,
+    CorpusRecord,
+    FileRecord,
+    ModelState,
+    State,
+    TextRecord,
+)
+from charrnn.text.batches import batches_per_epoch, document_ends, fit_batch_shape, steps_per_lane
 from charrnn.text.corpus import (
     MAX_EVAL_CHARACTERS,
     MIN_EVAL_CHARACTERS,
@@ -32,6 +42,7 @@ from charrnn.text.corpus import (
 from charrnn.text.files import STDIN, Source, display_name
 from charrnn.text.vocabulary import Vocabulary
 
+BASELINE_SYMBOLS = 2_000_000  # to count n-grams in: memory must not grow with the text
 MAX_LISTED_BYTES = 2**21  # of a header, for the files of a text: some 20,000 of them
 FILE_BYTES = 60  # of a header, for each file besides its path
 
@@ -127,6 +138,36 @@ def split_text(split: Split, vocabulary: Vocabulary) -> str | bytes:
     return text.encode("latin-1") if vocabulary.unit == "byte" else text
 
 
+def fit_batches(config: Config, splits: Splits) -> Batches:
+    """Return the shape of the batches, which are smaller than the options for a small text."""
+    ends = splits.document_ends
+    if ends is None:
+        N = len(splits.train)
+        B, T = fit_batch_shape(N, config.batch_size, config.seq_length)
+        steps = math.ceil(steps_per_lane(N, B) / T)
+    else:
+        longest = int(np.diff(ends, prepend=0).max())
+        B, T = min(config.batch_size, len(ends)), min(config.seq_length, longest)
+        steps = batches_per_epoch(ends, B, T)
+    return {"batch_size": B, "seq_length": T, "steps_per_epoch": steps}
+
+
+def measure_baselines(splits: Splits, V: int) -> Baselines:
+    """Return the losses of a uniform guess and of n-gram models, in nats per character."""
+    baselines: Baselines = {"val": {}, "test": {}}
+    pairs = [(baselines["val"], splits.val), (baselines["test"], splits.test)]
+    pairs = [(losses, split) for losses, split in pairs if len(split.ids)]
+    for losses, split in pairs:
+        losses["uniform"] = math.log(V) * len(split.ids) / split.characters
+    if pairs:
+        texts = [(split.ids, split.context) for _, split in pairs]
+        orders = ngram_losses(splits.train[:BASELINE_SYMBOLS], texts, V)
+        for n, nll_of_texts in enumerate(orders, 1):
+            for (losses, split), nll in zip(pairs, nll_of_texts, strict=True):
+                losses[f"{n}-gram"] = float(nll.sum() / split.characters)
+    return baselines
+
+
 # --- the text of a saved run ---
 
 
@@ -213,7 +254,7 @@ def text_record(corpus: Corpus) -> TextRecord:
 
 
 def list_relative(files: list[FileRecord], path: Path) -> list[FileRecord]:
-    """Return files relative to the folder of the checkpoint: all that a header can list."""
+    """Return files relative to the checkpoint ``path``, as many as a header can list."""
     folder = Path(os.path.realpath(path)).parent
     listed: list[FileRecord] = []
     length = 0
