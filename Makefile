@@ -10,7 +10,7 @@ lint:
 	ruff format --check .
 	mypy
 
-# TORCH is a Python with PyTorch; bench/README.md says how to install it apart.
+# TORCH is a Python with PyTorch; bench/README.md describes how to install it.
 TORCH ?= torch/bin/python
 bench:
 	python bench/compare.py --torch $(TORCH)

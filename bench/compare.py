@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Row:
-    """A piece of work, what it is held against, and what to count."""
+    """A row of the table: the work, its alternative, and the targets."""
 
     title: str
     work: str
@@ -47,7 +47,7 @@ class Row:
 def operations(cell: str, L: int, H: int, V: int, work: str = "train", **_: object) -> int:
     """Return the floating-point operations of the products per character; one-hot needs none."""
     forward = 2 * (load_cell(cell).NUM_BLOCKS * H * H * (2 * L - 1) + V * H)
-    return forward * (3 if work == "train" else 1)  # backward: by the input and by the weights
+    return forward * (3 if work == "train" else 1)  # backward: for the input and for the weights
 
 
 ADAGRAD = {"optimizer": "adagrad", "clip_norm": 0, "clip_value": 5}
@@ -99,7 +99,7 @@ def environment(threads: int, avx2: bool) -> dict[str, str]:
 
 
 class Worker:
-    """A process that does one side's work when it is asked to."""
+    """A process that does the work of one side on request."""
 
     def __init__(self, python: str, side: str, job: dict[str, Any], env: dict[str, str]) -> None:
         """Start it."""
@@ -108,11 +108,11 @@ class Worker:
             command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def ask(self, what: object) -> float:
-        """Return its answer to a number of seconds, or to ``memory``."""
+    def ask(self, request: object) -> float:
+        """Return the answer to a number of seconds, or to ``memory``."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(what, file=self.process.stdin, flush=True)
+        print(request, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             raise click.ClickException(f"{self.process.args!r} ended")
@@ -143,7 +143,7 @@ def spread(ratios: list[float]) -> str:
 
 def speed(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
     """Measure a row of characters per second; return a line of the table."""
-    # training and scoring share the lanes out among threads; drawing leaves threads to the products
+    # training and scoring divide the lanes among threads; sampling uses threads of the library
     ours = [
         (
             sys.executable,
@@ -153,21 +153,21 @@ def speed(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
         )
         for n in (1, 2)
     ]
-    roofs = [(sys.executable, "roof", {}, environment(n, avx2)) for n in (1, 2)]
+    peaks = [(sys.executable, "peak", {}, environment(n, avx2)) for n in (1, 2)]
     names = ["1 thread"]
     others = [(sys.executable, "naive", row.job(), environment(1, avx2))]
     if row.other == "torch":
         kinds = [(n, kind) for n in (1, 2) for kind in ("one-hot", "embedding")]
         names = [f"{kind}, {n} thread{'s' * (n > 1)}" for n, kind in kinds]
         others = [(torch, "torch", row.job(input=kind), environment(n, avx2)) for n, kind in kinds]
-    with workers(ours) as mine, workers(others) as theirs, workers(roofs) as tops:
+    with workers(ours) as mine, workers(others) as theirs, workers(peaks) as tops:
         trial = [statistics.median(w.ask(seconds) for _ in range(3)) for w in theirs]
         best = trial.index(max(trial))
         rates: list[list[float]] = [[], [], [], [], []]
         for _ in range(rounds):
             for rate, worker in zip(rates, [mine[0], theirs[best], mine[1], *tops], strict=True):
                 rate.append(worker.ask(seconds))
-    one, other, two, roof1, roof2 = rates
+    one, other, two, peak1, peak2 = rates
     first = [a / b for a, b in zip(one, other, strict=True)]
     second = [a / b for a, b in zip(two, other, strict=True)]
     median, flops = statistics.median, operations(**row.job())
@@ -175,7 +175,7 @@ def speed(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
         f"| {row.title} | {row.target:g} | {row.stretch_goal:g} "
         f"| {spread(first)} | {spread(second)} "
         f"| {median(one):,.0f}, {median(two):,.0f} | {median(other):,.0f} ({names[best]}) "
-        f"| {median(one) * flops / median(roof1):.0%}, {median(two) * flops / median(roof2):.0%} |"
+        f"| {median(one) * flops / median(peak1):.0%}, {median(two) * flops / median(peak2):.0%} |"
     )
 
 
@@ -199,7 +199,7 @@ def memory(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str
 
 
 def start(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
-    """Measure how long the two take to start; return a line of the table."""
+    """Measure the start-up time of both sides; return a line of the table."""
     env, ours, others = environment(1, avx2), [], []
     commands = (
         [str(Path(sys.executable).parent / "charrnn"), "--help"],
@@ -207,9 +207,9 @@ def start(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
     )
     for _ in range(rounds + 1):
         for command, times in zip(commands, (ours, others), strict=True):
-            began = time.perf_counter()
+            started = time.perf_counter()
             subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=True)
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - started)
     ratios = [b / a for a, b in zip(ours, others, strict=True)][1:]  # the first reads the disk
     return (
         f"| {row.title} | {row.target:g} | {row.stretch_goal:g} "

@@ -1,4 +1,4 @@
-"""Cost of the command line compared with the bare trainer: the bar, the log, the plan.
+"""Overhead of the command line compared with the bare training loop: the bar and the output.
 
 See ``overhead.py --help``.
 """
@@ -57,11 +57,11 @@ def train_with_display(run: Run, display: Display) -> Iterator[StepResult]:
 @click.option("--rounds", default=15, show_default=True, help="Times that the two alternate.")
 @click.option("--seconds", default=1.0, show_default=True, help="Seconds that each runs at a time.")
 def main(rounds: int, seconds: float) -> None:
-    """Measure the speed of the command relative to the trainer, with a bar on a terminal."""
+    """Measure the speed of the command relative to the training loop, with a bar on a terminal."""
     master, slave = os.openpty()
     reader = subprocess.Popen(["cat"], stdin=master, stdout=subprocess.DEVNULL)
     sys.stderr = os.fdopen(slave, "w")
-    click.echo("| | speed of the command, relative to the trainer |\n|---|---|")
+    click.echo("| | relative speed of the command |\n|---|---|")
     for name, options in SIZES.items():
         plan = {"max_steps": NEVER, "eval_every": NEVER, "sample_every": 0}
         config = Config(**plan, val_fraction=0, test_fraction=0, **options)

@@ -22,7 +22,7 @@ AXES = {
 @click.argument("axes", nargs=-1, type=click.Choice([*AXES]))
 @click.option("--threads", default=1, show_default=True)
 @click.option(
-    "--rounds", default=3, show_default=True, help="How often a cell and the roof alternate."
+    "--rounds", default=3, show_default=True, help="How often a cell and the peak alternate."
 )
 @click.option("--seconds", default=1.0, show_default=True, help="How long each works at a time.")
 @click.option("--avx2", is_flag=True, help="Use AVX2, as on a machine without AVX-512.")
@@ -39,10 +39,10 @@ def main(axes: tuple[str, ...], threads: int, rounds: int, seconds: float, avx2:
             job = {"work": "train", "threads": threads, **shape}
             specs = [
                 (sys.executable, "charrnn", job, environment(1, avx2)),
-                (sys.executable, "roof", {}, env),
+                (sys.executable, "peak", {}, env),
             ]
-            with workers(specs) as (ours, roof):
-                rates = [(ours.ask(seconds), roof.ask(seconds)) for _ in range(rounds)]
+            with workers(specs) as (ours, peak):
+                rates = [(ours.ask(seconds), peak.ask(seconds)) for _ in range(rounds)]
             speed, top = (statistics.median(each) for each in zip(*rates, strict=True))
             flops = speed * operations(**shape)
             click.echo(

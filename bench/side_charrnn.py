@@ -22,19 +22,19 @@ NEVER = 10**9
 
 def text(vocab_size: int, n: int = 1_000_000) -> str:
     """Return ``n`` characters; the k-th most common is 1/k as frequent as the first (Zipf)."""
-    share = 1 / np.arange(1, vocab_size + 1)
-    drawn = np.random.default_rng(0).choice(vocab_size, n, p=share / share.sum())
-    drawn[:vocab_size] = np.arange(vocab_size)
-    return "".join(map(chr, drawn + 0x4E00))
+    weights = 1 / np.arange(1, vocab_size + 1)
+    ids = np.random.default_rng(0).choice(vocab_size, n, p=weights / weights.sum())
+    ids[:vocab_size] = np.arange(vocab_size)
+    return "".join(map(chr, ids + 0x4E00))
 
 
 def prepare(job: dict[str, Any]) -> Callable[[], int]:
-    """Make the job ready."""
-    return {"train": train, "sample": draw, "score": read}[job["work"]](job)
+    """Prepare the job."""
+    return {"train": train, "sample": sample, "score": score}[job["work"]](job)
 
 
 def train(job: dict[str, Any]) -> Callable[[], int]:
-    """One step of the trainer: a window, forward, backward, clipping, the update."""
+    """One step of the training loop: a batch, forward, backward, clipping, the update."""
     config = Config(
         cell=job["cell"],
         num_layers=job["L"],
@@ -54,20 +54,20 @@ def train(job: dict[str, Any]) -> Callable[[], int]:
 
 
 def network(job: dict[str, Any]) -> tuple[Network, Vocabulary]:
-    """Return a model with weights as drawn."""
+    """Return an untrained network and its vocabulary."""
     vocabulary = Vocabulary.from_text(text(job["V"], 10_000))
     return Network(
         job["cell"], job["V"], job["H"], job["L"], rng=np.random.default_rng(0)
     ), vocabulary
 
 
-def draw(job: dict[str, Any]) -> Callable[[], int]:
-    """Draw a hundred characters of B texts."""
-    draws = generate_ids(*network(job), np.random.default_rng(0), num_samples=job["B"])
-    return lambda: sum(len(ids) for ids in itertools.islice(draws, 100))
+def sample(job: dict[str, Any]) -> Callable[[], int]:
+    """Sample a hundred characters of B texts."""
+    id_stream = generate_ids(*network(job), np.random.default_rng(0), num_samples=job["B"])
+    return lambda: sum(len(ids) for ids in itertools.islice(id_stream, 100))
 
 
-def read(job: dict[str, Any]) -> Callable[[], int]:
+def score(job: dict[str, Any]) -> Callable[[], int]:
     """Score a text of half a million characters."""
     model, vocabulary = network(job)
     ids = vocabulary.encode(text(job["V"], 500_000))

@@ -1,7 +1,7 @@
 """The naive algorithm of min-char-rnn: float64, one-hot columns, a character at a time, Adagrad.
 
 Source: Karpathy, "Minimal character-level language model with a vanilla recurrent neural network",
-2015 (a gist of 112 lines); retold.
+2015 (a gist of 112 lines); rewritten.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 
 
 def prepare(job: dict[str, Any]) -> Callable[[], int]:
-    """Make ready to train on windows of T characters."""
+    """Prepare training on batches of T characters."""
     V, H, T = job["V"], job["H"], job["T"]
     rng = np.random.default_rng(0)
-    share = 1 / np.arange(1, V + 1)
-    ids = rng.choice(V, 1_000_000, p=share / share.sum())
+    weights = 1 / np.arange(1, V + 1)
+    ids = rng.choice(V, 1_000_000, p=weights / weights.sum())
     p = {
         "Wxh": 0.01 * rng.standard_normal((H, V)),
         "Whh": 0.01 * rng.standard_normal((H, H)),
@@ -25,7 +25,7 @@ def prepare(job: dict[str, Any]) -> Callable[[], int]:
         "bh": np.zeros((H, 1)),
         "by": np.zeros((V, 1)),
     }
-    memory = {name: np.zeros_like(w) for name, w in p.items()}
+    opt_state = {name: np.zeros_like(w) for name, w in p.items()}
     at, hprev = 0, np.zeros((H, 1))
 
     def step() -> int:
@@ -58,8 +58,8 @@ def prepare(job: dict[str, Any]) -> Callable[[], int]:
             dhnext = p["Whh"].T @ da
         for name, w in p.items():
             np.clip(d[name], -5, 5, out=d[name])
-            memory[name] += d[name] * d[name]
-            w -= 0.1 * d[name] / np.sqrt(memory[name] + 1e-8)
+            opt_state[name] += d[name] * d[name]
+            w -= 0.1 * d[name] / np.sqrt(opt_state[name] + 1e-8)
         at, hprev = at + T, hs[-1]
         return T
 

@@ -17,7 +17,7 @@ class Net(nn.Module):
     """One-hot or embedded characters, a recurrence, an affine output."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        """Make the layers of ``job``."""
+        """Create the layers of ``job``."""
         super().__init__()
         V, H, L = job["V"], job["H"], job["L"]
         kinds = {"vanilla": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -36,23 +36,23 @@ class Net(nn.Module):
 
 
 def text(V: int, n: int = 1_000_000) -> torch.Tensor:
-    """Return the ids of the same text that the other side reads."""
-    share = 1 / np.arange(1, V + 1)
-    return torch.from_numpy(np.random.default_rng(0).choice(V, n, p=share / share.sum()))
+    """Return the ids of the text that charrnn reads."""
+    weights = 1 / np.arange(1, V + 1)
+    return torch.from_numpy(np.random.default_rng(0).choice(V, n, p=weights / weights.sum()))
 
 
 def prepare(job: dict[str, Any]) -> Callable[[], int]:
-    """Make the job ready."""
-    return {"train": train, "sample": draw, "score": read}[job["work"]](job)
+    """Prepare the job."""
+    return {"train": train, "sample": sample, "score": score}[job["work"]](job)
 
 
-def detached(state: Any) -> Any:
+def detach(state: Any) -> Any:
     """Return the state without its history."""
     return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
 
 
 def train(job: dict[str, Any]) -> Callable[[], int]:
-    """One step: a window, forward, backward, clipping, fused Adam."""
+    """One step: a batch, forward, backward, clipping, fused Adam."""
     B, T, V = job["B"], job["T"], job["V"]
     lanes = text(V)[: 1_000_000 // B * B].view(B, -1).T.contiguous()  # (steps, B)
     net = Net(job)
@@ -66,7 +66,7 @@ def train(job: dict[str, Any]) -> Callable[[], int]:
         xs, ys = lanes[at : at + T], lanes[at + 1 : at + T + 1]
         optimizer.zero_grad(set_to_none=True)
         logits, state = net(xs, state)
-        state = detached(state)
+        state = detach(state)
         loss = nn.functional.cross_entropy(logits.reshape(-1, V), ys.reshape(-1))
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -78,8 +78,8 @@ def train(job: dict[str, Any]) -> Callable[[], int]:
     return step
 
 
-def draw(job: dict[str, Any]) -> Callable[[], int]:
-    """Draw a hundred characters of B texts, a step at a time."""
+def sample(job: dict[str, Any]) -> Callable[[], int]:
+    """Sample a hundred characters of B texts, a step at a time."""
     B, H = job["B"], job["H"]
     net = Net(job).eval()
     kinds = {"vanilla": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
@@ -110,7 +110,7 @@ def draw(job: dict[str, Any]) -> Callable[[], int]:
     return hundred
 
 
-def read(job: dict[str, Any]) -> Callable[[], int]:
+def score(job: dict[str, Any]) -> Callable[[], int]:
     """Score a text of half a million characters in B lanes, T steps at a time."""
     B, T, V = job["B"], job["T"], job["V"]
     lanes = text(V, 500_000 // B * B).view(B, -1).T.contiguous()
@@ -118,13 +118,13 @@ def read(job: dict[str, Any]) -> Callable[[], int]:
 
     @torch.inference_mode()
     def whole() -> int:
-        state, parts = None, []
+        state, losses = None, []
         for at in range(0, len(lanes) - 1, T):
             ys = lanes[at + 1 : at + 1 + T]
             logits, state = net(lanes[at : at + len(ys)], state)
-            parts.append(
+            losses.append(
                 nn.functional.cross_entropy(logits.view(-1, V), ys.reshape(-1), reduction="none")
             )
-        return len(torch.cat(parts))
+        return len(torch.cat(losses))
 
     return whole

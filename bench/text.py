@@ -11,7 +11,7 @@ WORDS = 50_000
 
 
 def main() -> None:
-    """Print words that are as frequent as those of a language."""
+    """Print words with the frequencies of a language."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("size", help="size in bytes; K, M and G are powers of 1000")
     parser.add_argument("--line", action="store_true", help="print a single line")

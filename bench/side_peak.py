@@ -9,7 +9,7 @@ import numpy as np
 
 
 def prepare(job: dict[str, Any]) -> Callable[[], int]:
-    """Make ready to multiply two matrices of n by n."""
+    """Prepare the product of two matrices of n by n."""
     n = 1024
     a, b = np.random.default_rng(0).standard_normal((2, n, n)).astype(np.float32)
     out = np.empty_like(a)
