@@ -32,11 +32,11 @@ UNKNOWN_CHOICES = ("error", "skip", "cost")
 class Model:
     """A trained model: ``sample`` generates text, ``nll`` measures how well it predicts a text.
 
-    ``network`` has the weights, ``vocabulary`` the symbols, ``state`` what its file records.
+    ``network`` has the weights, ``vocabulary`` the symbols, ``state`` the header of its file.
     """
 
     def __init__(self, network: Network, vocabulary: Vocabulary, state: ModelState) -> None:
-        """Combine the parts; ``unit``, ``documents`` and ``encoding`` are those of ``Config``."""
+        """Combine the parts; ``unit``, ``documents`` and ``encoding`` are from the ``Config``."""
         self.network, self.vocabulary, self.state = network, vocabulary, state
         self.unit, self.documents = state.config.unit, state.config.documents
         self.encoding = state.config.encoding
@@ -51,9 +51,9 @@ class Model:
         r"""Generate a text; yield its characters as they are sampled.
 
         ``length`` is the maximum number of characters, without the prime; a model of lines or files
-        ends a text with the line or file. With a model of bytes each character stands for the byte
-        of its number: ``text.encode("latin-1")``. The same ``seed`` gives the same text; without
-        one it is random. ``options`` are those of ``sample_batch``.
+        ends a text with the line or file. With a model of bytes each character is the byte with the
+        same number: ``text.encode("latin-1")``. The same ``seed`` gives the same text; without
+        one it is random. ``options`` are passed to ``sample_batch``.
 
         Raises UsageError for an option outside its range, UnknownCharacterError for an unknown
         character in the prime.
@@ -107,9 +107,8 @@ class Model:
     ) -> Array:
         """Return -log p of each character given those before it, in nats, (n,) float64.
 
-        With a model of bytes it is that of each byte. The first character follows the start symbol,
-        an unprinted newline; with a model of lines so does the first of every line. Otherwise a
-        text of 2,000 characters or more is read in parallel lanes, each warmed up by the 200
+        A model of bytes gives a value per byte. The first character follows the start symbol, an
+        unprinted newline; with a model of lines so does the first of every line. Otherwise a text of 2,000 characters or more is read in parallel lanes, each warmed up by the 200
         characters before it. For unknown characters, ``unknown="error"`` raises
         UnknownCharacterError, ``"skip"`` skips them, and ``"cost"`` gives each the loss of a
         uniform guess among all 1,114,112 code points or 256 bytes, and does not read it.
@@ -135,8 +134,8 @@ class Model:
         """Return the mean of -log p over the characters of each line, in nats, (n,) float64.
 
         A line includes its newline. The hidden state is reset at the start of every line, with any
-        model; the lines are read in parallel on ``threads`` threads. Unknown characters cost what
-        they do in ``nll``.
+        model; the lines are read in parallel on ``threads`` threads. An unknown character has the
+        loss of ``unknown="cost"`` in ``nll``.
         """
         v = self.vocabulary
         codes = units.to_codes(text, v.unit)
@@ -164,7 +163,7 @@ class Model:
     def save(self, path: str | Path, *, half: bool = False) -> None:
         """Export the model, without training state; with ``half`` its weights become float16.
 
-        Raises SaveError, and NotFiniteError for a weight that float16 cannot hold.
+        Raises SaveError, and NotFiniteError for a weight beyond the range of float16.
         """
         weights = self.network.params.vector
         if half:
@@ -188,10 +187,10 @@ def train(
 
     ``options`` are the fields of ``charrnn.Config``, the options of ``charrnn train``: ``cell``,
     ``hidden_size``, ``num_layers``, ``max_steps`` and so on. ``val`` is a separate validation text;
-    by default a part of ``text`` is used. ``output`` is the checkpoint to write. ``init_from`` is a
-    checkpoint or exported model with the initial weights; its cell, sizes, unit and dtype are used.
-    Each of the ``threads`` trains on a part of the batch; more than one need a linear algebra
-    library that uses one itself (set OPENBLAS_NUM_THREADS=1 before NumPy is imported, for example).
+    by default a split of ``text`` is used. ``output`` is the checkpoint to write. ``init_from`` is
+    a checkpoint or exported model with the initial weights; its cell, sizes, unit and dtype are
+    used. Each of the ``threads`` trains on a part of the batch; more than one need a linear algebra
+    library limited to one thread (for example, set OPENBLAS_NUM_THREADS=1 before importing NumPy).
 
     Raises UsageError for an option outside its range, TextError for a text that is too short,
     NotFiniteError after too many non-finite losses, CheckpointError, SaveError.

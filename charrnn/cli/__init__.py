@@ -1,4 +1,4 @@
-"""The command line: one module per command. NumPy is imported late, so that help starts at once."""
+"""The command line: one module per command. NumPy is imported late, so that help is fast."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Commands(click.Group):
         except OSError as e:
             if sys.stdout is not None:  # its buffer must not fail again when Python closes it
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(e, BrokenPipeError):  # the reader has all it wants
+            if isinstance(e, BrokenPipeError):  # the reader wants no more
                 ctx.exit(ExitCode.OK)
             where = e.filename or "standard output"
             fail(ctx, f"{where}: {os_reason(e)}", ExitCode.SAVE)

@@ -1,4 +1,4 @@
-"""What the commands share: the model they read, their arguments, standard output, threads."""
+"""Shared by the commands: the model they read, arguments, standard output, threads."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def check_output(path: Path, force: bool, source: Path) -> None:
 
 
 def write_output(path: Path, data: bytes) -> None:
-    """Write a file as a whole or not at all, and say so on stderr. Raises SaveError."""
+    """Write a file as a whole or not at all, and report it on stderr. Raises SaveError."""
     with replace_file(path) as f:
         f.write(data)
     click.echo(escape_control(f"saved {path}, {format_count(len(data), 'byte')}"), err=True)

@@ -79,7 +79,7 @@ def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any
 
 
 def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> dict[str, Any]:
-    """Score a split as training did, to the very same loss. Raises CheckpointError, UsageError."""
+    """Score a split with the same loss as training. Raises CheckpointError, UsageError."""
     from charrnn.storage.state import State
     from charrnn.training.splits import split_nll, split_text, splits_of
 

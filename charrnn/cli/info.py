@@ -42,7 +42,7 @@ def format_info(path: Path, state: ModelState) -> str:
 
 
 def model_rows(state: ModelState) -> Iterator[tuple[str, Any]]:
-    """Yield what an exported model and a run have in common."""
+    """Yield the facts about an exported model or a run."""
     c, v, best = state.config, state.vocabulary, state.best
     size = fmt.format_count(state.parameters, "parameter")
     more = "..." if v["size"] > SHOWN_SYMBOLS else ""
@@ -57,7 +57,7 @@ def model_rows(state: ModelState) -> Iterator[tuple[str, Any]]:
 
 
 def run_rows(path: Path, state: State) -> Iterator[tuple[str, Any]]:
-    """Yield what only the checkpoint of a run records: its text, its plan, how it went."""
+    """Yield the facts about a run only: its text, its plan, its notes and events."""
     corpus, batches, steps = state.corpus, state.batches, state.plans[-1]["steps"]
     splits = ", ".join(f"{name} {n:,}" for name, n in corpus["split_characters"].items())
     yield "baselines", f"validation {fmt.format_baselines(state.baselines['val'])}"

@@ -80,7 +80,7 @@ def overlap(
     from charrnn.text.corpus import load_corpus
     from charrnn.text.files import decode_bytes, read_file
 
-    # the unit and the encoding are those of the model, if there is one
+    # the unit and the encoding of the model, if there is one
     path = checkpoint or (common.default_checkpoint() if sample_file is None else None)
     model = load(path) if path else None
     unit = unit or ("byte" if model and model.unit == "byte" else "char")

@@ -1,4 +1,4 @@
-"""What ``charrnn train`` prints, on stderr: a bar on a terminal, and lines."""
+"""The output of ``charrnn train``, on stderr: a progress bar on a terminal, and lines."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def step_lines(run: Run, step: StepResult) -> Iterator[str]:
 
 
 def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
-    """Yield how good the model of a finished run is, and what to try next."""
+    """Yield the losses of a finished run, its warnings, and the command that samples from it."""
     from charrnn.training.loop import LOWER_LR_HINT, longest_copy, overfit_loss
 
     state = run.state
@@ -121,7 +121,7 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
                 f"{fmt.format_baselines(of_split)}, model {loss:.3f}"
             )
 
-    # what went wrong
+    # warnings
     if state.nonfinite_events:
         events = fmt.format_count(len(state.nonfinite_events), "non-finite event")
         yield f"{events}; the learning rate was halved each time; {LOWER_LR_HINT}"

@@ -253,7 +253,7 @@ def train_and_show(
 
 
 class InterruptHandler:
-    """Notes the first Ctrl-C or SIGTERM within its context; a second one ends the process at once.
+    """Records the first Ctrl-C or SIGTERM within its context; a second one ends the process.
 
     Before the context, either ends the command as an exception does, so that it is tidied up.
     """

@@ -1,1 +1,1 @@
-"""What a checkpoint holds; how it is written, read and locked."""
+"""Checkpoints: their header, how they are written and read, and their lock."""

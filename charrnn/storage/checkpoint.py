@@ -94,7 +94,7 @@ def write_checkpoint(path: Path, state: ModelState, arrays: Mapping[str, Array])
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes the place of ``path`` when the context ends without an error.
 
-    It is written beside the old one under a random name, forced to the disk and renamed. A symbolic
+    It is written next to the old one under a random name, forced to disk and renamed. A symbolic
     link is followed to its target. After a failure the old file is unchanged. Raises SaveError,
     also if there is a device, a pipe or a folder at ``path``.
     """
@@ -244,10 +244,10 @@ def _read_state(z: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> M
     if members[HEADER].file_size > MAX_HEADER_BYTES:
         raise InvalidCheckpoint(f"damaged: the header is larger than {MAX_HEADER_BYTES:,} bytes")
     state = parse(z.read(HEADER))
-    held = {name.removesuffix(".npy") for name in members if name != HEADER}
+    stored = {name.removesuffix(".npy") for name in members if name != HEADER}
     for names in (ARRAYS[state.kind], state.arrays.keys()):
-        if held != names:
-            wrong = ", ".join(sorted(held ^ names))
+        if stored != names:
+            wrong = ", ".join(sorted(stored ^ names))
             raise InvalidCheckpoint(f"damaged: missing or unexpected arrays: {wrong}")
     return state
 

@@ -1,4 +1,4 @@
-"""One training at a time on a checkpoint."""
+"""The lock on a checkpoint: only one process trains it at a time."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 def lock(path: Path, command: str) -> Iterator[None]:
     """Keep other trainings off a checkpoint, and remove the temporary files of killed ones.
 
-    The lock is the operating system's, on a file beside the checkpoint (beside the target of a
-    symbolic link), so that it ends with the process; the file stays. Raises CheckpointError, which
-    names the process that holds the lock, and SaveError if the folder cannot be written.
+    The lock is the operating system's, on a file next to the checkpoint (next to the target of a
+    symbolic link), and ends with the process; the file stays. Raises CheckpointError, which names
+    the process that has the lock, and SaveError if the folder cannot be written.
     """
     target = Path(os.path.realpath(path))
     lock_path = target.with_name(f".{target.name}.lock")

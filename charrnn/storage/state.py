@@ -1,4 +1,4 @@
-"""The header of a checkpoint: its fields, and the checks that a file from a stranger must pass.
+"""The header of a checkpoint: its fields, and the checks of an untrusted file.
 
 The type hints of ``State`` and of its records are the schema: a header is read if it fits them.
 """
@@ -34,7 +34,7 @@ from charrnn.errors import UsageError
 FORMAT = 3
 MAX_HEADER_BYTES = 2**23
 MAX_HEADER_VALUES = 500_000
-MAX_INT_DIGITS = 20  # as many as 2**64 has; older Pythons need minutes for a million
+MAX_INT_DIGITS = 20  # 2**64 has 20; older Pythons need minutes for a million
 MAX_FLOAT_DIGITS = 50
 MAX_THREADS = 1024
 MAX_REASON_CHARACTERS = 200
@@ -142,11 +142,11 @@ class InitFrom(TypedDict):
 
 @dataclass(kw_only=True)
 class ModelState:
-    """What every checkpoint records about its model; an exported model records no more."""
+    """The header of an exported model; every checkpoint has these fields."""
 
     kind: Literal["model", "run"] = "model"
     format: Positive = FORMAT
-    sha256: str = ""  # of the header; written on saving, as are those of the arrays
+    sha256: str = ""  # of the header; computed on saving, like the checksums of the arrays
     arrays: dict[str, str] = field(default_factory=dict)
     versions: Versions
     config: Config
@@ -160,7 +160,7 @@ class ModelState:
 
 @dataclass(kw_only=True)
 class State(ModelState):
-    """What the checkpoint of a run records, besides its arrays."""
+    """The header of the checkpoint of a run."""
 
     kind: Literal["model", "run"] = "run"
     command: str
@@ -168,7 +168,7 @@ class State(ModelState):
     corpus: CorpusRecord
     val_corpus: TextRecord | None
     batches: Batches
-    plans: list[Plan] = field(default_factory=list)  # the last one is in force
+    plans: list[Plan] = field(default_factory=list)  # the last one applies
     finished: bool = False
     data_position: tuple[NonNegative, NonNegative] = (0, 0)  # see ``batches.Position``
     symbols_seen: NonNegative = 0
@@ -196,7 +196,7 @@ def serialize(state: ModelState) -> bytes:
 
 
 def within_limits(data: bytes) -> bool:
-    """Return whether a header is small enough to be parsed: its values are counted before."""
+    """Return whether a header is small enough to be parsed; its values are counted in advance."""
     values = 1 + sum(data.count(byte) for byte in (b",", b":", b"[", b"{"))
     return len(data) <= MAX_HEADER_BYTES and values <= MAX_HEADER_VALUES
 
@@ -285,7 +285,7 @@ def _type_hints(kind: type) -> dict[str, Any]:
 
 @functools.cache
 def _parse_hint(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return what a type hint is made of: ``list`` and ``(str,)`` for ``list[str]``."""
+    """Return the origin and the arguments of a type hint: ``list`` and ``(str,)``."""
     kind = get_origin(hint) or hint
     return Union if kind is UnionType else kind, get_args(hint)
 

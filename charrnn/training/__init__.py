@@ -1,1 +1,1 @@
-"""A run, its loop, and the threads that share its work."""
+"""Training: the splits of a text, a run, its loop, and data parallelism."""

@@ -30,10 +30,10 @@ LOWER_LR_HINT = "try a lower --learning-rate or --clip-norm"
 SAMPLE_CHARACTERS = 200
 SAMPLE_LINES = 8  # whichever limit comes first
 SAMPLE_TEMP = 0.8
-MAX_HISTORY_ROWS = 10_000  # of a header; beyond, every second row is dropped
+MAX_HISTORY_ROWS = 10_000  # in a header; beyond this, every second row is dropped
 MAX_SAMPLES = 1000
 SAVE_INTERVAL_SECONDS = 60.0
-SAVE_DURATION_FACTOR = 100.0  # of the interval: saving takes 1% of the time at most
+SAVE_DURATION_FACTOR = 100.0  # of the interval to the duration: saving takes at most 1% of the time
 OVERFIT_RATIO = 1.05  # of the last validation loss to the best one
 COPY_SEARCH_SYMBOLS = 5_000_000  # of the training split
 
@@ -48,7 +48,7 @@ class StepResult(NamedTuple):
     loss: float  # mean over the batch, nats per character; if non-finite there was no update
     evaluation: Evaluation | None
     sample: str | None
-    messages: tuple[str, ...] = ()  # what went wrong, and what was done about it
+    messages: tuple[str, ...] = ()  # non-finite values and failed saves, and how each was handled
 
 
 def train_with_saves(
@@ -82,13 +82,13 @@ def train_with_saves(
         longest = max(SAVE_INTERVAL_SECONDS, SAVE_DURATION_FACTOR * save_seconds)
         return longest if save_every is None else save_every
 
-    # a new plan is saved at once: a folder that cannot be written shows now
+    # a new plan is saved immediately, to find out now if the folder cannot be written
     if not run.plan_saved:
         save_now()
     saved_step, due = run.state.step, time.monotonic() + interval()
     last = run.state.step + stop_after if stop_after else math.inf
 
-    # train, and save when the time has come
+    # train, and save when it is due
     try:
         for step in train_steps(run):
             if time.monotonic() >= due:
@@ -109,7 +109,7 @@ def train_with_saves(
         save_now()
         raise
 
-    # the rest
+    # save the last steps
     if saved_step != run.state.step:
         save_now()
 
@@ -118,7 +118,7 @@ def train_steps(run: Run) -> Iterator[StepResult]:
     """Train to the end of the plan, one batch at a time; the run may be saved after each step.
 
     Truncated backpropagation through time (Williams and Peng, 1990): the hidden state is carried
-    from batch to batch, the gradient is not. It is that of the mean loss of the batch.
+    from batch to batch, the gradient is not. The loss is the mean over the batch.
 
     A batch with a non-finite loss or gradient is skipped and halves the learning rate. After three
     in a row, or if a weight or the validation loss is non-finite, the best weights are restored,
@@ -200,7 +200,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
             state.initial_loss = loss
     state.train_seconds += time.perf_counter() - started
 
-    # evaluate and sample, if it is time
+    # evaluate and sample, if it is due
     evaluation = sample = None
     if _is_due(run, run.plan["eval_every"]):
         evaluation, more = _evaluate(run, norm, lr)

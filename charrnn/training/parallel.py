@@ -1,7 +1,7 @@
 """Data parallelism: each thread trains on some lanes of the batch, and the gradients are summed.
 
-The linear algebra library stays at one thread: its threads would meet twice in every step of a
-batch, these meet twice in a batch. NumPy releases the interpreter while it computes.
+The linear algebra library stays at one thread: its threads would wait for each other in every
+step of a batch, these only once per batch. NumPy releases the interpreter while it computes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 class Replica(NamedTuple):
     lanes: slice  # of its thread
-    network: Network  # with gradients of its own
+    network: Network  # with its own gradients
     tape: NetworkTape
 
 
@@ -45,7 +45,7 @@ class DataParallel:
         try:
             first_result = work(first)
         finally:
-            wait(futures)  # after a failure too: they write to the caller's buffers
+            wait(futures)  # also after a failure: the threads write to the caller's buffers
         return [first_result, *(future.result() for future in futures)]
 
     def loss_and_grad(

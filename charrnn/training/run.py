@@ -1,4 +1,4 @@
-"""A run: its network, its state and its text; how it begins, is saved and resumed."""
+"""A run: its network, its state and its text; starting, saving and resuming it."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ class InitialModel(NamedTuple):
 
 @dataclass
 class Run:
-    """A model in training: everything that its checkpoint holds, and its text."""
+    """A model in training: everything that its checkpoint contains, and its text."""
 
     state: State
     vocabulary: Vocabulary
     splits: Splits
     network: Network  # has the last weights
-    best_weights: Array  # or, before a validation loss, those of the last evaluation or the start
+    best_weights: Array  # before a validation loss: of the last evaluation, or initial
     optimizer_state: Array  # (moments, n)
     hidden_state: Array  # (L, S, H, B)
     plan_saved: bool = False
@@ -148,7 +148,7 @@ def begin(
 ) -> Run:
     """Return a new run; ``val`` is a separate validation text. Raises TextError.
 
-    Symbols that ``initial_model`` does not know get new weights.
+    Symbols that are not in the vocabulary of ``initial_model`` get new weights.
     """
     # the text
     vocabulary, init_from, notes = _build_vocabulary(corpus, val, config, initial_model)
@@ -315,7 +315,7 @@ def _build_vocabulary(
     if initial_model is None:
         return vocabulary, None, notes
 
-    # add those of the initial model
+    # add the symbols of the initial model
     new, old = vocabulary.codes, initial_model.vocabulary.codes
     added, unused = new[~np.isin(new, old)], old[~np.isin(old, new)]
     init_from: InitFrom = {
@@ -341,7 +341,7 @@ def _format_symbols(codes: Codes, label: str, unit: str) -> str:
 
 
 def _position(state: State, splits: Splits) -> Position:
-    """Return where the next batch begins, given the number of steps."""
+    """Return the position of the next batch, given the number of steps."""
     steps_per_epoch = state.batches["steps_per_epoch"]
     epoch, batch = divmod(state.step, steps_per_epoch)
     if splits.document_ends is None:
@@ -350,7 +350,7 @@ def _position(state: State, splits: Splits) -> Position:
 
 
 def _start_notes(run: Run, corpus: Corpus, val: Corpus | None) -> Iterator[str]:
-    """Yield what a user should know about the text and the sizes of a new run."""
+    """Yield notes for the user on the text and the sizes of a new run."""
     config, splits, batches = run.config, run.splits, run.state.batches
 
     # the texts
@@ -399,7 +399,7 @@ def _add_plan(run: Run) -> None:
     steps_per_epoch = state.batches["steps_per_epoch"]
     if config.epochs is not None:
         limits.append(max(1, math.ceil(config.epochs * steps_per_epoch)))
-    # by the batches asked for: a small text, whose batches are smaller, takes no more steps
+    # of the requested batches: a small text, whose batches are smaller, takes no more steps
     per_step: float = config.batch_size * config.seq_length
     if run.splits.document_ends is not None:
         per_step = len(run.splits.train) / steps_per_epoch
@@ -414,7 +414,7 @@ def _add_plan(run: Run) -> None:
 
 
 def _extend(run: Run, max_steps: int) -> None:
-    """Plan more steps, from the present one on. Raises UsageError for fewer."""
+    """Extend the plan to ``max_steps``. Raises UsageError for fewer steps than planned."""
     planned = run.plan["steps"]
     if max_steps < planned:
         raise UsageError(

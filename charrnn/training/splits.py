@@ -44,7 +44,7 @@ from charrnn.text.vocabulary import Vocabulary
 
 BASELINE_SYMBOLS = 2_000_000  # to count n-grams in: memory must not grow with the text
 MAX_LISTED_BYTES = 2**21  # of a header, for the files of a text: some 20,000 of them
-FILE_BYTES = 60  # of a header, for each file besides its path
+FILE_BYTES = 60  # of a header, for each file, its path not counted
 
 
 class Split(NamedTuple):
@@ -58,7 +58,7 @@ class Split(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """The parts of a text; the ids of the training split are read when it is sliced."""
+    """The splits of a text; the ids of the training split are read when it is sliced."""
 
     train: EncodedSlice
     train_characters: int
@@ -83,7 +83,7 @@ def make_splits(
     all_ids = EncodedSlice(corpus.store, id_table, 0, N)
     separator_id, start_id = vocabulary.separator_id(config.documents), vocabulary.start_id
 
-    # where validation and test begin; a split that is too short is left out
+    # the starts of validation and test; a split that is too short is left out
     val_fraction = 0 if val else config.val_fraction
     offsets = split_offsets(corpus.characters, val_fraction, config.test_fraction)
     a, b = (_align_to_document(all_ids, corpus.symbol_offset(n), separator_id) for n in offsets)
@@ -240,7 +240,7 @@ def read_again(record: TextRecord, config: Config, path: Path, used: str) -> Cor
 
 
 def corpus_record(corpus: Corpus, splits: Splits) -> CorpusRecord:
-    """Return what a checkpoint records about the text of a run."""
+    """Return the record of a run's text for its checkpoint."""
     val, test = splits.val.characters, splits.test.characters
     return {
         **text_record(corpus),
@@ -249,7 +249,7 @@ def corpus_record(corpus: Corpus, splits: Splits) -> CorpusRecord:
 
 
 def text_record(corpus: Corpus) -> TextRecord:
-    """Return what a checkpoint records about a text."""
+    """Return the record of a text for a checkpoint."""
     return cast(TextRecord, corpus.describe())
 
 
