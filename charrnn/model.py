@@ -108,10 +108,11 @@ class Model:
         """Return -log p of each character given those before it, in nats, (n,) float64.
 
         A model of bytes gives a value per byte. The first character follows the start symbol, an
-        unprinted newline; with a model of lines so does the first of every line. Otherwise a text of 2,000 characters or more is read in parallel lanes, each warmed up by the 200
-        characters before it. For unknown characters, ``unknown="error"`` raises
-        UnknownCharacterError, ``"skip"`` skips them, and ``"cost"`` gives each the loss of a
-        uniform guess among all 1,114,112 code points or 256 bytes, and does not read it.
+        unprinted newline; with a model of lines so does the first of every line. Otherwise a text
+        of 2,000 characters or more is read in parallel lanes, each warmed up by the 200 characters
+        before it. For unknown characters, ``unknown="error"`` raises UnknownCharacterError,
+        ``"skip"`` skips them, and ``"cost"`` gives each the loss of a uniform guess among all
+        1,114,112 code points or 256 bytes, and does not read it.
 
         With ``dynamic_lr``, a learning rate, a copy of the model keeps training while it reads;
         see ``scoring.dynamic_nll``. Raises UsageError for another ``unknown``.

@@ -99,7 +99,7 @@ def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> 
 def metrics(
     name: str, nll: Array, characters: int, text: str | bytes, seconds: float, baselines: Any
 ) -> dict[str, Any]:
-    """Return what is printed of a text; ``nll`` is that of its symbols, in nats."""
+    """Return the metrics of a text; ``nll`` is -log p of each of its symbols, in nats."""
     num_bytes = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
     total = float(nll.sum())
     mean = total / max(characters, 1)

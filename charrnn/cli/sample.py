@@ -114,7 +114,7 @@ def to_model_text(model: Model, data: bytes | str, name: str) -> str | bytes:
     """Return a file or an argument as the model reads it. Raises TextError."""
     from charrnn.text.files import decode_bytes
 
-    if isinstance(data, str):  # where the locale is not UTF-8, its bytes come in as surrogates
+    if isinstance(data, str):  # bytes that are not in the locale arrive as surrogates
         data = data.encode("utf-8", "surrogateescape")
     return data if model.unit == "byte" else decode_bytes(data, name)
 
