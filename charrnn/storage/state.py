@@ -41,9 +41,8 @@ MAX_REASON_CHARACTERS = 200
 
 NonNegative: TypeAlias = Annotated[int, range(2**63)]
 Positive: TypeAlias = Annotated[int, range(1, 2**63)]
-Special: TypeAlias = Annotated[
-    int, range(0x110000, 0x110000 + 69)
-]  # jamo, end of document, unknown
+# jamo, end of document, unknown
+Special: TypeAlias = Annotated[int, range(0x110000, 0x110000 + 69)]
 # Path, bytes and CRC-32. Paths are relative to the checkpoint's folder, or absolute; standard input
 # is "-", a file of that name "./-", and a text that was given to the Python API null.
 FileRecord: TypeAlias = tuple[str | None, NonNegative, NonNegative]

@@ -21,14 +21,7 @@ from charrnn.formatting import format_count, format_threads
 from charrnn.network import Network, num_parameters
 from charrnn.optim import OPTIMIZERS, SCHEDULES
 from charrnn.storage import checkpoint
-from charrnn.storage.state import (
-    InitFrom,
-    ModelState,
-    Plan,
-    State,
-    Versions,
-    VocabularyRecord,
-)
+from charrnn.storage.state import InitFrom, ModelState, Plan, State, Versions, VocabularyRecord
 from charrnn.text.batches import Position, steps_per_lane
 from charrnn.text.corpus import MAX_EVAL_CHARACTERS, Corpus
 from charrnn.text.units import UNKNOWN, Codes
