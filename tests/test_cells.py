@@ -103,7 +103,7 @@ def test_inputs_are_not_changed(case: Case) -> None:
 def test_gates_are_between_0_and_1(case: Case) -> None:
     tape = case.cell.new_tape(T, H, B, np.float64)
     case.cell.forward(case.Whh, case.ax, case.state, tape)
-    gates = case.cell.gates(tape.views)
+    gates = case.cell.gate_activations(tape.views)
     assert len(gates) < case.cell.NUM_BLOCKS  # one block is no gate but the new content
     for gate in gates.values():
         assert gate.shape == (T, H, B)
@@ -124,7 +124,7 @@ def test_gates_match_the_equations(name: str, gates: str) -> None:
         cell.new_tape(T, H, B, float),
     )
     cell.forward(np.zeros((G * H, H)), ax, np.zeros((S, H, B)), tape)
-    found = cell.gates(tape.views)
+    found = cell.gate_activations(tape.views)
     assert "".join(found) == gates
     for k, gate in enumerate(found.values()):
         np.testing.assert_allclose(gate, sigma(ax[:, k * H : (k + 1) * H]), rtol=0, atol=1e-12)

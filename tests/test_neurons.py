@@ -29,9 +29,11 @@ def test_activations_and_saturation_match_one_long_batch(cell: str) -> None:
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12)
 
     shares = neurons.gate_saturation(network, ids, context)
-    assert shares.keys() == network.cell.gates(tape.layers[0].views).keys()
+    assert shares.keys() == network.cell.gate_activations(tape.layers[0].views).keys()
     for gate, share in shares.items():
-        values = np.stack([network.cell.gates(layer.views)[gate][2:] for layer in tape.layers])
+        values = np.stack(
+            [network.cell.gate_activations(layer.views)[gate][2:] for layer in tape.layers]
+        )
         wanted = np.stack([(values < 0.1).mean((1, 2, 3)), (values > 0.9).mean((1, 2, 3))], 1)
         np.testing.assert_allclose(share, wanted, rtol=0, atol=1e-12)
         assert share.max() > 0.1

@@ -27,7 +27,7 @@ def _read(network: Network, ids: Ids, context: Ids, ends: Ids | None) -> Iterato
     ends = np.array([len(ids)]) if ends is None else ends
     batches = single_lane_batches(ids, context, ends, CHUNK_STEPS)
     symbols_read = 0
-    for batch, tape in network.read(batches, CHUNK_STEPS, 1):
+    for batch, tape in network.forward_batches(batches, CHUNK_STEPS, 1):
         in_context = int((batch.at <= symbols_read).sum())  # these steps read no new symbol
         if in_context < len(batch.xs):
             symbols_read = int(batch.at[-1, 0])
@@ -58,7 +58,7 @@ def gate_saturation(
     fractions: dict[str, Array] = {}
     for layers in _read(network, ids, context, ends):
         for l, layer in enumerate(layers):
-            for name, gate in network.cell.gates(layer.views).items():
+            for name, gate in network.cell.gate_activations(layer.views).items():
                 fraction = fractions.setdefault(name, np.zeros((len(layers), 2)))
                 closed_and_open = np.array([(gate < 0.1).mean(), (gate > 0.9).mean()])
                 fraction[l] += len(gate) / len(ids) * closed_and_open

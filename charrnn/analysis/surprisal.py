@@ -54,18 +54,18 @@ def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Ar
     v, network = model.vocabulary, model.network
     codes = units.to_codes(text, v.unit)
     ids = ids_or_unknown(codes, v)
-    read = ids[ids >= 0]
-    n, top = len(read), min(TOP_K, len(v))
+    known_ids = ids[ids >= 0]
+    n, top = len(known_ids), min(TOP_K, len(v))
     nll = np.zeros(n)
     top_ids, p = np.zeros((n + 1, top), np.intp), np.zeros((n + 1, top))
 
     # symbols after a separator are predicted from a reset state, also if all of them are unknown
     separator_id = v.separator_id(model.documents)
-    ends = document_ends(read, separator_id)
-    if not n or read[-1] == separator_id:
+    ends = document_ends(known_ids, separator_id)
+    if not n or known_ids[-1] == separator_id:
         ends = np.append(ends, n)
-    batches = single_lane_batches(read, v.start_id, ends, CHUNK_STEPS)
-    for batch, tape in network.read(batches, CHUNK_STEPS, 1):
+    batches = single_lane_batches(known_ids, v.start_id, ends, CHUNK_STEPS)
+    for batch, tape in network.forward_batches(batches, CHUNK_STEPS, 1):
         at, ys = batch.at[:, 0], batch.ys[:, 0]
         logp = _log_softmax(tape.logits[..., 0])
         candidates = np.argpartition(-logp, top - 1, axis=1)[:, :top]  # sorting all is slower
@@ -127,11 +127,14 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
         raise UsageError(f"no hidden unit {layer}:{index}; the model has 0:0 to {L - 1}:{H - 1}")
     codes = units.to_codes(text, v.unit)
     ids = ids_or_unknown(codes, v)
-    read = ids[ids >= 0]
-    values = np.zeros(len(read) + 1)  # the first is before the text
-    if len(read):
+    known_ids = ids[ids >= 0]
+    values = np.zeros(len(known_ids) + 1)  # the first is before the text
+    if len(known_ids):
         states = activations(
-            network, read, v.start_id, document_ends(read, v.separator_id(model.documents))
+            network,
+            known_ids,
+            v.start_id,
+            document_ends(known_ids, v.separator_id(model.documents)),
         )
         values[1:] = np.concatenate([chunk[:, layer, index] for chunk in states])
     if network.cell.STATE_NAMES[-1] == "c":

@@ -99,7 +99,7 @@ class Cell(ABC, Generic[V]):
         """Return the inputs of the blocks of Whh: (number of blocks, (T, H, B)), top to bottom."""
         return [(self.NUM_BLOCKS, tape.states[0, :-1])]
 
-    def gates(self, views: V) -> dict[str, Array]:
+    def gate_activations(self, views: V) -> dict[str, Array]:
         """Return the gates after the nonlinearity, (T, H, B) each: 0 is closed and 1 is open."""
         return {}
 

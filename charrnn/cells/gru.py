@@ -94,6 +94,6 @@ class GRU(Cell[GRUViews]):
         """Return h' for z and r, and r h' for n."""
         return [(2, tape.views.hprev), (1, tape.views.rh)]
 
-    def gates(self, views: GRUViews) -> dict[str, Array]:
+    def gate_activations(self, views: GRUViews) -> dict[str, Array]:
         """Return z and r."""
         return {"z": views.z, "r": views.r}

@@ -96,6 +96,6 @@ class LSTM(Cell[LSTMViews]):
         np.multiply(dc, views.f, out=dcnext)
         np.dot(Whh.T, da, out=dhnext)
 
-    def gates(self, views: LSTMViews) -> dict[str, Array]:
+    def gate_activations(self, views: LSTMViews) -> dict[str, Array]:
         """Return i, f and o."""
         return {"i": views.i, "f": views.f, "o": views.o}

@@ -53,8 +53,8 @@ def render_chart(curve: Curve) -> str:
     for name in losses:
         pairs = zip(xs, ys[name], strict=True)
         points = "".join(f"{x:.3f},{y:.3f} " if np.isfinite(y) else "|" for x, y in pairs)
-        parts = filter(None, points.split("|"))  # a non-finite loss leaves a gap
-        shapes += [f'<polyline class="{name}" points="{part.strip()}"/>' for part in parts]
+        segments = filter(None, points.split("|"))  # a non-finite loss leaves a gap
+        shapes += [f'<polyline class="{name}" points="{s.strip()}"/>' for s in segments]
     points, shown = _points(curve, losses, xs, ys)
 
     # the legend, above the chart

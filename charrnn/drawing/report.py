@@ -76,8 +76,8 @@ def preformatted(text: str, unit: str = "char") -> str:
     """
     if unit == "byte":
         text = text.encode("latin-1", "backslashreplace").decode("utf-8", "backslashreplace")
-    alone = formatting.standalone_jamo
-    text = JAMO.sub(lambda match: alone(match[1]) if match[1] else match[0], text)
+    separate = formatting.standalone_jamo
+    text = JAMO.sub(lambda match: separate(match[1]) if match[1] else match[0], text)
     shown = ""
     for c in text.replace("\r\n", "\n"):
         kept = c in f"\n\t{ZERO_WIDTH_JOINERS}" or unicodedata.category(c) == "Zs"
@@ -203,9 +203,9 @@ def training_samples(state: State) -> str:
     if not samples:
         return "<p>No samples were generated during training.</p>"
     chosen = [samples[i] for i in evenly_spaced(len(samples), REPORT_SAMPLES)]
-    some = f" ({len(chosen)} of {len(samples):,})" if len(chosen) < len(samples) else ""
+    count = f" ({len(chosen)} of {len(samples):,})" if len(chosen) < len(samples) else ""
     losses = {row["step"]: row["val_loss"] for row in state.history}
-    section = f"<p>Samples generated during training, in order{some}.</p>"
+    section = f"<p>Samples generated during training, in order{count}.</p>"
     for sample in chosen:
         loss = losses.get(sample["step"])
         title = f"Step {sample['step']:,}"

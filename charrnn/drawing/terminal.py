@@ -95,8 +95,8 @@ class _Canvas:
     def locate_dots(self, xs: ArrayLike, ys: ArrayLike) -> tuple[NDArray[np.int64], ...]:
         down = (self.high - np.asarray(ys)) / (self.high - self.low)
         along = np.asarray(xs) / self.x_max
-        parts = (part * (n - 1) for part, n in zip((down, along), self.dots.shape, strict=True))
-        return tuple(np.rint(part).astype(np.int64) for part in parts)
+        dots = (x * (n - 1) for x, n in zip((down, along), self.dots.shape, strict=True))
+        return tuple(np.rint(x).astype(np.int64) for x in dots)
 
     def cell(self, x: float, y: float) -> tuple[int, int]:
         """Return the row and the column of the character at a point."""

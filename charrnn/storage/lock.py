@@ -20,12 +20,9 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-NO_LOCKS = (
-    errno.ENOLCK,
-    errno.ENOSYS,
-    errno.ENOTSUP,
-)  # the file system has none: training goes ahead
-HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+# on a file system without locks, training needs none
+UNSUPPORTED_ERRORS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+LOCKED_ERRORS = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 @contextlib.contextmanager
@@ -70,9 +67,9 @@ def _acquire(fd: int) -> bool:
         else:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
-        if e.errno in HELD:
+        if e.errno in LOCKED_ERRORS:
             return False
-        if e.errno not in NO_LOCKS:
+        if e.errno not in UNSUPPORTED_ERRORS:
             raise
     return True
 

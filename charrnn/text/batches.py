@@ -197,8 +197,8 @@ def _schedule(lengths: Ids, B: int, T: int, rng: np.random.Generator | None) -> 
 
     # consecutive batches that carry a state over are kept together
     if rng is not None:
-        fresh = np.flatnonzero((offset == 0).all(1))
-        segments = np.split(np.arange(len(offset)), fresh[1:])
+        resets = np.flatnonzero((offset == 0).all(1))
+        segments = np.split(np.arange(len(offset)), resets[1:])
         rng.shuffle(segments)
         index = np.concatenate(segments)
         documents, offset = documents[index], offset[index]

@@ -242,10 +242,10 @@ class Corpus:
             return n
         offset = 0
         for indices in self.store.chunks(0, len(self.store)):
-            found = np.flatnonzero(starts[indices])
-            if n < len(found):
-                return offset + int(found[n])
-            n -= len(found)
+            positions = np.flatnonzero(starts[indices])
+            if n < len(positions):
+                return offset + int(positions[n])
+            n -= len(positions)
             offset += len(indices)
         return offset
 

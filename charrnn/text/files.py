@@ -39,12 +39,12 @@ def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Sour
             if path == STDIN or not folder.is_dir():
                 files.append(path)
                 continue
-            found = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+            entries = [p for p in sorted(folder.rglob("*")) if p.is_file()]
         except OSError as e:
             raise _read_error(path, e) from None
 
         # the text files in the folder, without hidden ones
-        visible = [p for p in found if "/." not in f"/{p.relative_to(folder).as_posix()}"]
+        visible = [p for p in entries if "/." not in f"/{p.relative_to(folder).as_posix()}"]
         texts = [p for p in visible if encoding is None or _is_text(p, encoding)]
         if not texts:
             raise TextError(f"{path}: contains no text files")

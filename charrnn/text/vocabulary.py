@@ -124,11 +124,11 @@ class Vocabulary:
         # name the first unknown one
         symbol = int((ids < 0).argmax())
         offset = int(character[symbol])
-        found = f"byte {codes[symbol]:#04x} (offset {offset:,})"
+        symbol_name = f"byte {codes[symbol]:#04x} (offset {offset:,})"
         if isinstance(text, str) and self.unit != "byte":
-            found = f"{text[offset]!r} (U+{ord(text[offset]):04X}, offset {offset:,})"
+            symbol_name = f"{text[offset]!r} (U+{ord(text[offset]):04X}, offset {offset:,})"
         raise UnknownCharacterError(
-            f"{found} is not in the model's vocabulary of {len(self):,} symbols; "
+            f"{symbol_name} is not in the model's vocabulary of {len(self):,} symbols; "
             f"use --unknown skip to ignore it"
         )
 

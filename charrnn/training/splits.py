@@ -101,19 +101,19 @@ def make_splits(
         ends = document_ends(train, separator_id)
 
     # the others
-    def cut(start: int, stop: int) -> Split:
+    def make_split(start: int, stop: int) -> Split:
         context = all_ids[max(start - WARM_UP_SYMBOLS, 0) : start]
         characters = corpus.count_characters(start, stop)
         return Split(all_ids[start:stop], context, characters, separator_id, int(start_id[0]))
 
-    val_split = cut(a, b)
+    val_split = make_split(a, b)
     if val:
         is_long = val.characters > MAX_EVAL_CHARACTERS
         end = val.symbol_offset(MAX_EVAL_CHARACTERS) if is_long else len(val.store)
         ids = np.take(vocabulary.ids_of(val.store.codes), val.store[:end])
         characters = val.count_characters(0, end)
         val_split = val_split._replace(ids=ids, context=start_id, characters=characters)
-    return Splits(train, corpus.count_characters(0, a), ends, val_split, cut(b, N))
+    return Splits(train, corpus.count_characters(0, a), ends, val_split, make_split(b, N))
 
 
 def _align_to_document(ids: EncodedSlice, offset: int, separator_id: int | None) -> int:
