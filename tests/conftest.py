@@ -1,4 +1,4 @@
-"""What the tests share: a small text, a trained run, the command line, a numeric gradient."""
+"""Shared by the tests: a small text, a trained run, the command line, a numeric gradient."""
 
 # ruff: noqa: E402 (the number of threads must be set before NumPy is imported)
 from __future__ import annotations
@@ -35,7 +35,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 SIZE = ("--hidden-size", "12", "--seq-length", "16", "--batch-size", "8")
 QUICK = (*SIZE, "--max-steps", "30")
 
-# a machine may be busy, and a test of correctness must not fail for that
+# a test of correctness must not fail because the machine is busy
 settings.register_profile("charrnn", deadline=None)
 settings.load_profile("charrnn")
 
@@ -91,7 +91,7 @@ def corpus(tmp_path: Path, text: str) -> Path:
     return tmp_path / "corpus.txt"
 
 
-def on_a_terminal(
+def run_on_terminal(
     command: list[str], cwd: Path, env: dict[str, str], rows: int, columns: int
 ) -> tuple[bytes, bytes]:
     """Run a command whose stderr is a terminal; return what it showed there, and its stdout."""
@@ -144,7 +144,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
 
 
 def start(args: list[str], stdin: bytes, rc: int, env: dict[str, str]) -> Done:
-    """Run ``charrnn`` in a process of its own."""
+    """Run ``charrnn`` in its own process."""
     done = subprocess.run(
         [*CHARRNN, *args],
         input=stdin,
@@ -160,7 +160,7 @@ def start(args: list[str], stdin: bytes, rc: int, env: dict[str, str]) -> Done:
 
 
 def invoke(args: list[str], stdin: bytes = b"", rc: int = 0) -> Done:
-    """Run ``charrnn`` in this process, with streams and signal handlers of its own."""
+    """Run ``charrnn`` in this process, with its own streams and signal handlers."""
     out, err = io.BytesIO(), io.BytesIO()
     streams = [
         io.TextIOWrapper(stream, encoding="utf-8", write_through=True)
@@ -202,6 +202,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """The checkpoint of a trained run, beside a copy of its text, in an empty folder."""
+    """The checkpoint of a trained run, and a copy of its text, in an otherwise empty folder."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     return tmp_path / "checkpoints" / "corpus.npz"

@@ -1,4 +1,4 @@
-"""Kill trainings at random moments and resume them: the result is that of one without stops.
+"""Kill trainings at random moments and resume them: the result matches an uninterrupted run.
 
 python -m tests.crash_test 500
 """

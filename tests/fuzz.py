@@ -60,13 +60,13 @@ def content(model: charrnn.Model) -> tuple[object, ...]:
 
 
 def valid_files(folder: Path) -> list[ValidFile]:
-    """Make one of each kind, the same bytes every time."""
+    """Write one file of each kind, with the same bytes every time."""
     options: dict[str, Any] = {"hidden_size": 6, "batch_size": 4, "seq_length": 8, "eval_every": 2}
     paths = [folder / f"{name}.npz" for name in ("started", "finished", "full", "half")]
     charrnn.train(TEXT, output=paths[0], max_steps=3, epochs=1, **options)
     options |= {"max_steps": 5, "sample_every": 2, "cell": "lstm", "num_layers": 2}
     model = charrnn.train(TEXT, output=paths[1], **options)
-    for path in paths[:2]:  # the times are others every time
+    for path in paths[:2]:  # times differ from run to run
         state, (_, arrays) = read_run(path), checkpoint.read_checkpoint(path)
         state.train_seconds = 1.0
         for row in state.history:
@@ -90,19 +90,19 @@ def block(rng: random.Random, data: bytes) -> tuple[int, int]:
     return a, min(len(data), a + rng.choice([1, 1, 2, 4, 16, 100, 2000]))
 
 
-def flipped(rng: random.Random, data: bytes) -> bytes:
+def flip(rng: random.Random, data: bytes) -> bytes:
     changed = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 10])):
         changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
-def overwritten(rng: random.Random, data: bytes) -> bytes:
+def overwrite(rng: random.Random, data: bytes) -> bytes:
     a, b = block(rng, data)
     return data[:a] + rng.choice([rng.randbytes(b - a), bytes(b - a), b"\xff" * (b - a)]) + data[b:]
 
 
-def inserted(rng: random.Random, data: bytes) -> bytes:
+def insert(rng: random.Random, data: bytes) -> bytes:
     a, b = block(rng, data)
     return (
         data[:a]
@@ -111,31 +111,31 @@ def inserted(rng: random.Random, data: bytes) -> bytes:
     )
 
 
-def deleted(rng: random.Random, data: bytes) -> bytes:
+def delete(rng: random.Random, data: bytes) -> bytes:
     a, b = block(rng, data)
     return data[:a] + data[b:]
 
 
-def truncated(rng: random.Random, data: bytes) -> bytes:
+def truncate(rng: random.Random, data: bytes) -> bytes:
     return data[: rng.randrange(len(data))]
 
 
-def moved(rng: random.Random, data: bytes) -> bytes:
+def move(rng: random.Random, data: bytes) -> bytes:
     (a, b), at = block(rng, data), rng.randrange(len(data))
     return data[:at] + data[a:b] + data[at + rng.choice([0, b - a]) :]
 
 
-def tail(rng: random.Random, data: bytes) -> bytes:
-    """Change the zip's directory, where a byte tells more than elsewhere."""
+def change_tail(rng: random.Random, data: bytes) -> bytes:
+    """Change the zip's directory, where a byte matters more than elsewhere."""
     a = data.index(b"PK\1\2")
-    change: Mutation = rng.choice([flipped, overwritten, inserted, deleted])
+    change: Mutation = rng.choice([flip, overwrite, insert, delete])
     return data[:a] + change(rng, data[a:])
 
 
 # --- the structure of the zip ---
 
 
-# how many bytes each field has, after the mark
+# the size of each field in bytes, after the mark
 FIELDS = [
     (b"PK\1\2", [2, 2, 2, 2, 2, 2, 4, 4, 4, 2, 2, 2, 2, 2, 4, 4]),
     (b"PK\3\4", [2, 2, 2, 2, 2, 4, 4, 4, 2, 2]),
@@ -143,12 +143,12 @@ FIELDS = [
 ]
 
 
-def numbers(rng: random.Random, data: bytes) -> bytes:
-    """Write another number into a field of the directory, of its end, or of a member's own head."""
+def change_field(rng: random.Random, data: bytes) -> bytes:
+    """Write another number into a field of the directory, its end, or a local header."""
     mark, sizes = rng.choice(FIELDS)
-    places = [at for at in range(len(data)) if data.startswith(mark, at)]
+    offsets = [at for at in range(len(data)) if data.startswith(mark, at)]
     which = rng.randrange(len(sizes))
-    at, size = rng.choice(places) + 4 + sum(sizes[:which]), sizes[which]
+    at, size = rng.choice(offsets) + 4 + sum(sizes[:which]), sizes[which]
     old = int.from_bytes(data[at : at + size], "little")
     new: int = (
         rng.choice([*EDGES, old + 1, old - 1, old * 2, old + 8, len(data), rng.getrandbits(32)])
@@ -157,7 +157,7 @@ def numbers(rng: random.Random, data: bytes) -> bytes:
     return data[:at] + new.to_bytes(size, "little") + data[at + size :]
 
 
-def repacked(rng: random.Random, data: bytes) -> bytes:
+def repack(rng: random.Random, data: bytes) -> bytes:
     """Rename, double, reorder, drop, add or compress members."""
     old = members(data)
     i = rng.randrange(len(old))
@@ -183,7 +183,7 @@ def repacked(rng: random.Random, data: bytes) -> bytes:
         lambda: [*old, *((str(n), b"") for n in range(3000))],
         lambda: [
             *old[:i],
-            (name, rng.choice([flipped, truncated, deleted, inserted])(rng, content)),
+            (name, rng.choice([flip, truncate, delete, insert])(rng, content)),
             *old[i + 1 :],
         ],
     ]
@@ -193,7 +193,7 @@ def repacked(rng: random.Random, data: bytes) -> bytes:
     return pack(rng.choice(changes)(), method)
 
 
-def npy(rng: random.Random, data: bytes) -> bytes:
+def change_npy_head(rng: random.Random, data: bytes) -> bytes:
     """Write another head over an array: its type, shape, order, version or length."""
     name, old = rng.choice([m for m in members(data) if m[0] != "header.json"])
     head, body = old[: 10 + old[8]], old[10 + old[8] :]
@@ -212,13 +212,13 @@ def npy(rng: random.Random, data: bytes) -> bytes:
         + text.encode()
     )
     kept = rng.choice([body, body, body + bytes(4), body[:-4], b""])
-    return put(data, name, rng.choice([new + kept, flipped(rng, head) + body]))
+    return put(data, name, rng.choice([new + kept, flip(rng, head) + body]))
 
 
 # --- the header ---
 
 
-def places(value: Any) -> list[tuple[Any, Any]]:
+def containers(value: Any) -> list[tuple[Any, Any]]:
     """Return each dict or list in a header, with each of its keys."""
     items = list(
         value.items()
@@ -228,12 +228,12 @@ def places(value: Any) -> list[tuple[Any, Any]]:
         else ()
     )
     return [(value, key) for key, _ in items] + [
-        place for _, item in items for place in places(item)
+        container for _, item in items for container in containers(item)
     ]
 
 
 def header(rng: random.Random, data: bytes) -> bytes:
-    """Change, remove or add a field, or the JSON around it; the checksum stays as it was."""
+    """Change, remove or add a field, or the JSON around it; the checksum is unchanged."""
     text = json.dumps(changed(rng, header_of(data)))
     if rng.random() < 0.2:
         a, b = text[: len(text) // 2], text[len(text) // 2 :]
@@ -258,13 +258,13 @@ def header(rng: random.Random, data: bytes) -> bytes:
 
 def changed(rng: random.Random, header: dict[str, Any]) -> dict[str, Any]:
     for _ in range(rng.choice([1, 1, 1, 2, 5])):
-        all_places = places(header)
-        above, key = rng.choice(all_places)
+        all_containers = containers(header)
+        above, key = rng.choice(all_containers)
         what = rng.random()
         if what < 0.7:
-            other = rng.choice(all_places)
+            other = rng.choice(all_containers)
             above[key] = copy.deepcopy(
-                rng.choice([rng.choice(WRONG), other[0][other[1]], near(rng, above[key])])
+                rng.choice([rng.choice(WRONG), other[0][other[1]], nudge(rng, above[key])])
             )
         elif what < 0.85:
             del above[key]
@@ -275,7 +275,7 @@ def changed(rng: random.Random, header: dict[str, Any]) -> dict[str, Any]:
     return header
 
 
-def near(rng: random.Random, value: Any) -> Any:
+def nudge(rng: random.Random, value: Any) -> Any:
     """Return another value of the same type."""
     if type(value) is int:
         return value + rng.choice([-1, 1, 10, 1000, 2**40])
@@ -297,11 +297,11 @@ def near(rng: random.Random, value: Any) -> Any:
 # --- forged: the checksums are right ---
 
 
-def forged_header(rng: random.Random, data: bytes) -> bytes:
+def forge_header(rng: random.Random, data: bytes) -> bytes:
     return sealed(data, changed(rng, header_of(data)))
 
 
-def forged_array(rng: random.Random, data: bytes) -> bytes:
+def forge_array(rng: random.Random, data: bytes) -> bytes:
     arrays = dict(members(data))
     name = rng.choice([name for name in arrays if name != "header.json"])
     old = np.load(io.BytesIO(arrays[name]))
@@ -312,9 +312,9 @@ def forged_array(rng: random.Random, data: bytes) -> bytes:
     return sealed_array(data, name.removesuffix(".npy"), rng.choice(others))
 
 
-BYTES: list[Mutation] = [flipped, overwritten, inserted, deleted, truncated, moved, tail, numbers]
-REPACKED: list[Mutation] = [repacked, npy, header]
-FORGED: list[Mutation] = [forged_header, forged_array]
+BYTES: list[Mutation] = [flip, overwrite, insert, delete, truncate, move, change_tail, change_field]
+REPACKED: list[Mutation] = [repack, change_npy_head, header]
+FORGED: list[Mutation] = [forge_header, forge_array]
 
 
 # --- the outcome ---

@@ -42,7 +42,7 @@ def test_product_can_be_computed_in_place() -> None:
 def test_ids_equal_one_hot_columns(N: int, B: int) -> None:
     rng = np.random.default_rng(0)
     W, b, dout = rng.standard_normal((M, N)), rng.standard_normal(M), rng.standard_normal((T, M, B))
-    # symbol 3 never stands there: its column's gradient must be zero, whatever dW held before
+    # symbol 3 does not occur: the gradient of its column must be zero, whatever dW was before
     ids = rng.choice([0, 1, 2, 4, 5, N - 1], (T, B))
     x = np.eye(N)[ids.ravel()].T  # (N, T * B)
     ax = np.empty((T, M, B))

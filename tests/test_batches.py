@@ -123,7 +123,7 @@ def test_documents_read_in_parallel_have_similar_lengths() -> None:
     padded = sum(w.ys.size for w in one_epoch(ends, 64, 64, [0]))
     assert padded < 1.2 * ends[-1]
     rows = lengths.reshape(-1, 64)
-    assert 64 * rows.max(1).sum() > 1.8 * ends[-1]  # as they come, half would be padding
+    assert 64 * rows.max(1).sum() > 1.8 * ends[-1]  # in their original order, half would be padding
 
 
 def test_order_differs_by_epoch_and_repeats_by_seed() -> None:

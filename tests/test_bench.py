@@ -1,4 +1,4 @@
-"""The benchmarks run and fill in their tables; what they measure is for a person to read."""
+"""The benchmarks run and fill in their tables; their results are not checked."""
 
 import re
 import subprocess

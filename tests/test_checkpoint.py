@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved is loaded; damage and malice are refused in one line, in bounds."""
+"""Checkpoints: saving and loading; damaged and malicious files are refused in one line."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def assert_refused(
     assert str(e.value).startswith(f"{path}: ")
 
 
-# --- what is saved is loaded ---
+# --- saving and loading ---
 
 
 @pytest.mark.parametrize("kind", ["run", "model"])
@@ -155,7 +155,7 @@ def test_file_of_more_than_2_gb_has_a_longer_end(
         write_checkpoint(path, forge.run_state(), ARRAYS)
     data = path.read_bytes()
     assert len(data) > size + 56
-    assert_refused(path, NOT_A_CHECKPOINT)  # a small file has no reason for it
+    assert_refused(path, NOT_A_CHECKPOINT)  # a small file does not need it
     monkeypatch.setattr(checkpoint, "ZIP64_BYTES", 500)
     assert read_checkpoint(path)[0].step == 7
     for at in (-98, -66, -58, -50, -42, -34):
@@ -218,7 +218,7 @@ gc.collect()
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 @pytest.mark.parametrize("limit", [0, 50, 100_000, 400_100, 400_300, 401_200, 402_500])
 def test_full_disk_gives_one_line_and_no_file(tmp_path: Path, limit: int) -> None:
-    """The system refuses bytes beyond the limit; that raises nothing else, and later neither."""
+    """The system refuses bytes beyond the limit; nothing else is raised, and nothing later."""
     path = tmp_path / "x.npz"
     command = [sys.executable, "-X", "dev", "-c", FULL_DISK, str(path), str(limit)]
     done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False)
@@ -294,7 +294,7 @@ def with_long_directory(data: bytes) -> bytes:
     return data[:at] + directory + data[end : end + 12] + length + data[end + 16 :]
 
 
-def lie(at: int, value: bytes) -> Callable[[bytes], bytes]:
+def overwrite_entry(at: int, value: bytes) -> Callable[[bytes], bytes]:
     """Write bytes into the entry of best_weights.npy in the zip's directory."""
 
     def forged(data: bytes) -> bytes:
@@ -333,7 +333,7 @@ def another_kind(data: bytes) -> bytes:
     return sealed(data, {**header, "kind": "model"})
 
 
-def of_someone_else(_: bytes) -> bytes:
+def foreign_zip(_: bytes) -> bytes:
     return pack([("weights.npy", npy(np.ones(3)))])
 
 
@@ -356,7 +356,7 @@ DAMAGED_ZIPS: dict[str, tuple[Forgery, str]] = {
     "comment": (with_comment, NOT_A_CHECKPOINT),
     "long directory": (with_long_directory, NOT_A_CHECKPOINT),
     "many members": (lambda data: pack([*members(data), ("x", b"")]), NOT_A_CHECKPOINT),
-    "no header": (of_someone_else, r"not a charrnn checkpoint: it has no header\.json"),
+    "no header": (foreign_zip, r"not a charrnn checkpoint: it has no header\.json"),
     "name above": (renamed("../best_weights.npy"), UNEXPECTED),
     "absolute name": (renamed("/best_weights.npy"), UNEXPECTED),
     "name in capitals": (renamed("Best_weights.npy"), UNEXPECTED),
@@ -367,12 +367,12 @@ DAMAGED_ZIPS: dict[str, tuple[Forgery, str]] = {
     "deflated": (lambda data: pack(members(data), zipfile.ZIP_DEFLATED), COMPRESSED),
     "bzip2": (lambda data: pack(members(data), zipfile.ZIP_BZIP2), COMPRESSED),
     "lzma": (lambda data: pack(members(data), zipfile.ZIP_LZMA), COMPRESSED),
-    "encrypted": (lie(8, b"\1\0"), "damaged: best_weights.npy is encrypted"),
-    "unknown method": (lie(10, b"\x63\0"), "best_weights.npy is compressed"),
-    "smaller member": (lie(20, b"\0\0\1\0"), WRONG_SIZE),
-    "larger member": (lie(24, b"\0\0\1\0"), WRONG_SIZE),
-    "member of 1 GB": (lie(20, b"\0\0\0\x40\0\0\0\x40"), WRONG_SIZE),
-    "offset of 2 GB": (lie(42, b"\xff\xff\xff\x7f"), WRONG_SIZE),
+    "encrypted": (overwrite_entry(8, b"\1\0"), "damaged: best_weights.npy is encrypted"),
+    "unknown method": (overwrite_entry(10, b"\x63\0"), "best_weights.npy is compressed"),
+    "smaller member": (overwrite_entry(20, b"\0\0\1\0"), WRONG_SIZE),
+    "larger member": (overwrite_entry(24, b"\0\0\1\0"), WRONG_SIZE),
+    "member of 1 GB": (overwrite_entry(20, b"\0\0\0\x40\0\0\0\x40"), WRONG_SIZE),
+    "offset of 2 GB": (overwrite_entry(42, b"\xff\xff\xff\x7f"), WRONG_SIZE),
     "missing weights": (without("best_weights.npy"), "unexpected arrays: best_weights"),
     "missing state": (without("hidden_state.npy"), "unexpected arrays: hidden_state"),
     "only weights": (without(*(f"{name}.npy" for name in list(ARRAYS)[1:])), ARRAYS_OF_A_RUN),
@@ -418,8 +418,8 @@ def damaged_arrays() -> Iterator[tuple[str, Forgery, str]]:
     yield "flipped bit", flipped_bit, NOT_A_CHECKPOINT  # the zip has a checksum too
     yield "another array", member(npy(ARRAYS["last_weights"])), checksum
     yield "another shape", member(npy(BEST[:, None])), checksum
-    for at, lies in (8, b"\x20\0"), (16, bytes(4)), (20, bytes(8)), (42, b"\1\0\0\0"):
-        yield f"lie at {at}", lie(at, lies), "damaged"
+    for at, entry in (8, b"\x20\0"), (16, bytes(4)), (20, bytes(8)), (42, b"\1\0\0\0"):
+        yield f"entry at {at}", overwrite_entry(at, entry), "damaged"
     for dtype in (np.float16, np.float32, np.float64):
         for value in (math.nan, math.inf, -math.inf):
             name = f"{value} in {np.dtype(dtype)}"
@@ -507,7 +507,7 @@ for file in sys.argv[2:]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows counts memory otherwise")
 def test_bombs_need_little_memory_and_time(path: Path, tmp_path: Path, whole: bytes) -> None:
-    """A process of its own opens them, and asks the system for its peak of memory."""
+    """A separate process opens them, and asks the system for its peak memory."""
 
     def bomb(name: str, content: bytes, method: int = zipfile.ZIP_STORED) -> bytes:
         return pack(

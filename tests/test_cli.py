@@ -1,4 +1,4 @@
-"""The commands train, sample, info and export, and what all commands share."""
+"""The commands train, sample, info and export, and the behavior of all commands."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,7 @@ from charrnn.cli import main
 from charrnn.cli.common import default_checkpoint, default_run_name
 from charrnn.formatting import format_baselines
 from charrnn.storage import checkpoint
-from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, on_a_terminal, posix, read_run
+from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, posix, read_run, run_on_terminal
 
 
 def last_weights(path: Path) -> Array:
@@ -52,7 +52,7 @@ def test_train_reports_progress_on_stderr_only(cli: Cli, corpus: Path, text: str
     assert values[:4] == sorted(values[:4], reverse=True)
     assert re.match(rf"initial loss \d\.\d+ \(uniform: ln {distinct} = \d\.\d+\)$", initial)
 
-    # what is printed is what the checkpoint records
+    # the output matches the checkpoint
     state = read_run(Path("checkpoints/corpus.npz"))
     assert len(state.history) == 12
     for row in state.history:
@@ -229,7 +229,7 @@ def test_train_warns_about_overfitting_and_copying(cli: Cli) -> None:
 @posix
 def test_progress_bar_is_shown_on_terminals_only(corpus: Path, tmp_path: Path) -> None:
     command = [*CHARRNN, "train", "corpus.txt", *QUICK]
-    shown, out = on_a_terminal(command, tmp_path, ENV, 24, 80)
+    shown, out = run_on_terminal(command, tmp_path, ENV, 24, 80)
     assert out == b""
     assert re.search(rb"\d+%\|", shown)
     for expected in (b"ch/s", b"loss ", b"best validation loss"):
@@ -415,7 +415,7 @@ def test_default_checkpoint_is_the_newest_trained_one(cli: Cli, run: Path) -> No
     assert default_checkpoint() == Path("checkpoints/new.npz")
     assert b"checkpoints/new.npz" in cli("sample", "--length", "1").stderr
 
-    # a damaged one is not passed over in silence
+    # a damaged one is not skipped silently
     (folder / "damaged.npz").write_bytes(b"PK")
     assert b"checkpoints/damaged.npz: " in cli("info", rc=4).stderr
 

@@ -1,4 +1,4 @@
-"""The documents are true: their examples run, and everything that a user can type is explained."""
+"""The documents: their examples run, and they explain every command, option and exit code."""
 
 from __future__ import annotations
 

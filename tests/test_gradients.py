@@ -114,7 +114,7 @@ def test_flow_starts_at_documents() -> None:
     for at in (3, 8, 14):  # the first document is shorter than 5
         xs = np.array([2, *ids[at : at + 4]])
         norms.append(norms_at(network, ids[:0], xs, ids[at + 4, None]))
-    assert got[0, 0, 1] == 0  # of the last c, with the last h held
+    assert got[0, 0, 1] == 0  # of the last c, with the last h constant
     np.testing.assert_allclose(got, np.prod(norms, axis=0) ** (1 / 3), rtol=1e-10)
     with pytest.raises(TextError, match="use --lags 15 or fewer"):
         gradients.gradient_flow(network, ids, start, 16, ends)

@@ -176,7 +176,7 @@ def test_wheel_contains_the_resources() -> None:
     included = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
     for name in RESOURCES:
         assert f"charrnn/drawing/{name}" in included
-        # they are inserted verbatim, fetch nothing and cannot end their element
+        # they are inserted verbatim, load nothing and cannot end their element
         if name != "page.html":
             assert not re.search(r"</|https?:|url\(|@import", highlight.read_resource(name))
 

@@ -1,4 +1,4 @@
-"""The lock on a checkpoint: held by one process, ends with it, and says whose it is."""
+"""The lock on a checkpoint: one process has it, it ends with the process, and names it."""
 
 import errno
 import os

@@ -41,7 +41,7 @@ def test_last_weights_are_loaded_with_their_loss(run: Path) -> None:
     model = charrnn.load(run, last=True)
     assert (model.network.params.vector == arrays["last_weights"]).all()
     assert model.state.best == {"step": 30, "val_loss": state.history[-1]["val_loss"]}
-    assert model.state.test_loss is None  # it is that of the best weights
+    assert model.state.test_loss is None  # it was measured with the best weights
 
 
 @pytest.mark.parametrize(

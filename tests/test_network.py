@@ -31,7 +31,7 @@ def test_gradients_match_central_differences(cell: str, num_layers: int, dropout
     network.grads.vector.fill(np.nan)
     network.loss_and_grad(xs, ys, state, tape, masks=masks, scale=0.1)
     assert_close(network.grads.vector, wanted)
-    # each parameter by itself, so that a small one cannot hide behind a large one
+    # each parameter separately, so that a small one cannot hide behind a large one
     other.grads.vector[:] = wanted
     for name in network.grads:
         assert_close(network.grads[name], other.grads[name], 1e-6)

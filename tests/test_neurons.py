@@ -28,15 +28,15 @@ def test_activations_and_saturation_match_one_long_batch(cell: str) -> None:
     wanted = np.stack([layer.states[-1, 3:, :, 0] for layer in tape.layers], 1)
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12)
 
-    shares = neurons.gate_saturation(network, ids, context)
-    assert shares.keys() == network.cell.gate_activations(tape.layers[0].views).keys()
-    for gate, share in shares.items():
+    fractions = neurons.gate_saturation(network, ids, context)
+    assert fractions.keys() == network.cell.gate_activations(tape.layers[0].views).keys()
+    for gate, fraction in fractions.items():
         values = np.stack(
             [network.cell.gate_activations(layer.views)[gate][2:] for layer in tape.layers]
         )
         wanted = np.stack([(values < 0.1).mean((1, 2, 3)), (values > 0.9).mean((1, 2, 3))], 1)
-        np.testing.assert_allclose(share, wanted, rtol=0, atol=1e-12)
-        assert share.max() > 0.1
+        np.testing.assert_allclose(fraction, wanted, rtol=0, atol=1e-12)
+        assert fraction.max() > 0.1
 
 
 def test_activations_reset_at_every_document() -> None:

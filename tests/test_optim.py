@@ -7,7 +7,7 @@ from charrnn import optim
 from charrnn.optim import OPTIMIZERS, SCHEDULES, clip
 
 
-def by_hand(name: str, d: list[float], lr: float) -> float:
+def update_naively(name: str, d: list[float], lr: float) -> float:
     """Return one parameter, 1 at first, after a sequence of gradients, as the papers write it."""
     p, m, v = 1.0, 0.0, 0.0
     for t, g in enumerate(d, 1):
@@ -36,7 +36,9 @@ def test_update_rule_matches_its_paper(
     p, opt_state = np.ones(3), np.zeros((o.num_moments, 3))
     for step, row in enumerate(d, 1):
         o.update(p, row.copy(), 0.01, step, opt_state)
-    np.testing.assert_allclose(p, [by_hand(name, list(d[:, i]), 0.01) for i in range(3)], rtol=1e-6)
+    np.testing.assert_allclose(
+        p, [update_naively(name, list(d[:, i]), 0.01) for i in range(3)], rtol=1e-6
+    )
 
 
 def test_clip_by_norm_keeps_the_direction() -> None:

@@ -23,7 +23,7 @@ from charrnn.analysis.overlap import (
 )
 from charrnn.text import units
 from charrnn.text.corpus import Corpus, load_corpus
-from tests.conftest import CHARRNN, ENV, Cli, on_a_terminal
+from tests.conftest import CHARRNN, ENV, Cli, run_on_terminal
 
 # few symbols, so that much is shared; with one alone, NUL, the last of Unicode; and many symbols
 MANY = "".join(map(chr, range(0x4E00, 0x4E00 + 400)))
@@ -85,7 +85,9 @@ def test_text_beyond_stop_is_not_matched() -> None:
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(0, 9))
 def test_longest_matches_and_fraction_equal_naive_search(raw: list[int], top: int) -> None:
     n = len(raw)
-    lengths: list[int] = []  # as they can be: in the sample, and a tail is as long as it must be
+    lengths: list[
+        int
+    ] = []  # possible ones: within the sample, each at least the tail of the previous
     for i, length in enumerate(raw):
         lengths.append(min(max(length, lengths[-1] - 1 if lengths else 0), n - i))
     wanted: list[tuple[int, int]] = []
@@ -215,11 +217,11 @@ def test_overlap_shows_progress_on_terminal_only(tmp_path: Path) -> None:
         "overlap.find_overlap = lambda *a: (time.sleep(1.1), find(*a))[1]; main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", slow, "overlap", "--sample", "sample", "corpus"]
-    shown, out = on_a_terminal(command, tmp_path, ENV, 24, 80)
+    shown, out = run_on_terminal(command, tmp_path, ENV, 24, 80)
     assert b"100k/400k" in shown
     assert out.startswith(b"sample: 600 characters")
     closed = ["sh", "-c", 'exec "$@" 2>&-', "sh", *CHARRNN, *command[3:]]
-    assert on_a_terminal(closed, tmp_path, ENV, 24, 80) == (b"", out)
+    assert run_on_terminal(closed, tmp_path, ENV, 24, 80) == (b"", out)
 
 
 @pytest.mark.parametrize(

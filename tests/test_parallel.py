@@ -74,7 +74,7 @@ def test_nonfinite_values_warn_in_no_thread() -> None:
     network = Network("gru", V, H, 1, np.float32, np.random.default_rng(0))
     network.params["Why"][:] = 3e38
     xs, parallel = np.zeros((T, B), int), DataParallel(network, T, B, 3)
-    with np.errstate(all="ignore"):  # of this thread alone; a warning is an error in these tests
+    with np.errstate(all="ignore"):  # only in this thread; a warning is an error in these tests
         assert not np.isfinite(parallel.loss_and_grad(xs, xs, network.zero_state(B), None, xs.size))
 
 
@@ -88,7 +88,7 @@ def test_padding_changes_nothing(threads: int) -> None:
     n = int(lengths.sum())
     parallel = DataParallel(network, T, B, threads)
     loss = parallel.loss_and_grad(xs, ys, network.zero_state(B), None, n)
-    # the mean over the targets, and its gradient, are those of the shorter lanes alone
+    # the mean over the targets, and its gradient, match the shorter lanes read separately
     nats, d, alone = 0.0, np.zeros_like(network.grads.vector), network.replica()
     for lane in np.flatnonzero(lengths):
         x, y = (a[: lengths[lane], [lane]] for a in (xs, ys))

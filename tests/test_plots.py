@@ -1,4 +1,4 @@
-"""Plots show what was measured; nothing is cut, overlaps, or depends on the environment."""
+"""Plots show the measured losses; nothing is cut, overlaps, or depends on the environment."""
 
 import copy
 import dataclasses

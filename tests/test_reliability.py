@@ -28,9 +28,9 @@ from tests.conftest import (
     SIZE,
     Cli,
     invoke,
-    on_a_terminal,
     posix,
     read_run,
+    run_on_terminal,
 )
 from tests.crash_test import content
 
@@ -268,7 +268,7 @@ def test_large_text_needs_little_memory(tmp_path: Path) -> None:
     with (tmp_path / "line.txt").open("wb") as f:
         for _ in range(100):
             f.write(b"one line without an end. " * 40_000)
-    # a small process in between: a child of this one would count its memory too
+    # through a small process: the memory of this one would count for its children
     measure = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -308,7 +308,7 @@ def test_environment_changes_no_result(cli: Cli, tmp_path: Path, env: dict[str, 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
 def test_progress_fits_a_terminal_of_20_columns(corpus: Path, tmp_path: Path, term: str) -> None:
     command = [*CHARRNN, "train", "corpus.txt", *QUICK]
-    shown, _ = on_a_terminal(command, tmp_path, {**ENV, "TERM": term}, 5, 20)
+    shown, _ = run_on_terminal(command, tmp_path, {**ENV, "TERM": term}, 5, 20)
     assert b"Traceback" not in shown
     bars = [part for part in re.split(rb"[\r\n]", shown) if b"%|" in part]
     assert bars

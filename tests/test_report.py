@@ -122,12 +122,12 @@ def test_gates_are_shown_with_their_saturation(text: str, cell: str, names: str)
     model.network.params.vector[:] *= 4  # so that gates are closed and open
     page = Page(render_report(model, text[:900]))
     ids = model.vocabulary.encode(text[:900])
-    shares = gate_saturation(model.network, ids, model.vocabulary.start_id)
+    fractions = gate_saturation(model.network, ids, model.vocabulary.start_id)
     wanted = [
         cell
         for name in names
         for layer in (0, 1)
-        for cell in (name, *(f"{share:.1%}" for share in shares[name][layer]))
+        for cell in (name, *(f"{fraction:.1%}" for fraction in fractions[name][layer]))
     ]
     assert [cell for cell in page.texts["td"] if cell][-len(wanted) or 99999 :] == wanted
     assert ("This model's cell (vanilla) has no gates." in page.texts["p"]) == (not names)

@@ -12,7 +12,7 @@ from charrnn.text.vocabulary import Vocabulary
 LOGITS = np.log(np.array([[0.5, 0.2, 0.2, 0.1]]))
 
 
-def shares(n: int = 40_000, **options: Any) -> np.ndarray:
+def frequencies(n: int = 40_000, **options: Any) -> np.ndarray:
     """Return how often each of four symbols is sampled; the uniform numbers are evenly spread."""
     uniforms = (np.arange(n) + 0.5) / n
     ids = sample_logits(np.repeat(LOGITS, n, axis=0), uniforms, **{"temp": 1.0, **options})
@@ -20,22 +20,22 @@ def shares(n: int = 40_000, **options: Any) -> np.ndarray:
 
 
 def test_symbols_are_sampled_by_their_probability() -> None:
-    np.testing.assert_allclose(shares(), [0.5, 0.2, 0.2, 0.1], atol=1e-4)
+    np.testing.assert_allclose(frequencies(), [0.5, 0.2, 0.2, 0.1], atol=1e-4)
 
 
 def test_temperature_is_a_power_of_the_probability() -> None:
     p = np.array([0.5, 0.2, 0.2, 0.1]) ** 2
-    np.testing.assert_allclose(shares(temp=0.5), p / p.sum(), atol=1e-4)
-    np.testing.assert_allclose(shares(temp=1e6), [0.25] * 4, atol=1e-4)
+    np.testing.assert_allclose(frequencies(temp=0.5), p / p.sum(), atol=1e-4)
+    np.testing.assert_allclose(frequencies(temp=1e6), [0.25] * 4, atol=1e-4)
 
 
 def test_top_k_and_top_p_keep_the_most_likely() -> None:
-    np.testing.assert_allclose(shares(top_k=2), [5 / 7, 2 / 7, 0, 0], atol=1e-4)
-    np.testing.assert_allclose(shares(top_k=9), [0.5, 0.2, 0.2, 0.1], atol=1e-4)
-    np.testing.assert_allclose(shares(top_p=0.6), [5 / 7, 2 / 7, 0, 0], atol=1e-4)
-    np.testing.assert_allclose(shares(top_p=0.4), [1, 0, 0, 0], atol=1e-4)
-    np.testing.assert_allclose(shares(top_p=1.0), [0.5, 0.2, 0.2, 0.1], atol=1e-4)
-    np.testing.assert_allclose(shares(top_k=3, top_p=0.5), [1, 0, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(frequencies(top_k=2), [5 / 7, 2 / 7, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(frequencies(top_k=9), [0.5, 0.2, 0.2, 0.1], atol=1e-4)
+    np.testing.assert_allclose(frequencies(top_p=0.6), [5 / 7, 2 / 7, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(frequencies(top_p=0.4), [1, 0, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(frequencies(top_p=1.0), [0.5, 0.2, 0.2, 0.1], atol=1e-4)
+    np.testing.assert_allclose(frequencies(top_k=3, top_p=0.5), [1, 0, 0, 0], atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e300])
@@ -71,8 +71,8 @@ def network_and_vocabulary() -> tuple[Network, Vocabulary]:
 
 def text(n: int = 60, seed: int = 5, **options: Any) -> list[str]:
     network, v = network_and_vocabulary()
-    draws = generate_ids(network, v, np.random.default_rng(seed), **options)
-    return [v.decode(np.array(ids)) for ids in zip(*itertools.islice(draws, n), strict=True)]
+    id_stream = generate_ids(network, v, np.random.default_rng(seed), **options)
+    return [v.decode(np.array(ids)) for ids in zip(*itertools.islice(id_stream, n), strict=True)]
 
 
 def test_same_seed_same_text() -> None:
@@ -91,15 +91,15 @@ def test_prime_is_read_exactly_or_else_the_start_symbol(length: int) -> None:
         "0.Wxh",
         "1.Wxh",
         "Why",
-    ):  # so that every character tells; Whh as it is, or rounding would grow
+    ):  # so that every character matters; Whh unchanged, or rounding would grow
         network.params[name][:] *= 5
     prime = np.random.default_rng(length).integers(0, len(v), length)
-    draws = generate_ids(network, v, np.random.default_rng(0), prime=prime, temp=0)
+    id_stream = generate_ids(network, v, np.random.default_rng(0), prime=prime, temp=0)
     read = [*(prime if length else v.encode("\n"))]
     for _ in range(20):
         tape = network.new_tape(len(read), 1)
         network.forward(np.array(read)[:, None], network.zero_state(1), tape)
-        read.append(next(draws)[0])
+        read.append(next(id_stream)[0])
         assert read[-1] == tape.logits[-1, :, 0].argmax()
 
 

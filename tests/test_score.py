@@ -103,7 +103,9 @@ def test_lines_are_printed_as_they_arrive(run: Path, tmp_path: Path) -> None:
         for line in (b"The king.\n", b"The sea.\n"):
             process.stdin.write(line)
             process.stdin.flush()
-            assert process.stdout.readline().endswith(b"\t" + line)  # before the next one is there
+            assert process.stdout.readline().endswith(
+                b"\t" + line
+            )  # before the next one is written
         process.stdin.close()
         assert process.wait(60) == 0
 

@@ -54,7 +54,7 @@ def test_empty_text_has_no_losses() -> None:
     assert contiguous_nll(network, np.zeros(0, int), np.zeros(1, int)).shape == (0,)
 
 
-@pytest.mark.parametrize("longest", [5, 60])  # windows are of 8 steps
+@pytest.mark.parametrize("longest", [5, 60])  # batches have 8 steps
 @pytest.mark.parametrize("threads", [1, 3, 200])
 def test_every_document_is_scored_separately(longest: int, threads: int) -> None:
     rng = np.random.default_rng(0)

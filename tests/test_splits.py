@@ -95,7 +95,7 @@ def test_text_of_a_saved_run_is_read_from_any_folder(
 def test_texts_are_found_from_a_link_to_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Paths are relative to the folder that the checkpoint is in, not that of a link to it."""
+    """Paths are relative to the folder of the checkpoint, not of a link to it."""
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "link").symlink_to("deep/er")
     (tmp_path / "link" / "-").write_text("some text\n" * 20)
@@ -162,7 +162,7 @@ def test_header_lists_the_files_that_fit(saved: Path, monkeypatch: pytest.Monkey
         CheckpointError, match="was trained on 100 files, of which it lists 14; the"
     ):
         text_of(read_state(saved), saved)
-    assert resume(saved, corpus).state.step == 0  # with the text, it goes on
+    assert resume(saved, corpus).state.step == 0  # with the text, it can be resumed
     with pytest.raises(CheckpointError, match="number of files changed from 100 to 99"):
         resume(saved, load_corpus(["a.txt"] * 99))
 

@@ -1,4 +1,4 @@
-"""The header: what is stored comes back, every field is checked, and errors name the field."""
+"""The header: values are restored, every field is checked, and errors name the field."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refusal(data: bytes) -> str:
     return str(e.value)
 
 
-# --- what is stored ---
+# --- storing ---
 
 texts = st.text(st.characters())
 floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -75,7 +75,7 @@ def test_longest_history_is_parsed_in_time() -> None:
     assert time.process_time() - started < 2
 
 
-# --- what is refused ---
+# --- refusing ---
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ NULLABLE |= {"init_from"}
 FLOAT = NULLABLE - {"val_corpus", "init_from"}
 
 
-def fits(at: tuple[Any, ...], old: Any, value: Any) -> bool:
+def is_valid(at: tuple[Any, ...], old: Any, value: Any) -> bool:
     """Return whether a value is valid in place of the old one."""
     is_path = at[-3:-2] == ("files",) and at[-1] == 0
     is_optional_text = is_path or at == ("init_from", "sha256")
@@ -180,7 +180,7 @@ def test_every_field_is_checked_and_named(at: tuple[Any, ...]) -> None:
     # values of another type
     value: Any
     for value in (None, True, -1, 0.5, "x", "\n" * 10_000, [], [[]], {}, {"x": 1}, 2**63):
-        if fits(at, old, value):
+        if is_valid(at, old, value):
             continue
         record[at[-1]] = value
         message = refusal(sealed_header(header))

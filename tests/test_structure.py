@@ -35,7 +35,7 @@ def module_name(path: Path) -> str:
 NAMES = {module_name(path) for path in MODULES}
 
 
-def room(module: str) -> str:
+def top_level_name(module: str) -> str:
     """Return the module or folder at the top of the package that a dotted name belongs to."""
     return module.split(".")[1]
 
@@ -60,7 +60,9 @@ def imported_modules(path: Path) -> set[str]:
 def test_imports_follow_the_order(path: Path) -> None:
     module = module_name(path)
     for other in imported_modules(path) & NAMES - {"charrnn"}:
-        assert ORDER[room(other)] <= ORDER[room(module)], f"{module} imports {other}"
+        assert ORDER[top_level_name(other)] <= ORDER[top_level_name(module)], (
+            f"{module} imports {other}"
+        )
 
 
 def test_no_module_is_on_an_import_cycle() -> None:
@@ -77,4 +79,4 @@ def test_bottom_modules_need_only_the_standard_library(name: str) -> None:
 
 
 def test_every_module_has_a_place_in_the_order() -> None:
-    assert {room(name) for name in NAMES - {"charrnn"}} == ORDER.keys()
+    assert {top_level_name(name) for name in NAMES - {"charrnn"}} == ORDER.keys()

@@ -115,7 +115,7 @@ def test_activation_matches_each_step_alone(text: str, options: dict[str, Any]) 
             state = start if last == "\n" and model.documents else state
             state = network.forward(np.array([[i]]), state, tape).copy()
             last = c
-        h_or_c = state[layer, -1, index, 0]  # c of an LSTM, as h has it
+        h_or_c = state[layer, -1, index, 0]  # c for an LSTM
         want.append((np.tanh(h_or_c) if len(state[0]) == 2 else h_or_c) if last else 0.0)
     np.testing.assert_allclose(surprisal.activation(model, shown, layer, index), want, rtol=1e-10)
     assert surprisal.activation(model, "☃☃", 0, 0).tolist() == [0, 0]

@@ -305,11 +305,11 @@ def test_losses_are_per_character_and_the_same_for_every_caller(
     initial_loss = ratio * math.log(len(run.vocabulary))
     assert run.state.initial_loss == pytest.approx(initial_loss, rel=0.1)
 
-    # a text scores what it did as a split
+    # the same text has the same loss as the split
     model = charrnn.Model(run.network, run.vocabulary, run.state)
     if documents == "line":
         assert model.nll(val).mean() == pytest.approx(best_loss, rel=1e-12)
-    elif documents == "file":  # a text alone does not end, as the documents do
+    elif documents == "file":  # a single text has no end symbol
         assert model.nll(val).mean() < best_loss
     else:
         context = data[max(splits["train"] - 200, 0) : splits["train"]]
@@ -438,7 +438,7 @@ def test_tenth_nonfinite_event_ends_the_run_with_a_save(
     saved = resume(path, Corpus("text", text))
     row = saved.state.history[-1]
     assert (saved.state.step, row["step"], row["grad_norm"]) == (21, 20, None)
-    assert row["train_loss"] is not None  # of the step before
+    assert row["train_loss"] is not None  # of the previous step
     with pytest.raises(NotFiniteError):  # every time
         next(train_steps(saved))
 
@@ -575,7 +575,7 @@ def test_markov_chain_is_learned_to_its_entropy(cell: str) -> None:
     sizes: dict[str, Any] = {"hidden_size": 32, "seq_length": 20, "batch_size": 32}
     plan: dict[str, Any] = {"max_steps": 600, "learning_rate": 0.01, "eval_every": 200}
     run = train(new_run(text, cell=cell, **sizes, **plan))
-    # the entropy rate: that of the next symbol, over the stationary law of pairs
+    # the entropy rate: the entropy of the next symbol under the stationary distribution of pairs
     law = np.full((V, V), 1 / V**2)
     for _ in range(2000):
         law = np.einsum("ab,abc->bc", law, P)
@@ -655,7 +655,7 @@ def test_vanilla_cell_follows_min_char_rnn(monkeypatch: pytest.MonkeyPatch) -> N
     for name, a in p.items():
         mine(name)[:] = a
 
-    # min-char-rnn's gradient is that of the sum, which is clipped elsewhere than the mean's
+    # min-char-rnn sums the loss, so its gradient is clipped at other values than the mean's
     loss_and_grad = network.loss_and_grad
     monkeypatch.setattr(
         network, "loss_and_grad", lambda *args, **kw: loss_and_grad(*args, **{**kw, "scale": 1})

@@ -54,17 +54,17 @@ def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Ar
     v, network = model.vocabulary, model.network
     codes = units.to_codes(text, v.unit)
     ids = ids_or_unknown(codes, v)
-    known_ids = ids[ids >= 0]
-    n, top = len(known_ids), min(TOP_K, len(v))
+    known = ids[ids >= 0]
+    n, top = len(known), min(TOP_K, len(v))
     nll = np.zeros(n)
     top_ids, p = np.zeros((n + 1, top), np.intp), np.zeros((n + 1, top))
 
     # symbols after a separator are predicted from a reset state, also if all of them are unknown
     separator_id = v.separator_id(model.documents)
-    ends = document_ends(known_ids, separator_id)
-    if not n or known_ids[-1] == separator_id:
+    ends = document_ends(known, separator_id)
+    if not n or known[-1] == separator_id:
         ends = np.append(ends, n)
-    batches = single_lane_batches(known_ids, v.start_id, ends, CHUNK_STEPS)
+    batches = single_lane_batches(known, v.start_id, ends, CHUNK_STEPS)
     for batch, tape in network.forward_batches(batches, CHUNK_STEPS, 1):
         at, ys = batch.at[:, 0], batch.ys[:, 0]
         logp = _log_softmax(tape.logits[..., 0])
@@ -127,15 +127,11 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
         raise UsageError(f"no hidden unit {layer}:{index}; the model has 0:0 to {L - 1}:{H - 1}")
     codes = units.to_codes(text, v.unit)
     ids = ids_or_unknown(codes, v)
-    known_ids = ids[ids >= 0]
-    values = np.zeros(len(known_ids) + 1)  # the first is before the text
-    if len(known_ids):
-        states = activations(
-            network,
-            known_ids,
-            v.start_id,
-            document_ends(known_ids, v.separator_id(model.documents)),
-        )
+    known = ids[ids >= 0]
+    values = np.zeros(len(known) + 1)  # the first is before the text
+    if len(known):
+        ends = document_ends(known, v.separator_id(model.documents))
+        states = activations(network, known, v.start_id, ends)
         values[1:] = np.concatenate([chunk[:, layer, index] for chunk in states])
     if network.cell.STATE_NAMES[-1] == "c":
         np.tanh(values, out=values)
