@@ -48,7 +48,7 @@ def save_error(path: Path | str, e: OSError, failure: str = "could not be saved"
 
 
 def display_width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
+    """Return the width of a text in columns of a terminal."""
     return sum(
         0
         if unicodedata.category(c) in ("Mn", "Me") or "\u1160" <= c <= "\u11ff"  # join the lead

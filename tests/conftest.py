@@ -130,7 +130,7 @@ Cli = Callable[..., Done]
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run ``charrnn`` in an empty folder; ``rc`` is the expected exit code.
 
-    With ``env``, additions to the environment, it runs in a process of its own.
+    With ``env``, additions to the environment, it runs in its own process.
     """
     monkeypatch.chdir(tmp_path)
 

@@ -55,12 +55,12 @@ def test_ids_equal_one_hot_columns(N: int, B: int) -> None:
         if one_hot:
             affine.backward(W, dW, db, x, merge_time_batch(dout), np.empty_like(x))
         else:
-            spent, one_hots, scratch = (
+            overwritten, one_hots, scratch = (
                 merge_time_batch(dout).copy(),
                 np.empty((T * B, N)),
                 np.empty((M, T * B)),
             )
-            affine.backward_ids(dW, db, ids.ravel(), spent, one_hots, scratch)
+            affine.backward_ids(dW, db, ids.ravel(), overwritten, one_hots, scratch)
         assert not dW[:, 3].any()
         results.append((dW, db))
     for product, sums in zip(*results, strict=True):

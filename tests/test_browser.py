@@ -44,7 +44,7 @@ def script(name: str) -> str:
 
 
 def measure(page: Path, *, dark: bool) -> list[dict[str, Any]]:
-    """Return what a page reports of itself in frames of both widths."""
+    """Return the measurements that a page makes in frames of both widths."""
     assert CHROMIUM
     folder = page.parent / f"{page.stem}-{dark}"
     folder.mkdir()

@@ -338,7 +338,7 @@ def test_sample_ends_quietly_when_the_pipe_is_closed(run: Path, tmp_path: Path) 
     with subprocess.Popen(command, cwd=tmp_path, env=ENV, **pipes) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        # it comes as it is generated: all of it would take an hour
+        # it arrives while it is generated: all of it would take an hour
         assert len(process.stdout.read(100)) == 100
         process.stdout.close()
         err = process.stderr.read().decode()

@@ -216,7 +216,7 @@ def test_every_environment_variable_is_explained() -> None:
 
 
 def keys(value: Any) -> Iterator[str]:
-    """Yield the keys of nested JSON. Those of ``config`` are the options of train."""
+    """Yield the keys of nested JSON, without the options of train in ``config``."""
     for item in value if isinstance(value, list) else []:
         yield from keys(item)
     for key, inner in value.items() if isinstance(value, dict) else []:

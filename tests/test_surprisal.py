@@ -74,8 +74,8 @@ def test_predictions_match_each_step_alone(text: str, name: str) -> None:
     text = KOREAN if name in ("hangul", "jamo") else text
     model = trained(text.encode() if isinstance(shown, bytes) else text, **options)
     nats, top_ids, p = surprisal.top_predictions(model, shown)
-    want, distributions = naive(model, shown)
-    np.testing.assert_allclose(nats, want, rtol=1e-10)
+    wanted, distributions = naive(model, shown)
+    np.testing.assert_allclose(nats, wanted, rtol=1e-10)
     everything = np.array(distributions)
     order = np.argsort(-everything, axis=1)[:, :5]
     np.testing.assert_array_equal(top_ids, order)
@@ -109,15 +109,15 @@ def test_activation_matches_each_step_alone(text: str, options: dict[str, Any]) 
     network, v, shown = model.network, model.vocabulary, "☃the king\nand a queen\n☃☃" * 5
     layer, index, tape = network.num_layers - 1, 3, model.network.new_tape(1, 1)
     start = network.forward(v.start_id[:, None], network.zero_state(1), tape).copy()
-    want, state, last = [], start, ""
+    wanted, state, last = [], start, ""
     for c in shown:
         if (i := v.id(ord(c))) is not None:
             state = start if last == "\n" and model.documents else state
             state = network.forward(np.array([[i]]), state, tape).copy()
             last = c
         h_or_c = state[layer, -1, index, 0]  # c for an LSTM
-        want.append((np.tanh(h_or_c) if len(state[0]) == 2 else h_or_c) if last else 0.0)
-    np.testing.assert_allclose(surprisal.activation(model, shown, layer, index), want, rtol=1e-10)
+        wanted.append((np.tanh(h_or_c) if len(state[0]) == 2 else h_or_c) if last else 0.0)
+    np.testing.assert_allclose(surprisal.activation(model, shown, layer, index), wanted, rtol=1e-10)
     assert surprisal.activation(model, "☃☃", 0, 0).tolist() == [0, 0]
     for bad in ((-1, 0), (network.num_layers, 0), (0, -1), (0, 5)):
         with pytest.raises(UsageError, match=f"0:0 to {network.num_layers - 1}:4"):

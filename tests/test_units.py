@@ -79,6 +79,6 @@ def test_composer_loses_nothing(codes: list[int]) -> None:
     pieces = [composer.feed(code) for code in codes]
     assert "".join(pieces) + composer.flush() == units.to_text(codes)
     assert composer.flush() == ""
-    # any text that comes out can be read again
+    # any decoded text can be encoded again
     text = units.to_text(codes)
     assert units.to_text(units.to_codes(text, "jamo").tolist()) == text

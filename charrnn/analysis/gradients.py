@@ -44,7 +44,7 @@ def gradient_flow(
     if len(ids) < 3:
         raise TextError("the text must contain at least three characters of the model's vocabulary")
 
-    # where reading may start
+    # the possible starts
     T, network = lags + 1, network.copy(np.float64)
     starts: Ids
     if ends is None:
@@ -85,7 +85,7 @@ def state_gradient_norms(
     """Return the norm of dL/ds for the states s after step T - 1 - k, (T, L, S, B), k = 0 first.
 
     L is the loss of the targets ``ys`` (B,) at the last step of ``xs`` (T, B) alone, in nats. The
-    states are those of each layer, h and for an LSTM c, each with the other held constant: the
+    states are h of each layer and for an LSTM c, each with the other held constant: the
     effect of c on h in the same step counts for h.
     """
     T, L, p = len(xs), network.num_layers, network.params

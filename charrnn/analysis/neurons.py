@@ -66,7 +66,7 @@ def gate_saturation(
 
 
 def probe_neurons(chunks: Iterable[Array], y: NDArray[Any], num_neurons: int) -> Array:
-    """Return how well a linear probe of each single hidden unit predicts ``y`` (n,), (neurons,).
+    """Return the score of a linear probe of each hidden unit on its own for ``y`` (n,), (neurons,).
 
     ``chunks`` are the states (t, neurons), in the order of the text. The probes are fitted on its
     first half and scored on the second: balanced accuracy of a yes or no, R² of a number.

@@ -40,7 +40,7 @@ def report(checkpoint: Path, output: str | None, force: bool) -> None:
             f"{checkpoint}: an exported model; a report needs a training checkpoint"
         )
     text: str | bytes = ""
-    missing = ""  # why there is no text
+    missing = ""  # the reason if there is no text
     try:
         text = split_text(splits_of(model.state, checkpoint).val, model.vocabulary)
     except CharrnnError as e:

@@ -122,7 +122,7 @@ def to_model_text(model: Model, data: bytes | str, name: str) -> str | bytes:
 def lay_out(
     pieces: Iterator[tuple[str, ...]], texts: list[list[str]], by_line: bool, null: bool
 ) -> Iterator[str]:
-    """Yield what to write: the first of ``texts``, continued by its pieces, and then the others.
+    """Yield the output: the first of ``texts``, continued by its pieces, and then the others.
 
     They are separated by an empty line, or with ``null`` by NUL. A model of lines ends each text
     with a newline: one that was cut gets it, too.

@@ -138,7 +138,7 @@ def train(
             run = resume_run(path, load_texts, threads, max_steps)
         else:
             if init_from:
-                # the weights decide some options: a default from the environment gives way,
+                # the weights decide some options: a default from the environment is ignored,
                 # an option on the command line is refused
                 default = {n for n, source in sources.items() if source is ParameterSource.DEFAULT}
                 default |= set(ARCHITECTURE_OPTIONS) - given

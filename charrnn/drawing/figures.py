@@ -222,7 +222,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
-    """Use the style of this module, whatever the user's configuration is."""
+    """Use the style of this module instead of the user's configuration."""
     try:
         import matplotlib.style
         from matplotlib.font_manager import fontManager

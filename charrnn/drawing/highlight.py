@@ -103,7 +103,7 @@ def visible(c: str) -> str:
 
 
 def symbol_label(code: int, unit: str) -> str:
-    """Return how a symbol is displayed: a special one by its name, a byte beyond ASCII escaped."""
+    """Return a symbol for display: a special one by its name, a byte beyond ASCII escaped."""
     if code >= FIRST_SPECIAL:
         names = {END_OF_DOCUMENT: "end", UNKNOWN: "unknown"}
         return names.get(code) or standalone_jamo(chr(CONJOINING_JAMO[code - FIRST_SPECIAL]))
@@ -111,7 +111,7 @@ def symbol_label(code: int, unit: str) -> str:
 
 
 def caption(text: str | bytes, length: int, bits: Array) -> str:
-    """Return how much of a text is shown, and the mean of its surprisals ``bits``."""
+    """Return the caption: how much of a text is shown, and the mean of its surprisals ``bits``."""
     noun = "byte" if isinstance(text, bytes) else "character"
     shown = format_count(len(text), noun)
     if len(text) > length:

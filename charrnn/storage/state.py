@@ -319,7 +319,7 @@ def _check_vocabulary(vocabulary: VocabularyRecord) -> None:
 def _json_safe(header: dict[str, Any]) -> dict[str, Any]:
     """Return the header as JSON gives it back, without lone surrogates."""
     text = json.dumps(header, default=vars, ensure_ascii=False, allow_nan=False)
-    # in a file's name they are its bytes (PEP 383): UTF-8 wherever the locale is not
+    # in a file's name they are bytes (PEP 383): decoded as UTF-8, whatever the locale
     text = re.sub("[\udc80-\udcff]+", lambda m: _decode_surrogates(m[0]), text)
     safe: dict[str, Any] = json.loads(
         re.sub("[\ud800-\udfff]", lambda m: rf"\\u{ord(m[0]):04x}", text)

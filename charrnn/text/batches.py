@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     xs: Ids  # (T, B)
     ys: Ids  # (T, B), below 0 where there is no target
     reset: NDArray[np.bool_]  # (B,): lanes that start from a zero state
-    at: Ids  # (T, B): where each target is in the text
+    at: Ids  # (T, B): the position of each target in the text
     position: Position  # after this batch
     num_targets: int
 
@@ -104,7 +104,7 @@ def single_lane_batches(ids: Ids, start: Ids, ends: Ids, T: int) -> Iterator[Bat
 
 
 def document_ends(ids: IdSource, separator_id: int | None) -> NDArray[np.int64]:
-    """Return where the documents of ``ids`` end: after each separator, and at the end."""
+    """Return the ends of the documents in ``ids``: after each separator, and at the end."""
     N = len(ids)
     ends = [np.empty(0, np.int64)]
     if separator_id is not None:
@@ -116,7 +116,7 @@ def document_ends(ids: IdSource, separator_id: int | None) -> NDArray[np.int64]:
 
 
 def batches_per_epoch(ends: Ids, B: int, T: int) -> int:
-    """Return how many batches ``document_batches`` yields per epoch, with any seed."""
+    """Return the number of batches of ``document_batches`` per epoch, the same for any seed."""
     return sum(len(_schedule(lengths, B, T, None)[0]) for _, lengths in _shards(ends))
 
 

@@ -257,7 +257,7 @@ class Corpus:
         return sum(int(starts[indices].sum()) for indices in self.store.chunks(start, stop))
 
     def describe_change(self, recorded: Mapping[str, Any]) -> str | None:
-        """Return how the text differs from a recorded one (see ``describe``), or None."""
+        """Describe the difference from a recorded text (see ``describe``); return None for none."""
         if recorded["sha256"] == self.sha256:
             return None
         if recorded["num_files"] != len(self.files):

@@ -77,7 +77,7 @@ def _jamo_table() -> Codes:
 
 
 def starts_character(codes: Codes) -> NDArray[np.bool_]:
-    """Return which symbols start a character: all but vowels, tails and the end of a document."""
+    """Return a mask of the symbols that start a character: no vowel, tail or end of a document."""
     starts: NDArray[np.bool_] = (codes < FIRST_VOWEL) | (codes == UNKNOWN)
     return starts
 

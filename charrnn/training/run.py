@@ -116,7 +116,7 @@ class Run:
         return config.learning_rate * schedule * 0.5 ** len(state.nonfinite_events)
 
     def characters_at_step(self, step: int) -> int:
-        """Return how many characters the first ``step`` steps read; of documents, about."""
+        """Return the number of characters that ``step`` steps read; for documents about."""
         batches, splits = self.state.batches, self.splits
         if splits.document_ends is not None:
             return round(splits.train_characters * step / batches["steps_per_epoch"])
@@ -187,7 +187,7 @@ def resume(
 ) -> Run:
     """Return a saved run; texts that are not given are read again, as ``text_of`` does.
 
-    ``threads`` and ``max_steps`` replace those of the run. Raises CheckpointError, also for a
+    ``threads`` and ``max_steps`` replace the recorded ones. Raises CheckpointError, also for a
     changed text, and UsageError for fewer steps than planned.
     """
     loaded, arrays = checkpoint.read_checkpoint(path)
@@ -205,7 +205,7 @@ def resume(
             f"to train on this one from its weights, use --init-from {path} and -o NEW"
         )
 
-    # what follows from text and options; the shapes before anything of their size is allocated
+    # check the values that follow from text and options; shapes before anything is allocated
     for name, shape in _array_shapes(state).items():
         if arrays[name].shape != shape or arrays[name].dtype != config.dtype:
             raise CheckpointError(f"{path}: damaged: {name} has the wrong shape or dtype")

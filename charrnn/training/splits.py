@@ -197,7 +197,7 @@ def splits_of(state: ModelState, path: Path) -> Splits:
 
 
 def describe_text_change(state: State, corpus: Corpus, val: Corpus | None) -> str | None:
-    """Return how the texts differ from those of a saved run, or None."""
+    """Return a description of a change in the texts of a saved run, or None."""
     if change := corpus.describe_change(state.corpus):
         return change
     if state.val_corpus and val:
