@@ -26,14 +26,8 @@ from typing import IO, TYPE_CHECKING
 
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, os_reason
 from charrnn.formatting import escape_control, save_error
-from charrnn.storage.state import (
-    MAX_HEADER_BYTES,
-    InvalidCheckpoint,
-    ModelState,
-    parse,
-    serialize,
-    within_limits,
-)
+from charrnn.storage import state as headers
+from charrnn.storage.state import InvalidCheckpoint, ModelState, damage_error
 from charrnn.text.files import STDIN, Source
 
 if TYPE_CHECKING:
@@ -59,9 +53,7 @@ def write_checkpoint(path: Path, state: ModelState, arrays: Mapping[str, Array])
     import numpy as np
 
     # one layout and byte order, finite numbers only
-    plain = {
-        name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()
-    }
+    plain = {k: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for k, a in arrays.items()}
     for name, a in plain.items():
         if not np.isfinite(a).all():
             problem = f"{name!r} has non-finite values (in {a.dtype.name})"
@@ -70,11 +62,11 @@ def write_checkpoint(path: Path, state: ModelState, arrays: Mapping[str, Array])
     # the header, which must be one that can be read again
     checksums = {name: _checksum(plain[name]) for name in sorted(plain)}
     try:
-        header = serialize(dataclasses.replace(state, arrays=checksums))
+        header = headers.serialize(dataclasses.replace(state, arrays=checksums))
     except ValueError:
         problem = "non-finite value in the header"
         raise NotFiniteError(escape_control(f"{path}: not saved: {problem}")) from None
-    if not within_limits(header):
+    if not headers.within_limits(header):
         problem = "the history is too long; use larger --eval-every and --sample-every"
         raise SaveError(escape_control(f"{path}: could not be saved ({problem})"))
 
@@ -100,14 +92,12 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
         if target.exists() and not target.is_file():
             raise SaveError(escape_control(f"{path}: could not be saved (not a regular file)"))
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with os.fdopen(os.open(temporary, flags, 0o666), "wb") as f:
+            with temporary.open("xb") as f:
                 yield f
                 f.flush()
                 os.fsync(f.fileno())
@@ -130,15 +120,11 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
 def read_state(path: Path) -> ModelState:
     """Return the state of a run or an exported model, without arrays. Raises CheckpointError."""
-    with _open(path) as (z, members):
-        return _read_state(z, members)
+    return read_checkpoint(path, names=())[0]
 
 
 def find_file(path: Path, name: str | None) -> Source | None:
-    """Return a file that the checkpoint ``path`` records, as it is named from the current folder.
-
-    Standard input and a text in memory are unchanged.
-    """
+    """Return a file that the checkpoint ``path`` records, relative to the current folder."""
     if name is None or name == STDIN:
         return name
     file = Path(os.path.normpath(Path(os.path.realpath(path)).parent / name))
@@ -151,37 +137,15 @@ def read_checkpoint(
     path: Path, names: Iterable[str] | None = None
 ) -> tuple[ModelState, dict[str, Array]]:
     """Return the state and the named arrays, or all of them. Raises CheckpointError."""
-    with _open(path) as (z, members):
-        state = _read_state(z, members)
-        arrays = {}
-        for name in sorted(ARRAYS[state.kind]) if names is None else names:
-            if f"{name}.npy" not in members:
-                raise InvalidCheckpoint(f"is an exported model and has no {name!r}")
-            arrays[name] = _read_array(z, members[f"{name}.npy"])
-            if state.arrays[name] != _checksum(arrays[name]):
-                raise InvalidCheckpoint(f"damaged: {name}.npy does not match its checksum")
-        return state, arrays
-
-
-def _checksum(a: Array) -> str:
-    sha256 = hashlib.sha256(f"<{a.dtype.kind}{a.dtype.itemsize} {a.shape}".encode())
-    sha256.update(a.reshape(-1).data)
-    return sha256.hexdigest()
-
-
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
-    """Yield the zip and its members; turn every error into a CheckpointError of one line."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its other end
-            raise InvalidCheckpoint(
-                "is a directory" if stat.S_ISDIR(mode) else "not a regular file"
-            )
+            kind = "is a directory" if stat.S_ISDIR(mode) else "not a regular file"
+            raise InvalidCheckpoint(kind)
         with path.open("rb") as f:
             _check_zip_directory(f)
             with zipfile.ZipFile(f) as z:
-                yield z, _members(z)
+                return _read_members(z, names)
     except InvalidCheckpoint as e:
         reason = str(e)
     except FileNotFoundError:
@@ -192,8 +156,6 @@ def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipIn
         reason = "not enough free memory to load it"
     except (zipfile.BadZipFile, struct.error, EOFError, ValueError, RuntimeError, OverflowError):
         reason = NOT_A_CHECKPOINT
-    else:
-        return
     raise CheckpointError(escape_control(f"{path}: {reason}"))
 
 
@@ -204,59 +166,73 @@ def _check_zip_directory(f: IO[bytes]) -> None:
     """
     size = f.seek(0, os.SEEK_END)
     f.seek(max(size - 98, 0))
-    tail, end = f.read(), 22
+    tail, end, valid = f.read(), 22, True
     fields = struct.unpack("<4s4H2LH", tail[-22:])
     signature, disk, first, _, entries, length, offset, comment = fields
     if tail[-42:-38] == b"PK\6\7":
-        locator = struct.pack("<4sLQL", b"PK\6\7", 0, size - 98, 1)
-        if size <= ZIP64_BYTES or tail[-42:-22] != locator:
-            raise InvalidCheckpoint(NOT_A_CHECKPOINT)
+        end, locator = 98, struct.pack("<4sLQL", b"PK\6\7", 0, size - 98, 1)
         signature64, *_, entries, length, offset = struct.unpack("<4sQ2H2L4Q", tail[-98:-42])
-        signature, end = signature if signature64 == b"PK\6\6" else b"", 98
-    if (signature, disk, first, comment, offset + length + end) != (b"PK\5\6", 0, 0, 0, size):
-        raise InvalidCheckpoint(NOT_A_CHECKPOINT)
-    if entries > len(MEMBERS) or length > MAX_DIRECTORY_BYTES:
+        valid = size > ZIP64_BYTES and tail[-42:-22] == locator and signature64 == b"PK\6\6"
+    valid &= (signature, disk, first, comment) == (b"PK\5\6", 0, 0, 0)
+    valid &= entries <= len(MEMBERS) and length <= MAX_DIRECTORY_BYTES
+    if not valid or offset + length + end != size:
         raise InvalidCheckpoint(NOT_A_CHECKPOINT)
 
 
-def _members(z: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Return the members by name. Raises InvalidCheckpoint for an unexpected one."""
+def _read_members(
+    z: zipfile.ZipFile, names: Iterable[str] | None
+) -> tuple[ModelState, dict[str, Array]]:
+    """Check the members of a zip, and return the state and the named arrays."""
+    # the members
     members = {info.filename: info for info in z.infolist()}
     if HEADER not in members:
         raise InvalidCheckpoint(f"not a charrnn checkpoint: it has no {HEADER}")
     if len(members) < len(z.infolist()):
-        raise InvalidCheckpoint("damaged: duplicate member")
+        raise damage_error("duplicate member")
     for name, info in members.items():
-        if name not in MEMBERS:
-            raise InvalidCheckpoint(f"damaged: unexpected member {reprlib.repr(name)}")
-        if info.flag_bits & 1:
-            raise InvalidCheckpoint(f"damaged: {name} is encrypted")
-        if info.compress_type != zipfile.ZIP_STORED:
-            hint = "repack the file with zip -0 (this is not damage)"
-            raise InvalidCheckpoint(f"{name} is compressed; {hint}")
-        end = info.header_offset + info.file_size
-        if info.file_size != info.compress_size or end > z.start_dir:
-            raise InvalidCheckpoint(f"damaged: wrong size of {name}")
-    return members
+        _check_member(name, info, z.start_dir)
 
-
-def _read_state(z: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> ModelState:
-    if members[HEADER].file_size > MAX_HEADER_BYTES:
-        raise InvalidCheckpoint(f"damaged: the header is larger than {MAX_HEADER_BYTES:,} bytes")
-    state = parse(z.read(HEADER))
+    # the header, which names the arrays
+    if members[HEADER].file_size > headers.MAX_HEADER_BYTES:
+        raise damage_error(f"the header is larger than {headers.MAX_HEADER_BYTES:,} bytes")
+    state = headers.parse(z.read(HEADER))
     stored = {name.removesuffix(".npy") for name in members if name != HEADER}
-    for names in (ARRAYS[state.kind], state.arrays.keys()):
-        if stored != names:
-            wrong = ", ".join(sorted(stored ^ names))
-            raise InvalidCheckpoint(f"damaged: missing or unexpected arrays: {wrong}")
-    return state
+    for expected in (ARRAYS[state.kind], state.arrays.keys()):
+        if wrong := sorted(stored ^ expected):
+            raise damage_error(f"missing or unexpected arrays: {', '.join(wrong)}")
+
+    # the arrays
+    arrays = {}
+    for name in sorted(stored) if names is None else names:
+        if name not in stored:
+            raise InvalidCheckpoint(f"is an exported model and has no {name!r}")
+        arrays[name] = _read_array(z, members[f"{name}.npy"])
+        if state.arrays[name] != _checksum(arrays[name]):
+            raise damage_error(f"{name}.npy does not match its checksum")
+    return state, arrays
+
+
+def _check_member(name: str, info: zipfile.ZipInfo, max_end: int) -> None:
+    if name not in MEMBERS:
+        raise damage_error(f"unexpected member {reprlib.repr(name)}")
+    if info.flag_bits & 1:
+        raise damage_error(f"{name} is encrypted")
+    if info.compress_type != zipfile.ZIP_STORED:
+        hint = "repack the file with zip -0 (this is not damage)"
+        raise InvalidCheckpoint(f"{name} is compressed; {hint}")
+    end = info.header_offset + info.file_size
+    if info.file_size != info.compress_size or end > max_end:
+        raise damage_error(f"wrong size of {name}")
+
+
+def _checksum(a: Array) -> str:
+    sha256 = hashlib.sha256(f"<{a.dtype.kind}{a.dtype.itemsize} {a.shape}".encode())
+    sha256.update(a.reshape(-1).data)
+    return sha256.hexdigest()
 
 
 def _read_array(z: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
-    """Read an array of floats, in the form of .npy that NumPy writes for these.
-
-    The size is checked before anything is allocated. Raises InvalidCheckpoint.
-    """
+    """Read an array of floats, in the form of .npy that NumPy writes for these."""
     import numpy as np
 
     with z.open(info) as f:
@@ -270,20 +246,18 @@ def _read_array(z: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
             re.DOTALL,
         )
         if not match:
-            problem = "is not a float array in the expected format"
-            raise InvalidCheckpoint(f"damaged: {info.filename} {problem}")
+            raise damage_error(f"{info.filename} is not a float array in the expected format")
         dtype = np.dtype(f"<{match[1].decode()}")
         shape = tuple(int(n) for n in match[2].split(b",") if n.strip())
         if math.prod(shape) * dtype.itemsize != info.file_size - len(head):
-            problem = f"the size of {info.filename} does not match its shape {shape}, {dtype}"
-            raise InvalidCheckpoint(f"damaged: {problem}")
+            layout = f"{shape}, {dtype}"
+            raise damage_error(f"the size of {info.filename} does not match its shape {layout}")
 
         # the elements, in chunks, of which there are two copies
         array: Array = np.empty(shape, dtype)
         flat = array.reshape(-1).view(np.uint8)
         for start in range(0, len(flat), CHUNK_BYTES):
-            chunk = f.read(CHUNK_BYTES)
-            flat[start : start + CHUNK_BYTES] = np.frombuffer(chunk, np.uint8)
+            flat[start : start + CHUNK_BYTES] = np.frombuffer(f.read(CHUNK_BYTES), np.uint8)
     if not np.isfinite(array).all():
-        raise InvalidCheckpoint(f"damaged: {info.filename} has non-finite values")
+        raise damage_error(f"{info.filename} has non-finite values")
     return array.astype(match[1].decode(), copy=False)

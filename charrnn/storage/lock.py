@@ -48,7 +48,9 @@ def lock(path: Path, command: str) -> Iterator[None]:
                 owner = {"pid": os.getpid(), "host": platform.node(), "command": command}
                 f.write(json.dumps(owner).encode() + b"\n")
                 f.flush()
-                _remove_temporary_files(target)
+                for file in target.parent.iterdir():
+                    if re.fullmatch(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp", file.name):
+                        file.unlink()
         except OSError as e:
             raise save_error(path, e) from None
         if not acquired:
@@ -72,13 +74,6 @@ def _acquire(fd: int) -> bool:
         if e.errno not in UNSUPPORTED_ERRORS:
             raise
     return True
-
-
-def _remove_temporary_files(target: Path) -> None:
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp")
-    for path in target.parent.iterdir():
-        if pattern.fullmatch(path.name):
-            path.unlink()
 
 
 def _owner(lock_path: Path) -> str:

@@ -16,17 +16,7 @@ import re
 import reprlib
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    TypeAlias,
-    TypedDict,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from charrnn.config import Config
 from charrnn.errors import UsageError
@@ -39,19 +29,31 @@ MAX_FLOAT_DIGITS = 50
 MAX_THREADS = 1024
 MAX_REASON_CHARACTERS = 200
 
-NonNegative: TypeAlias = Annotated[int, range(2**63)]
-Positive: TypeAlias = Annotated[int, range(1, 2**63)]
+NonNegative = Annotated[int, range(2**63)]
+Positive = Annotated[int, range(1, 2**63)]
 # jamo, end of document, unknown
-Special: TypeAlias = Annotated[int, range(0x110000, 0x110000 + 69)]
+Special = Annotated[int, range(0x110000, 0x110000 + 69)]
 # Path, bytes and CRC-32. Paths are relative to the checkpoint's folder, or absolute; standard input
 # is "-", a file of that name "./-", and a text that was given to the Python API null.
-FileRecord: TypeAlias = tuple[str | None, NonNegative, NonNegative]
+FileRecord = tuple[str | None, NonNegative, NonNegative]
 
-
-class Versions(TypedDict):
-    charrnn: str
-    numpy: str
-    python: str
+Versions = TypedDict("Versions", {"charrnn": str, "numpy": str, "python": str})
+# before the first evaluation, and without a validation split, the loss is None
+Best = TypedDict("Best", {"step": NonNegative, "val_loss": float | None})
+SplitCharacters = TypedDict(
+    "SplitCharacters", {"train": NonNegative, "val": NonNegative, "test": NonNegative}
+)
+# smaller than the options for a small text
+Batches = TypedDict(
+    "Batches", {"batch_size": Positive, "seq_length": Positive, "steps_per_epoch": Positive}
+)
+# since the last evaluation
+RunningLoss = TypedDict("RunningLoss", {"sum": float, "steps": NonNegative})
+# losses of a uniform guess and of n-gram models, by name
+Baselines = TypedDict("Baselines", {"val": dict[str, float], "test": dict[str, float]})
+LoggedSample = TypedDict("LoggedSample", {"step": NonNegative, "text": str})
+# the best weights were restored, or else the batch was skipped
+NonfiniteEvent = TypedDict("NonfiniteEvent", {"step": NonNegative, "reason": str, "restored": bool})
 
 
 class VocabularyRecord(TypedDict):
@@ -59,11 +61,6 @@ class VocabularyRecord(TypedDict):
     symbols: str  # in the order of their codes; bytes as the characters of the same numbers
     special: list[Special]
     start_symbol: NonNegative
-
-
-class Best(TypedDict):
-    step: NonNegative
-    val_loss: float | None  # before the first evaluation, and without a validation split
 
 
 class TextRecord(TypedDict):
@@ -76,20 +73,8 @@ class TextRecord(TypedDict):
     sha256: str
 
 
-class SplitCharacters(TypedDict):
-    train: NonNegative
-    val: NonNegative
-    test: NonNegative
-
-
 class CorpusRecord(TextRecord):
     split_characters: SplitCharacters
-
-
-class Batches(TypedDict):  # smaller than the options for a small text
-    batch_size: Positive
-    seq_length: Positive
-    steps_per_epoch: Positive
 
 
 class Plan(TypedDict):
@@ -97,16 +82,6 @@ class Plan(TypedDict):
     steps: Positive
     eval_every: Positive
     sample_every: NonNegative  # 0 for never
-
-
-class RunningLoss(TypedDict):  # since the last evaluation
-    sum: float
-    steps: NonNegative
-
-
-class Baselines(TypedDict):  # losses of a uniform guess and of n-gram models, by name
-    val: dict[str, float]
-    test: dict[str, float]
 
 
 class Evaluation(TypedDict):  # losses are in nats per character
@@ -118,17 +93,6 @@ class Evaluation(TypedDict):  # losses are in nats per character
     learning_rate: float
     characters_seen: NonNegative
     seconds: float
-
-
-class LoggedSample(TypedDict):
-    step: NonNegative
-    text: str
-
-
-class NonfiniteEvent(TypedDict):
-    step: NonNegative
-    reason: str
-    restored: bool  # the best weights; or else the batch was skipped
 
 
 class InitFrom(TypedDict):
@@ -187,6 +151,14 @@ class InvalidCheckpoint(Exception):  # noqa: N818
     """The reason why a file is refused; the caller adds the file's name."""
 
 
+def damage_error(reason: str) -> InvalidCheckpoint:
+    return InvalidCheckpoint(f"damaged: {reason}")
+
+
+def _field_error(at: str, problem: str) -> InvalidCheckpoint:
+    return damage_error(f"invalid {at} in the header: {problem}")
+
+
 def serialize(state: ModelState) -> bytes:
     """Return the header as it is stored. Raises ValueError for a non-finite number."""
     header = _json_safe(vars(state))
@@ -205,28 +177,26 @@ def parse(data: bytes) -> ModelState:
     # size, JSON, format, checksum
     if not within_limits(data):
         limits = f"{MAX_HEADER_VALUES:,} values or {MAX_HEADER_BYTES:,} bytes"
-        raise InvalidCheckpoint(f"damaged: the header exceeds {limits}")
+        raise damage_error(f"the header exceeds {limits}")
     try:
+        text = data.decode()
         header = json.loads(
-            data.decode(),
-            parse_int=_parse_int,
-            parse_float=_parse_float,
-            parse_constant=_parse_float,
+            text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_float
         )
-        checksum = _checksum(header) if type(header) is dict else ""
+        header = header if type(header) is dict else {}
+        checksum = _checksum(header)
     except (ValueError, RecursionError):
-        reason = "the header is not valid JSON, or has a number out of range"
-        raise InvalidCheckpoint(f"damaged: {reason}") from None
-    _check_format(header.get("format") if type(header) is dict else None)
+        raise damage_error("the header is not valid JSON, or has a number out of range") from None
+    _check_format(header.get("format"))
     if header.get("sha256") != checksum:
-        raise InvalidCheckpoint("damaged: the header does not match its checksum")
+        raise damage_error("the header does not match its checksum")
 
     # every field
     kind = ModelState if header.get("kind") == "model" else State
     state: ModelState = kind(**check_record(header, kind))
     _check_vocabulary(state.vocabulary)
     if isinstance(state, State) and not state.plans:
-        raise InvalidCheckpoint("damaged: invalid plans in the header: []")
+        raise _field_error("plans", "[]")
     return state
 
 
@@ -236,12 +206,12 @@ def check_value(value: Any, hint: Any, at: str) -> Any:
     ``at`` names the value. Configurations become a ``Config``, lists of a fixed length tuples.
     """
     kind, args = _parse_hint(hint)
-    if kind is Union:  # X | None
+    if kind is UnionType:  # X | None
         return None if value is None else check_value(value, args[0], at)
     if kind is Annotated:
         valid = type(value) is int and value in args[1]
     elif kind is Literal:
-        valid = type(value) is type(args[0]) and value in args
+        valid = type(value) is str and value in args
     elif kind is float:
         valid = type(value) in (int, float)
     elif kind is tuple:
@@ -249,20 +219,18 @@ def check_value(value: Any, hint: Any, at: str) -> Any:
     else:
         valid = type(value) is (kind if kind in (str, bool, list) else dict)
     if not valid:
-        raise InvalidCheckpoint(f"damaged: invalid {at} in the header: {reprlib.repr(value)}")
+        raise _field_error(at, reprlib.repr(value))
     if kind is list:
         return [check_value(item, args[0], f"{at}[{i}]") for i, item in enumerate(value)]
     if kind is tuple:
-        items = enumerate(zip(value, args, strict=True))
-        return tuple(check_value(item, arg, f"{at}[{i}]") for i, (item, arg) in items)
+        return tuple(check_value(value[i], arg, f"{at}[{i}]") for i, arg in enumerate(args))
     if kind is dict:
         return {k: check_value(item, args[1], f"{at}[{k!r:.40}]") for k, item in value.items()}
     if kind is Config:
         try:
             return Config(**value)
         except (TypeError, UsageError) as e:
-            reason = str(e)[:MAX_REASON_CHARACTERS]
-            raise InvalidCheckpoint(f"damaged: invalid {at} in the header: {reason}") from None
+            raise _field_error(at, str(e)[:MAX_REASON_CHARACTERS]) from None
     return check_record(value, kind, f"{at}.") if type(value) is dict else value
 
 
@@ -271,9 +239,9 @@ def check_record(record: dict[str, Any], kind: type, at: str = "") -> dict[str, 
     hints = _type_hints(kind)
     for key in hints:
         if key not in record:
-            raise InvalidCheckpoint(f"damaged: missing {at}{key} in the header")
+            raise damage_error(f"missing {at}{key} in the header")
     for key in sorted(record.keys() - hints):
-        raise InvalidCheckpoint(f"damaged: unexpected {at}{reprlib.repr(key)} in the header")
+        raise damage_error(f"unexpected {at}{reprlib.repr(key)} in the header")
     return {key: check_value(record[key], hint, at + key) for key, hint in hints.items()}
 
 
@@ -284,47 +252,38 @@ def _type_hints(kind: type) -> dict[str, Any]:
 
 @functools.cache
 def _parse_hint(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return the origin and the arguments of a type hint: ``list`` and ``(str,)``."""
-    kind = get_origin(hint) or hint
-    return Union if kind is UnionType else kind, get_args(hint)
+    return get_origin(hint) or hint, get_args(hint)
 
 
 def _check_format(version: Any) -> None:
     if type(version) is not int or version < 1:
         raise InvalidCheckpoint("not a charrnn checkpoint: the header has no format number")
     if version < FORMAT:
-        raise InvalidCheckpoint(
-            f"format {version} was never released and is not supported; train the model again"
-        )
+        reason = "was never released and is not supported; train the model again"
+        raise InvalidCheckpoint(f"format {version} {reason}")
     if version > FORMAT:
-        raise InvalidCheckpoint(
-            f"format {version} needs a newer charrnn (this version reads formats up to {FORMAT}): "
-            f"pip install --upgrade charrnn"
-        )
+        limit = f"this version reads formats up to {FORMAT}"
+        reason = f"needs a newer charrnn ({limit}): pip install --upgrade charrnn"
+        raise InvalidCheckpoint(f"format {version} {reason}")
 
 
 def _check_vocabulary(vocabulary: VocabularyRecord) -> None:
     codes = [*map(ord, vocabulary["symbols"]), *vocabulary["special"]]
     size, start = vocabulary["size"], vocabulary["start_symbol"]
     if any(a >= b for a, b in itertools.pairwise(codes)):
-        raise InvalidCheckpoint("damaged: the vocabulary in the header is not sorted")
+        raise damage_error("the vocabulary in the header is not sorted")
     if size != len(codes):
-        reason = f"{size}, not {len(codes)}"
-        raise InvalidCheckpoint(f"damaged: invalid vocabulary.size in the header: {reason}")
+        raise _field_error("vocabulary.size", f"{size}, not {len(codes)}")
     if start not in codes:
-        reason = f"{start}, which is not in the vocabulary"
-        raise InvalidCheckpoint(f"damaged: invalid vocabulary.start_symbol in the header: {reason}")
+        raise _field_error("vocabulary.start_symbol", f"{start}, which is not in the vocabulary")
 
 
-def _json_safe(header: dict[str, Any]) -> dict[str, Any]:
+def _json_safe(header: dict[str, Any]) -> Any:
     """Return the header as JSON gives it back, without lone surrogates."""
     text = json.dumps(header, default=vars, ensure_ascii=False, allow_nan=False)
     # in a file's name they are bytes (PEP 383): decoded as UTF-8, whatever the locale
     text = re.sub("[\udc80-\udcff]+", lambda m: _decode_surrogates(m[0]), text)
-    safe: dict[str, Any] = json.loads(
-        re.sub("[\ud800-\udfff]", lambda m: rf"\\u{ord(m[0]):04x}", text)
-    )
-    return safe
+    return json.loads(re.sub("[\ud800-\udfff]", lambda m: rf"\\u{ord(m[0]):04x}", text))
 
 
 def _decode_surrogates(surrogates: str) -> str:
