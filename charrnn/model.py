@@ -41,10 +41,6 @@ class Model:
         self.unit, self.documents = state.config.unit, state.config.documents
         self.encoding = state.config.encoding
 
-    def as_initial_model(self, file: str) -> InitialModel:
-        """Return this model, loaded from ``file``, as the initial model of a new run."""
-        return InitialModel(self.network, self.vocabulary, file, self.state.sha256 or None)
-
     def sample(
         self, length: int = DEFAULT_SAMPLE_LENGTH, *, seed: int | None = None, **options: Any
     ) -> Iterator[str]:
@@ -202,9 +198,7 @@ def train(
     with contextlib.nullcontext() if path is None else lock(path, "charrnn.train"):
         initial_model = None
         if init_from is not None:
-            model = load(init_from)
-            options = inherit_architecture(model, options)
-            initial_model = model.as_initial_model(str(init_from))
+            initial_model, options = load_initial_model(init_from, options)
         config = Config(**options)
 
         def to_corpus(name: str, texts: Sequence[str | bytes]) -> Corpus:
@@ -223,17 +217,22 @@ def train(
     return Model(run.network, run.vocabulary, run.state)
 
 
-def inherit_architecture(model: Model, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a run with those that its initial model decides.
+def load_initial_model(
+    path: str | Path, options: dict[str, Any]
+) -> tuple[InitialModel, dict[str, Any]]:
+    """Return the initial model of a run, and the run's options with those that it decides.
 
-    Raises UsageError if one of them has another value.
+    Raises CheckpointError, and UsageError if one of these options has another value.
     """
+    model = load(path)
     inherited = {name: getattr(model.state.config, name) for name in ARCHITECTURE_OPTIONS}
     for name, value in inherited.items():
         given = options.get(name, value)
         if given != value and CELL_ALIASES.get(str(given)) != value:
             raise UsageError(f"{name} must be {value}, as in the initial model, not {given}")
-    return {**options, **inherited}
+    sha256 = model.state.sha256 or None
+    initial_model = InitialModel(model.network, model.vocabulary, str(path), sha256)
+    return initial_model, {**options, **inherited}
 
 
 def load(path: str | Path, *, last: bool = False) -> Model:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import DTypeLike
 
 from charrnn import affine, loss
@@ -49,21 +50,21 @@ class Network:
     ``params`` holds the parameters and ``grads`` their gradients: ``0.Wxh`` (G H, V), ``0.Whh`` (G
     H, H), ``0.bh`` (G H,), the same for the layers above with Wxh (G H, H), then ``Why`` (V, H) and
     ``by`` (V,). G is the cell's number of blocks, H the hidden size, V the size of the vocabulary,
-    L the number of layers, S the number of the cell's states.
+    L the number of layers, S the number of the cell's states. With ``rng`` the parameters are
+    initialized, otherwise zero.
     """
 
     def __init__(
         self,
         cell: str,
-        vocab_size: int,
-        hidden_size: int,
-        num_layers: int,
+        V: int,
+        H: int,
+        L: int,
         dtype: DTypeLike = np.float32,
-        rng: np.random.Generator | None = None,
+        rng: Generator | None = None,
     ) -> None:
-        """Create the layers: with ``rng`` initialized (see ``init_parameters``), otherwise zero."""
-        self.architecture = cell, vocab_size, hidden_size, num_layers
-        self.vocab_size, self.hidden_size, self.num_layers = vocab_size, hidden_size, num_layers
+        self.architecture = cell, V, H, L
+        self.vocab_size, self.hidden_size, self.num_layers = V, H, L
         self.cell = load_cell(cell)
         self.params = Parameters(parameter_shapes(*self.architecture), dtype)
         self.grads = self.params.zeros_like()
@@ -72,7 +73,7 @@ class Network:
         if rng is not None:
             self.init_parameters(rng)
 
-    def init_parameters(self, rng: np.random.Generator) -> None:
+    def init_parameters(self, rng: Generator) -> None:
         """Initialize the parameters: weights uniform, recurrent ones orthogonal, biases by cell.
 
         Input weights have variance 1, which is 1 / fan-in (LeCun et al., 1998, eq. 16), because a
@@ -116,15 +117,10 @@ class Network:
 
         Symbols that it lacks keep their initial weights; their bias becomes the mean of its biases.
         """
+        at: dict[str, Any] = {"0.Wxh": np.s_[:, ids], "Why": ids, "by": ids}
+        self.params["by"][:] = other.params["by"].mean()
         for name in self.params:
-            if name == "0.Wxh":
-                self.params[name][:, ids] = other.params[name]
-            elif name in ("Why", "by"):
-                if name == "by":
-                    self.params[name][:] = other.params[name].mean()
-                self.params[name][ids] = other.params[name]
-            else:
-                self.params[name][:] = other.params[name]
+            self.params[name][at.get(name, ...)] = other.params[name]
 
     def zero_state(self, B: int) -> State:
         """Return the state at the start of a text, (L, S, H, B)."""
@@ -134,11 +130,10 @@ class Network:
     def new_tape(self, T: int, B: int) -> NetworkTape:
         """Allocate every buffer of a batch of T steps and B lanes."""
         V, H, dtype = self.vocab_size, self.hidden_size, self.params.vector.dtype
-        layers = [self.cell.new_tape(T, H, B, dtype)]
-        for _ in range(self.num_layers - 1):
-            layers.append(self.cell.new_tape(T, H, B, dtype, share_with=layers[0]))
+        first = self.cell.new_tape(T, H, B, dtype)
+        others = [self.cell.new_tape(T, H, B, dtype, first) for _ in range(self.num_layers - 1)]
         return NetworkTape(
-            layers,
+            [first, *others],
             xs=empty_feature_major(T, H, B, dtype),
             dhs=np.empty((T, H, B), dtype),
             logits=empty_feature_major(T, V, B, dtype),
@@ -148,12 +143,11 @@ class Network:
         )
 
     def dropout_masks(
-        self, rng: np.random.Generator, T: int, B: int, keep: float, out: Array | None = None
+        self, rng: Generator, T: int, B: int, keep: float, out: Array | None = None
     ) -> Array:
         """Draw dropout masks (L, T, H, B): 1 / keep with probability keep, otherwise 0.
 
-        They apply to each layer's output, never to the recurrence: Zaremba et al., 2014, eq. 4 to
-        6.
+        They apply to each layer's output, never to the recurrence: Zaremba et al., 2014, eq. 4-6.
         """
         shape = self.num_layers, T, self.hidden_size, B
         masks: Array = rng.random(shape, self.params.vector.dtype.type, out)
@@ -279,20 +273,17 @@ def _apply_dropout(hs: Array, masks: Array | None, l: int, out: Array) -> None:
         np.multiply(hs, masks[l], out=out)
 
 
-def parameter_shapes(
-    cell: str, vocab_size: int, hidden_size: int, num_layers: int
-) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(cell: str, V: int, H: int, L: int) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every parameter."""
-    V, H, GH = vocab_size, hidden_size, load_cell(cell).NUM_BLOCKS * hidden_size
+    GH = load_cell(cell).NUM_BLOCKS * H
     shapes: dict[str, tuple[int, ...]] = {}
-    for l in range(num_layers):
+    for l in range(L):
         shapes[f"{l}.Wxh"] = (GH, H if l else V)
         shapes[f"{l}.Whh"] = (GH, H)
         shapes[f"{l}.bh"] = (GH,)
     return {**shapes, "Why": (V, H), "by": (V,)}
 
 
-def num_parameters(cell: str, vocab_size: int, hidden_size: int, num_layers: int) -> int:
+def num_parameters(cell: str, V: int, H: int, L: int) -> int:
     """Return the number of parameters, without allocating them."""
-    shapes = parameter_shapes(cell, vocab_size, hidden_size, num_layers)
-    return sum(math.prod(shape) for shape in shapes.values())
+    return sum(math.prod(shape) for shape in parameter_shapes(cell, V, H, L).values())

@@ -55,18 +55,19 @@ def test_loss_is_the_mean_and_state_the_last() -> None:
 def test_failure_in_a_thread_is_raised_after_all_have_ended(
     late: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = Network("gru", V, H, 1, np.float64, np.random.default_rng(0))
-    parallel, ended = DataParallel(network, T, B, 2), []
+    network, ended = Network("gru", V, H, 1, np.float64, np.random.default_rng(0)), []
+    parallel, xs = DataParallel(network, T, B, 2), np.zeros((T, B), int)
 
-    def work(k: int) -> None:
+    def fail(k: int) -> None:
         if k == late:
             time.sleep(0.05)
             ended.append(k)
-        else:
-            raise MemoryError
+        raise MemoryError(k)
 
-    with pytest.raises(MemoryError):
-        parallel._map(lambda m: work(int(m.lanes.start > 0)))
+    for k, replica in enumerate(parallel.replicas):
+        monkeypatch.setattr(replica.network, "loss_and_grad", lambda *_, k=k, **__: fail(k))
+    with pytest.raises(MemoryError, match="0"):
+        parallel.loss_and_grad(xs, xs, network.zero_state(B), None, xs.size)
     assert ended == [late]
 
 

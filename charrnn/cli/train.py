@@ -200,14 +200,12 @@ def load_corpora(
 def start_run(
     load_texts: LoadTexts, init_from: Path | None, threads: int, options: dict[str, Any]
 ) -> Run:
-    from charrnn.model import inherit_architecture, load
+    from charrnn.model import load_initial_model
     from charrnn.training.run import begin
 
     initial_model = None
     if init_from:
-        model = load(init_from)
-        options = inherit_architecture(model, options)
-        initial_model = model.as_initial_model(str(init_from))
+        initial_model, options = load_initial_model(init_from, options)
     config = Config(**options)
     text, val = load_texts(config)
     return begin(

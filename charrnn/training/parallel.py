@@ -6,17 +6,14 @@ step of a batch, these only once per batch. NumPy releases the interpreter while
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from charrnn.arrays import Array, Ids
 from charrnn.network import Network, NetworkTape, State
-
-R = TypeVar("R")
 
 
 class Replica(NamedTuple):
@@ -38,16 +35,6 @@ class DataParallel:
         # NumPy's handling of warnings is per thread
         self._pool = ThreadPoolExecutor(threads, initializer=lambda: np.seterr(all="ignore"))
 
-    def _map(self, work: Callable[[Replica], R]) -> list[R]:
-        """Return the result of ``work`` for every replica; this thread does the first."""
-        first, *others = self.replicas
-        futures = [self._pool.submit(work, replica) for replica in others]
-        try:
-            first_result = work(first)
-        finally:
-            wait(futures)  # also after a failure: the threads write to the caller's buffers
-        return [first_result, *(future.result() for future in futures)]
-
     def loss_and_grad(
         self, xs: Ids, ys: Ids, state: State, masks: Array | None, num_targets: int
     ) -> float:
@@ -58,7 +45,7 @@ class DataParallel:
         """
         scale = 1 / num_targets
 
-        def gradient(replica: Replica) -> float:
+        def work(replica: Replica) -> float:
             lanes, tape = replica.lanes, replica.tape.slice(0, len(xs))
             lane_masks = None if masks is None else masks[..., lanes]
             nll, state[..., lanes] = replica.network.loss_and_grad(
@@ -66,8 +53,14 @@ class DataParallel:
             )
             return float(np.add.reduce(nll, axis=None, dtype=np.float64))
 
-        loss = sum(self._map(gradient)) / num_targets
+        # this thread does the first replica's work
         first, *others = self.replicas
-        for other in others:
-            first.network.grads.vector += other.network.grads.vector
-        return loss
+        futures = [self._pool.submit(work, replica) for replica in others]
+        try:
+            loss = work(first)
+        finally:
+            wait(futures)  # also after a failure: the threads write to the caller's buffers
+        for replica, future in zip(others, futures, strict=True):
+            loss += future.result()
+            first.network.grads.vector += replica.network.grads.vector
+        return loss / num_targets
