@@ -178,9 +178,7 @@ class Network:
         affine.forward(self.params["Why"], self.params["by"], x, logits, logits)
         return last
 
-    def forward_batches(
-        self, batches: Iterable[Batch], T: int, B: int
-    ) -> Iterator[tuple[Batch, NetworkTape]]:
+    def read(self, batches: Iterable[Batch], T: int, B: int) -> Iterator[tuple[Batch, NetworkTape]]:
         """Run forward over batches of at most T steps and B lanes, with the state carried over.
 
         Yield each batch with its tape, which the next one overwrites. Non-finite values do not

@@ -49,7 +49,7 @@ def generate_ids(
         # read all but the last id, whose successor is the first to be sampled
         state, ends = network.zero_state(1), np.array([len(ids) - 1])
         batches = single_lane_batches(ids[:-1], ids[:0], ends, CHUNK_STEPS)
-        for _, tape in network.forward_batches(batches, CHUNK_STEPS, 1):
+        for _, tape in network.read(batches, CHUNK_STEPS, 1):
             state = tape.state
 
         step = Stepper(network, np.repeat(state, num_samples, axis=-1))

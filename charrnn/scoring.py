@@ -85,7 +85,7 @@ def _write_nll(
     network: Network, batches: Iterable[Batch], T: int, B: int, out: Array, offset: int
 ) -> None:
     """Write -log p of every target to ``out``, at its position less ``offset``."""
-    for batch, tape in network.forward_batches(batches, T, B):
+    for batch, tape in network.read(batches, T, B):
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # weights that diverged
             nll, _ = loss.forward(merge_time_batch(tape.logits), batch.ys.ravel())
         is_target = batch.ys >= 0

@@ -27,7 +27,7 @@ def _read(network: Network, ids: Ids, context: Ids, ends: Ids | None) -> Iterato
     ends = np.array([len(ids)]) if ends is None else ends
     batches = single_lane_batches(ids, context, ends, CHUNK_STEPS)
     symbols_read = 0
-    for batch, tape in network.forward_batches(batches, CHUNK_STEPS, 1):
+    for batch, tape in network.read(batches, CHUNK_STEPS, 1):
         in_context = int((batch.at <= symbols_read).sum())  # these steps read no new symbol
         if in_context < len(batch.xs):
             symbols_read = int(batch.at[-1, 0])

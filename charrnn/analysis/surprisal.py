@@ -65,7 +65,7 @@ def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Ar
     if not n or known[-1] == separator_id:
         ends = np.append(ends, n)
     batches = single_lane_batches(known, v.start_id, ends, CHUNK_STEPS)
-    for batch, tape in network.forward_batches(batches, CHUNK_STEPS, 1):
+    for batch, tape in network.read(batches, CHUNK_STEPS, 1):
         at, ys = batch.at[:, 0], batch.ys[:, 0]
         logp = _log_softmax(tape.logits[..., 0])
         candidates = np.argpartition(-logp, top - 1, axis=1)[:, :top]  # sorting all is slower

@@ -200,14 +200,14 @@ def parse(data: bytes) -> ModelState:
     return state
 
 
-def check_value(value: Any, hint: Any, at: str) -> Any:
+def check(value: Any, hint: Any, at: str) -> Any:
     """Return a value of the header if it fits its type hint. Raises InvalidCheckpoint.
 
     ``at`` names the value. Configurations become a ``Config``, lists of a fixed length tuples.
     """
     kind, args = _parse_hint(hint)
     if kind is UnionType:  # X | None
-        return None if value is None else check_value(value, args[0], at)
+        return None if value is None else check(value, args[0], at)
     if kind is Annotated:
         valid = type(value) is int and value in args[1]
     elif kind is Literal:
@@ -221,11 +221,11 @@ def check_value(value: Any, hint: Any, at: str) -> Any:
     if not valid:
         raise _field_error(at, reprlib.repr(value))
     if kind is list:
-        return [check_value(item, args[0], f"{at}[{i}]") for i, item in enumerate(value)]
+        return [check(item, args[0], f"{at}[{i}]") for i, item in enumerate(value)]
     if kind is tuple:
-        return tuple(check_value(value[i], arg, f"{at}[{i}]") for i, arg in enumerate(args))
+        return tuple(check(value[i], arg, f"{at}[{i}]") for i, arg in enumerate(args))
     if kind is dict:
-        return {k: check_value(item, args[1], f"{at}[{k!r:.40}]") for k, item in value.items()}
+        return {k: check(item, args[1], f"{at}[{k!r:.40}]") for k, item in value.items()}
     if kind is Config:
         try:
             return Config(**value)
@@ -242,7 +242,7 @@ def check_record(record: dict[str, Any], kind: type, at: str = "") -> dict[str, 
             raise damage_error(f"missing {at}{key} in the header")
     for key in sorted(record.keys() - hints):
         raise damage_error(f"unexpected {at}{reprlib.repr(key)} in the header")
-    return {key: check_value(record[key], hint, at + key) for key, hint in hints.items()}
+    return {key: check(record[key], hint, at + key) for key, hint in hints.items()}
 
 
 @functools.cache
