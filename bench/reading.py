@@ -7,14 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-from charrnn.text.corpus import load_corpus
+from charrnn.text.corpus import Corpus
 
 
 def main(path: str, *units: str) -> None:
     """Read a file once per unit."""
     for unit in units:
         start = time.perf_counter()
-        corpus = load_corpus([path], unit=unit, temp_dir=Path())
+        corpus = Corpus("text", paths=[path], unit=unit, temp_dir=Path())
         seconds = time.perf_counter() - start
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         speed = corpus.bytes / 1e6 / seconds

@@ -16,7 +16,6 @@ from charrnn.text.corpus import (
     EncodedSlice,
     SymbolStore,
     TextFile,
-    load_corpus,
     split_offsets,
 )
 from charrnn.text.vocabulary import Vocabulary
@@ -36,7 +35,7 @@ def test_files_are_joined_in_the_order_given(tmp_path: Path) -> None:
     )
     for path, text in zip(paths, texts, strict=True):
         Path(path).write_bytes(text)
-    corpus = load_corpus(paths)
+    corpus = Corpus("text", paths=paths)
     assert corpus_text(corpus) == "one\r\ntwo\ufeff한국\r"
     assert corpus.files == [
         TextFile(path, path, len(text), zlib.crc32(text))
@@ -92,8 +91,7 @@ def test_symbol_offsets_follow_characters(unit: str, text: str) -> None:
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A text too large for memory, in proportion, whose second half has many more symbols."""
-    for module in (files, corpus_module):
-        monkeypatch.setattr(module, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(files, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(corpus_module, "CHUNK_SYMBOLS", 1000)
     monkeypatch.setattr(corpus_module, "MAX_IN_MEMORY_BYTES", 5000)
     rng = np.random.default_rng(0)
@@ -104,7 +102,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_large_text_is_read_through_an_unnamed_file(large: Path, tmp_path: Path) -> None:
-    corpus = load_corpus([large], temp_dir=tmp_path)
+    corpus = Corpus("text", paths=[large], temp_dir=tmp_path)
     assert list(tmp_path.iterdir()) == [large]  # a killed process leaves nothing behind
     assert corpus.store._in_memory is None
     assert corpus.store.dtype == np.uint16
@@ -113,9 +111,9 @@ def test_large_text_is_read_through_an_unnamed_file(large: Path, tmp_path: Path)
     indices = corpus.store[:]
     for a, b in [(0, 1), (19_990, 20_010), (39_999, 40_000), (5, 5), (7, 3), (-3, 40_010)]:
         assert (corpus.store[a:b] == indices[a:b]).all()
-    as_bytes = load_corpus([large], unit="byte")
+    as_bytes = Corpus("text", paths=[large], unit="byte")
     assert corpus_text(as_bytes).encode("latin-1") == text.encode()
-    as_jamo = load_corpus([large], unit="jamo")
+    as_jamo = Corpus("text", paths=[large], unit="jamo")
     assert corpus_text(as_jamo) == text
     assert as_jamo.count_characters(0, as_jamo.symbol_offset(31_234)) == 31_234
 
@@ -123,7 +121,7 @@ def test_large_text_is_read_through_an_unnamed_file(large: Path, tmp_path: Path)
 def test_failed_read_leaves_nothing_behind(large: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_bytes(b"\xff")
     with pytest.raises(TextError):
-        load_corpus([large, tmp_path / "bad.txt"], temp_dir=tmp_path)
+        Corpus("text", paths=[large, tmp_path / "bad.txt"], temp_dir=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -133,7 +131,7 @@ def test_full_disk_is_a_save_error(large: Path, tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(SaveError, match=r": could not write the encoded text \(file too la"):
-            load_corpus([large], temp_dir=tmp_path)
+            Corpus("text", paths=[large], temp_dir=tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
@@ -154,10 +152,10 @@ def test_change_of_a_text_is_described(tmp_path: Path) -> None:
     a, b = str(tmp_path / "a.txt"), str(tmp_path / "b.txt")
     Path(a).write_text("one\n")
     Path(b).write_text("two\n")
-    recorded = json.loads(json.dumps(load_corpus([a, b]).describe()))
+    recorded = json.loads(json.dumps(Corpus("text", paths=[a, b]).describe()))
 
     def change(*paths: str) -> str | None:
-        return load_corpus(paths).describe_change(recorded)
+        return Corpus("text", paths=paths).describe_change(recorded)
 
     assert change(a, b) is None
     assert change(a) == "the number of files changed from 2 to 1"

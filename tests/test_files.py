@@ -11,7 +11,7 @@ import pytest
 
 from charrnn.errors import TextError, UsageError
 from charrnn.text import files
-from charrnn.text.corpus import Corpus, load_corpus
+from charrnn.text.corpus import Corpus
 from charrnn.text.files import decode_bytes, list_files, read_file
 from tests.test_corpus import corpus_text
 
@@ -40,7 +40,7 @@ def test_only_the_argument_is_standard_input(
     stdin = io.BytesIO("né\r\n".encode())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stdin, encoding="ascii"))
     for path, text in {".": "a file and b", "./-": "a file", "-": "né\r\n"}.items():
-        assert corpus_text(load_corpus([path])) == text
+        assert corpus_text(Corpus("text", paths=[path])) == text
     assert read_file(Path("-")) == b"a file"
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(TextError, match="standard input is closed"):
@@ -52,7 +52,7 @@ def test_invalid_bytes_are_reported_with_their_position(tmp_path: Path) -> None:
     path.write_bytes(b"one\ntwo caf\xe9 au lait")
     invalid = r"latin\.txt: invalid UTF-8 at offset 11, line 2 \(bytes e9 20 61 75\); "
     with pytest.raises(TextError, match=invalid + "specify the encoding .*--unit byte"):
-        load_corpus([str(path)])
+        Corpus("text", paths=[str(path)])
     with pytest.raises(TextError, match=invalid + "convert it first"):
         decode_bytes(path.read_bytes(), path)
     assert decode_bytes(path.read_bytes(), path, "latin-1") == "one\ntwo café au lait"
@@ -62,14 +62,14 @@ def test_characters_may_span_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(files, "CHUNK_BYTES", 7)
     good = "é한👩\n" * 50
     (tmp_path / "good").write_text(good)
-    assert corpus_text(load_corpus([tmp_path / "good"])) == good
+    assert corpus_text(Corpus("text", paths=[tmp_path / "good"])) == good
     for bad, where in [
         (good.encode() + b"ab\xff", r"offset 502, line 51 \(bytes ff\)"),
         (good.encode()[:-2], r"offset 495, line 50 \(bytes f0 9f 91\)"),
     ]:
         (tmp_path / "bad").write_bytes(bad)
         with pytest.raises(TextError, match=where):
-            load_corpus([tmp_path / "bad"])
+            Corpus("text", paths=[tmp_path / "bad"])
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
@@ -78,11 +78,11 @@ def test_byte_order_mark_of_another_encoding_is_named(tmp_path: Path, encoding: 
     path.write_bytes("Hello, 한국\n".encode(encoding))
     message = f"has a {encoding.upper()} byte-order mark, .*use --encoding {encoding}, "
     with pytest.raises(TextError, match=message):
-        load_corpus([path])
-    assert corpus_text(load_corpus([path], encoding=encoding)) == "Hello, 한국\n"
+        Corpus("text", paths=[path])
+    assert corpus_text(Corpus("text", paths=[path], encoding=encoding)) == "Hello, 한국\n"
     path.write_bytes("Hello, 한국\n".encode(f"{encoding}-le"))
     with pytest.raises(TextError, match=rf"invalid {encoding.upper()} \(.*BOM\); specify the enc"):
-        load_corpus([path], encoding=encoding)
+        Corpus("text", paths=[path], encoding=encoding)
 
 
 @pytest.mark.filterwarnings("ignore:.*invalid escape:DeprecationWarning")  # of unicode_escape
@@ -103,12 +103,12 @@ def test_every_encoding_of_python_is_read_or_refused() -> None:
 
 def test_missing_files_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TextError, match=r"nothing\.txt: no such file"):
-        load_corpus([str(tmp_path / "nothing.txt")])
+        Corpus("text", paths=[str(tmp_path / "nothing.txt")])
     with pytest.raises(TextError, match="contains no text files"):
-        load_corpus([str(tmp_path)])
+        Corpus("text", paths=[str(tmp_path)])
     with pytest.raises(TextError, match="xxx: file name too long"):
-        load_corpus(["x" * 300])
+        Corpus("text", paths=["x" * 300])
     if hasattr(os, "getuid") and os.getuid():  # root may read everything
         (tmp_path / "secret").touch(0)
         with pytest.raises(TextError, match="secret: permission denied"):
-            load_corpus([tmp_path / "secret"])
+            Corpus("text", paths=[tmp_path / "secret"])

@@ -22,7 +22,7 @@ from charrnn.analysis.overlap import (
     match_lengths,
 )
 from charrnn.text import units
-from charrnn.text.corpus import Corpus, load_corpus
+from charrnn.text.corpus import Corpus
 from tests.conftest import CHARRNN, ENV, Cli, run_on_terminal
 
 # few symbols, so that much is shared; with one alone, NUL, the last of Unicode; and many symbols
@@ -123,7 +123,7 @@ def test_locate_gives_file_line_and_offset(tmp_path: Path, monkeypatch: pytest.M
     files = {"a.txt": "é one\r\ntwo\n\n", "b.txt": "", "c.txt": "\nthree\nfour", "d.txt": "x\ny\n"}
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8", newline="")
-    codes = code_view(load_corpus([str(tmp_path)], documents="file").store)
+    codes = code_view(Corpus("text", paths=[str(tmp_path)], documents="file").store)
     position = 0
     for document, text in enumerate(files.values()):
         for offset in range(len(text)):
@@ -138,7 +138,7 @@ def test_copies_do_not_cross_files(tmp_path: Path) -> None:
         (tmp_path / f"{i:03}.txt").write_text(f"file {i}\n")
     last, other = (str(tmp_path / name) for name in ("last.txt", "149.txt"))
     Path(last).write_text("one\nüber alles\n", encoding="utf-8")
-    corpus = load_corpus([str(tmp_path)], documents="file")
+    corpus = Corpus("text", paths=[str(tmp_path)], documents="file")
     result = find_overlap("149\none\nüber alles\n", corpus, 9)
     keys = ("length", "sample_offset", "file", "line", "offset", "text")
     assert [tuple(copy[key] for key in keys) for copy in result["copies"]] == [

@@ -12,7 +12,7 @@ import pytest
 from charrnn.config import Config
 from charrnn.errors import CheckpointError, TextError
 from charrnn.storage.checkpoint import read_state
-from charrnn.text.corpus import Corpus, load_corpus
+from charrnn.text.corpus import Corpus
 from charrnn.training import splits as splits_module
 from charrnn.training.run import begin, resume, save
 from charrnn.training.splits import splits_of, text_of
@@ -64,8 +64,8 @@ def test_text_of_a_saved_run_is_read_from_any_folder(
     (old / "poems" / "-").write_text("the file called -\n")
     monkeypatch.chdir(old / "poems")
     options: dict[str, Any] = {"unit": unit, "documents": documents}
-    corpus = load_corpus(["."], **options)
-    val = load_corpus(["../val"], **options)
+    corpus = Corpus("text", paths=["."], **options)
+    val = Corpus("text", paths=["../val"], **options)
     assert len(corpus.files) == 151 + (unit == "byte")
     config, path = Config(**SMALL, **options), old / "runs" / "run.npz"
     run = begin(corpus, config, val=val)
@@ -100,7 +100,7 @@ def test_texts_are_found_from_a_link_to_the_checkpoint(
     (tmp_path / "link").symlink_to("deep/er")
     (tmp_path / "link" / "-").write_text("some text\n" * 20)
     monkeypatch.chdir(tmp_path / "link")
-    save(begin(load_corpus(["./-"]), Config(**SMALL)), Path("run.npz"))
+    save(begin(Corpus("text", paths=["./-"]), Config(**SMALL)), Path("run.npz"))
     path = tmp_path / "run.npz"
     path.symlink_to("link/run.npz")
     assert read_run(path).corpus["files"][0][0] == "./-"
@@ -114,7 +114,9 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("some text\n" * 20)
     Path("b.txt").write_text("more text\n" * 20)
-    run = begin(load_corpus(["a.txt"]), Config(**SMALL), val=load_corpus(["b.txt"]))
+    run = begin(
+        Corpus("text", paths=["a.txt"]), Config(**SMALL), val=Corpus("text", paths=["b.txt"])
+    )
     save(run, Path("run.npz"))
     return Path("run.npz")
 
@@ -153,7 +155,7 @@ def test_names_in_a_hostile_checkpoint_open_nothing(saved: Path, name: str) -> N
 
 
 def test_header_lists_the_files_that_fit(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = load_corpus(["a.txt"] * 100)
+    corpus = Corpus("text", paths=["a.txt"] * 100)
     monkeypatch.setattr(splits_module, "MAX_LISTED_BYTES", 1000)
     save(begin(corpus, Config(**SMALL)), saved)
     record = read_run(saved).corpus
@@ -164,7 +166,7 @@ def test_header_lists_the_files_that_fit(saved: Path, monkeypatch: pytest.Monkey
         text_of(read_state(saved), saved)
     assert resume(saved, corpus).state.step == 0  # with the text, it can be resumed
     with pytest.raises(CheckpointError, match="number of files changed from 100 to 99"):
-        resume(saved, load_corpus(["a.txt"] * 99))
+        resume(saved, Corpus("text", paths=["a.txt"] * 99))
 
 
 def test_exported_model_and_text_in_memory_have_no_text(saved: Path, text: str) -> None:

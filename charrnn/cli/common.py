@@ -212,9 +212,11 @@ def default_run_name(corpus: Sequence[str]) -> str:
 def read_ids(paths: Sequence[str], model: Model) -> Ids:
     """Read a text as ids of a model; print on stderr how many unknown symbols were skipped."""
     from charrnn.analysis.gradients import encode_corpus
-    from charrnn.text.corpus import load_corpus
+    from charrnn.text.corpus import Corpus
 
-    text = load_corpus(paths, unit=model.unit, documents=model.documents, encoding=model.encoding)
+    text = Corpus(
+        "text", paths=paths, unit=model.unit, documents=model.documents, encoding=model.encoding
+    )
     ids, unknown = encode_corpus(text, model.vocabulary)
     if unknown:
         click.echo(f"charrnn: skipped {format_count(unknown, 'unknown symbol')}", err=True)

@@ -59,7 +59,7 @@ def gradflow(
     from charrnn.analysis.gradients import encode_corpus, gradient_flow
     from charrnn.network import Network
     from charrnn.text.batches import document_ends
-    from charrnn.text.corpus import load_corpus
+    from charrnn.text.corpus import Corpus
     from charrnn.text.vocabulary import Vocabulary
 
     columns: dict[str, Array] = {}
@@ -72,7 +72,7 @@ def gradflow(
         norms = gradient_flow(model.network, ids, v.start_id, lags, ends)
         columns |= split_norms(norms, checkpoint.stem, model.network)
     else:
-        text = load_corpus(corpus)
+        text = Corpus("text", paths=corpus)
         v = Vocabulary.from_counts(text.store.codes, text.store.counts)
         ids, _ = encode_corpus(text, v)
         simplest_first = reversed(CELLS)

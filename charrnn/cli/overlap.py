@@ -77,7 +77,7 @@ def overlap(
 
     from charrnn.analysis.overlap import find_overlap
     from charrnn.model import load
-    from charrnn.text.corpus import load_corpus
+    from charrnn.text.corpus import Corpus
     from charrnn.text.files import decode_bytes, read_file
 
     # the unit and the encoding of the model, if there is one
@@ -90,7 +90,7 @@ def overlap(
 
     # read the corpus
     name = common.default_run_name(corpus)
-    text = load_corpus(corpus, name, unit=unit, documents="file", encoding=encoding)
+    text = Corpus(name, paths=corpus, unit=unit, documents="file", encoding=encoding)
     for note in text.notes:
         click.echo(escape_control(f"charrnn: {note}"), err=True)
     if text.skipped:

@@ -186,12 +186,17 @@ def load_corpora(
     folder: Path, corpus: Sequence[str], val_file: str | None, c: Config
 ) -> tuple[Corpus, Corpus | None]:
     """Read the corpus and the validation file, if there is one, of a run saved in ``folder``."""
-    from charrnn.text.corpus import load_corpus
+    from charrnn.text.corpus import Corpus
 
     def load(paths: Sequence[str]) -> Corpus:
         name = common.default_run_name(paths)
-        return load_corpus(
-            paths, name, unit=c.unit, documents=c.documents, encoding=c.encoding, temp_dir=folder
+        return Corpus(
+            name,
+            paths=paths,
+            unit=c.unit,
+            documents=c.documents,
+            encoding=c.encoding,
+            temp_dir=folder,
         )
 
     return load(corpus), load([val_file]) if val_file else None

@@ -19,16 +19,8 @@ from numpy.typing import NDArray
 from charrnn.config import check_encoding
 from charrnn.errors import TextError
 from charrnn.formatting import save_error
-from charrnn.text import units
-from charrnn.text.files import (
-    CHUNK_BYTES,
-    STDIN,
-    Decoder,
-    Source,
-    display_name,
-    list_files,
-    read_chunks,
-)
+from charrnn.text import files, units
+from charrnn.text.files import STDIN, Source, display_name
 from charrnn.text.units import CODE_LIMIT, END_OF_DOCUMENT, Codes
 
 CHUNK_SYMBOLS = 1 << 18
@@ -44,8 +36,8 @@ class SymbolStore:
 
     ``counts`` are their frequencies. The indices have the smallest unsigned type that holds them.
     Up to 64 MB of them are kept in memory. More go to an unnamed temporary file in ``temp_dir``
-    (None: the system's temporary folder), from which each slice is read. A memory map would
-    be simpler, but its pages stay in memory once they have been read.
+    (None: the system's temporary folder), from which each slice is read: the pages of a memory map
+    would stay in memory.
     """
 
     def __init__(self, temp_dir: Path | None = None) -> None:
@@ -100,7 +92,7 @@ class SymbolStore:
         with self._file as old:
             self._file = self._new_file()
             old.seek(0)
-            while data := old.read(CHUNK_BYTES):
+            while data := old.read(files.CHUNK_BYTES):
                 self._file.write(np.frombuffer(data, narrow).astype(dtype).data)
 
     def finalize(self) -> None:
@@ -149,10 +141,10 @@ class EncodedSlice:
 
 
 class TextFile(NamedTuple):
-    """A file of a corpus; ``source`` is None for a text in memory."""
+    """A file of a corpus; ``path`` is None for a text in memory, ``"./-"`` for a file named -."""
 
     name: str  # for messages
-    source: Source | None
+    path: str | None
     bytes: int
     crc: int  # CRC-32
 
@@ -160,9 +152,12 @@ class TextFile(NamedTuple):
 class Corpus:
     """A text as symbols, and where it came from.
 
-    ``skipped`` are the names of files in a folder that are not text. ``sha256`` is the checksum of
-    all bytes. ``notes`` are for the user. With ``documents="file"`` each of ``texts`` is a
-    document. Raises TextError for a text that is too short or cannot be decoded, UsageError for an
+    It is ``texts``, or the files, the folders and ``"-"`` (standard input) in ``paths``, joined in
+    the order given; with ``documents="file"`` each is a document. Line ends and a byte-order mark
+    are kept. ``skipped`` are the names of files in a folder that are not text, ``characters`` is
+    the number of characters (of bytes with unit ``byte``), ``sha256`` the checksum of all bytes.
+
+    Raises TextError for a text that is too short or cannot be read or decoded, UsageError for an
     unknown encoding, SaveError if ``temp_dir`` cannot be written.
     """
 
@@ -170,6 +165,7 @@ class Corpus:
         self,
         name: str,
         *texts: str | bytes,
+        paths: Sequence[Source] = (),
         unit: str = "char",
         documents: str | None = None,
         encoding: str = "utf-8",
@@ -180,22 +176,34 @@ class Corpus:
         self.encoding = codecs.lookup(encoding).name
         self.store = SymbolStore(temp_dir)
         self.files: list[TextFile] = []
-        self.skipped: list[str] = []
         self.notes: list[str] = []
         self.bytes, self._hash = 0, hashlib.sha256()
+
+        # read
         for text in texts:
             if isinstance(text, str):
                 if lone := re.search(r"[\ud800-\udfff]", text):
                     raise _surrogate_error(name, lone[0], f" (offset {lone.start():,})")
                 text, self.encoding = text.encode(), "utf-8"
-            starts = range(0, len(text) + CHUNK_BYTES, CHUNK_BYTES)
-            self._add((text[start : start + CHUNK_BYTES] for start in starts), name)
-        if texts:
-            self._finalize()
+            starts = range(0, len(text) + files.CHUNK_BYTES, files.CHUNK_BYTES)
+            self._add((text[start : start + files.CHUNK_BYTES] for start in starts), name)
+        sources, self.skipped = files.list_files(paths, None if unit == "byte" else self.encoding)
+        for source in sources:
+            path = "./-" if source == Path(STDIN) else str(source)
+            self._add(files.read_chunks(source), display_name(source), path)
 
-    def _add(self, chunks: Iterable[bytes], name: str, source: Source | None = None) -> None:
+        # count
+        self.store.finalize()
+        self.sha256 = self._hash.hexdigest()
+        self._starts = units.starts_character(self.store.codes)  # by index
+        self.characters = int(self.store.counts[self._starts].sum())
+        if self.characters < 2:
+            problem = "has a single character" if self.characters else "is empty"
+            raise TextError(f"{name} {problem}; at least two characters are required")
+
+    def _add(self, chunks: Iterable[bytes], name: str, path: str | None = None) -> None:
         """Add a file, in chunks of which the last is empty. Raises TextError, SaveError."""
-        decoder = None if self.unit == "byte" else Decoder(name, self.encoding)
+        decoder = None if self.unit == "byte" else files.Decoder(name, self.encoding)
         crc = size = 0
         for data in chunks:
             # checksums are of the bytes, not of the text
@@ -218,31 +226,18 @@ class Corpus:
 
         # record the file, and mark its end
         self.bytes += size
-        self.files.append(TextFile(name, source, size, crc))
+        self.files.append(TextFile(name, path, size, crc))
         if self.documents == "file":
             self.store.append(np.array([END_OF_DOCUMENT], np.uint32))
             self._hash.update(b"\0%d" % size)  # the same bytes, divided otherwise, differ
 
-    def _finalize(self) -> None:
-        self.sha256 = self._hash.hexdigest()
-        if self.characters < 2:
-            problem = "is empty" if not self.characters else "has a single character"
-            raise TextError(f"{self.name} {problem}; at least two characters are required")
-        self.store.finalize()
-
-    @property
-    def characters(self) -> int:
-        """The number of characters (of bytes with unit ``byte``)."""
-        return int(self.store.counts[units.starts_character(self.store.codes)].sum())
-
     def symbol_offset(self, n: int) -> int:
         """Return the offset of the first symbol of character n."""
-        starts = units.starts_character(self.store.codes)
-        if starts.all():
+        if self._starts.all():
             return n
         offset = 0
         for indices in self.store.chunks(0, len(self.store)):
-            positions = np.flatnonzero(starts[indices])
+            positions = np.flatnonzero(self._starts[indices])
             if n < len(positions):
                 return offset + int(positions[n])
             n -= len(positions)
@@ -251,10 +246,9 @@ class Corpus:
 
     def count_characters(self, start: int, stop: int) -> int:
         """Return the number of characters whose first symbol is between two symbol offsets."""
-        starts = units.starts_character(self.store.codes)
-        if starts.all():
+        if self._starts.all():
             return stop - start
-        return sum(int(starts[indices].sum()) for indices in self.store.chunks(start, stop))
+        return sum(int(self._starts[indices].sum()) for indices in self.store.chunks(start, stop))
 
     def describe_change(self, recorded: Mapping[str, Any]) -> str | None:
         """Describe the difference from a recorded text (see ``describe``); return None for none."""
@@ -271,20 +265,15 @@ class Corpus:
                 if old_size == file.bytes:
                     return f"the contents of {name} changed (same size)"
                 return f"{name} changed from {old_size:,} to {file.bytes:,} bytes"
-        return (
-            f"its length changed from {recorded['characters']:,} to {self.characters:,} characters"
-        )
+        old, new = recorded["characters"], self.characters
+        return f"its length changed from {old:,} to {new:,} characters"
 
     def describe(self) -> dict[str, Any]:
-        """Return the corpus as a checkpoint records it; a file named - as ``./-``."""
-        files = []
-        for _, source, size, crc in self.files:
-            path = None if source is None else str(source)
-            files.append(("./-" if source == Path(STDIN) else path, size, crc))
+        """Return the corpus as a checkpoint records it."""
         return {
             "name": self.name,
-            "files": files,
-            "num_files": len(files),
+            "files": [(file.path, file.bytes, file.crc) for file in self.files],
+            "num_files": len(self.files),
             "bytes": self.bytes,
             "characters": self.characters,
             "symbols": len(self.store),
@@ -294,28 +283,6 @@ class Corpus:
 
 def _surrogate_error(name: str, c: str, where: str = "") -> TextError:
     return TextError(f"{name}: U+{ord(c):04X} is a lone surrogate, not a valid character{where}")
-
-
-def load_corpus(
-    paths: Sequence[Source],
-    name: str = "text",
-    *,
-    unit: str = "char",
-    documents: str | None = None,
-    encoding: str = "utf-8",
-    temp_dir: Path | None = None,
-) -> Corpus:
-    """Read files, folders and ``"-"`` (standard input), joined in the order given.
-
-    Line ends and a byte-order mark are kept. Raises TextError for a file that cannot be read or
-    decoded, otherwise as ``Corpus``.
-    """
-    corpus = Corpus(name, unit=unit, documents=documents, encoding=encoding, temp_dir=temp_dir)
-    files, corpus.skipped = list_files(paths, None if unit == "byte" else corpus.encoding)
-    for file in files:
-        corpus._add(read_chunks(file), display_name(file), file)
-    corpus._finalize()
-    return corpus
 
 
 def split_offsets(n: int, val_fraction: float, test_fraction: float) -> tuple[int, int]:

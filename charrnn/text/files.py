@@ -25,10 +25,10 @@ Source = str | Path
 
 
 def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Source], list[str]]:
-    """Expand folders in a list of paths; return the files, and the names of skipped ones.
+    """Return the files at some paths, and the names of skipped ones. Raises TextError.
 
     A folder becomes the text files in it and below, sorted by path, without hidden ones.
-    With ``encoding`` None, for bytes, nothing is skipped. Raises TextError.
+    With ``encoding`` None, for bytes, nothing is skipped.
     """
     files: list[Source] = []
     skipped: list[str] = []

@@ -36,7 +36,6 @@ from charrnn.text.corpus import (
     MIN_EVAL_CHARACTERS,
     Corpus,
     EncodedSlice,
-    load_corpus,
     split_offsets,
 )
 from charrnn.text.files import STDIN, Source, display_name
@@ -230,13 +229,8 @@ def read_again(record: TextRecord, config: Config, path: Path, used: str) -> Cor
             change = escape_control(f"{source} changed from {size:,} to {info.st_size:,} bytes")
             raise CheckpointError(f"{path}: was {used} on a different text ({change})")
         files.append(source)
-    return load_corpus(
-        files,
-        record["name"],
-        unit=config.unit,
-        documents=config.documents,
-        encoding=config.encoding,
-    )
+    unit, documents, encoding = config.unit, config.documents, config.encoding
+    return Corpus(record["name"], paths=files, unit=unit, documents=documents, encoding=encoding)
 
 
 def corpus_record(corpus: Corpus, splits: Splits) -> CorpusRecord:
