@@ -81,7 +81,7 @@ def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any
 def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> dict[str, Any]:
     """Score a split with the same loss as training. Raises CheckpointError, UsageError."""
     from charrnn.storage.state import State
-    from charrnn.training.splits import split_nll, split_text, splits_of
+    from charrnn.training.splits import splits_of
 
     state, splits = model.state, splits_of(model.state, path)
     assert isinstance(state, State)
@@ -90,8 +90,8 @@ def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> 
         split, baselines = splits.test, state.baselines["test"]
     if not len(split.ids):
         raise UsageError(f"{path}: the run has no {SPLITS[name]} split")
-    text, started = split_text(split, model.vocabulary), time.perf_counter()
-    nll = split_nll(model.network, split, dynamic_lr=adapt)
+    text, started = split.text(model.vocabulary), time.perf_counter()
+    nll = split.nll(model.network, dynamic_lr=adapt)
     seconds = time.perf_counter() - started
     return metrics(f"{name} split", nll, split.characters, text, seconds, baselines)
 

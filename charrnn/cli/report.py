@@ -32,7 +32,7 @@ def report(checkpoint: Path, output: str | None, force: bool) -> None:
         check_output(path, force, checkpoint)
     from charrnn.drawing.report import render_report
     from charrnn.model import load
-    from charrnn.training.splits import split_text, splits_of
+    from charrnn.training.splits import splits_of
 
     model = load(checkpoint)
     if model.state.kind != "run":
@@ -42,7 +42,7 @@ def report(checkpoint: Path, output: str | None, force: bool) -> None:
     text: str | bytes = ""
     missing = ""  # the reason if there is no text
     try:
-        text = split_text(splits_of(model.state, checkpoint).val, model.vocabulary)
+        text = splits_of(model.state, checkpoint).val.text(model.vocabulary)
     except CharrnnError as e:
         missing = str(e)
     data = render_report(model, text, missing).encode("utf-8", "backslashreplace")

@@ -146,13 +146,13 @@ def quantile_threshold(model_file: ModelFile, model: Model, quantile: float) -> 
     """Return the bits per character below which this fraction of the validation lines score."""
     import numpy as np
 
-    from charrnn.training.splits import split_text, splits_of
+    from charrnn.training.splits import splits_of
 
     split = splits_of(model.state, model_file.path).val
     if not len(split.ids):
         raise UsageError(
             f"{model_file.path}: the run has no validation split; use --threshold BITS instead"
         )
-    text = split_text(split, model.vocabulary)
+    text = split.text(model.vocabulary)
     nll = model.nll_lines(text, threads=DEFAULT_THREADS)
     return float(np.quantile(nll, quantile)) / math.log(2)

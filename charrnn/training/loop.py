@@ -22,7 +22,7 @@ from charrnn.text.batches import Batch, Position, contiguous_batches, document_b
 from charrnn.text.units import FIRST_SPECIAL, FIRST_TAIL
 from charrnn.training.parallel import DataParallel
 from charrnn.training.run import RngStream, Run, save
-from charrnn.training.splits import Split, split_nll
+from charrnn.training.splits import Split
 
 MAX_NONFINITE_STREAK = 3  # batches, until the best weights are restored
 MAX_NONFINITE_EVENTS = 10  # until the run gives up
@@ -66,26 +66,25 @@ def train_with_saves(
     A failed save is reported and tried again. Raises NotFiniteError, after a save, and SaveError if
     the first or the last save fails.
     """
-    save_seconds = 0.0
+    interval = SAVE_INTERVAL_SECONDS if save_every is None else save_every
+    saved_step, due = run.state.step, time.monotonic() + interval
 
     def save_now() -> None:
-        nonlocal save_seconds
-        if path:
-            started = time.monotonic()
-            try:
+        nonlocal interval, saved_step, due
+        started = time.monotonic()
+        try:
+            if path:
                 save(run, path)
-            finally:
-                save_seconds = time.monotonic() - started
-        run.plan_saved = True
-
-    def interval() -> float:
-        longest = max(SAVE_INTERVAL_SECONDS, SAVE_DURATION_FACTOR * save_seconds)
-        return longest if save_every is None else save_every
+            run.plan_saved, saved_step = True, run.state.step
+        finally:
+            due = time.monotonic()
+            if save_every is None:
+                interval = max(SAVE_INTERVAL_SECONDS, SAVE_DURATION_FACTOR * (due - started))
+            due += interval
 
     # a new plan is saved immediately, to find out now if the folder cannot be written
     if not run.plan_saved:
         save_now()
-    saved_step, due = run.state.step, time.monotonic() + interval()
     last = run.state.step + stop_after if stop_after else math.inf
 
     # train, and save when it is due
@@ -94,14 +93,12 @@ def train_with_saves(
             if time.monotonic() >= due:
                 try:
                     save_now()
-                    saved_step = run.state.step
                 except SaveError as e:
                     message = (
                         f"{e}; the last successful save is step {saved_step:,}; "
-                        f"will retry in {interval():.0f} s"
+                        f"will retry in {interval:.0f} s"
                     )
                     step = step._replace(messages=(*step.messages, message))
-                due = time.monotonic() + interval()
             yield step
             if step.step >= last or stop():
                 break
@@ -187,7 +184,8 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
     if not (math.isfinite(loss) and math.isfinite(norm)):
         messages.append(_recover(run, f"loss {loss:.4g}, gradient norm {norm:.4g}"))
     else:
-        optimizer_step = state.step - run.optimizer_reset_step
+        resets = [event["step"] for event in state.nonfinite_events if event["restored"]]
+        optimizer_step = state.step - max(resets, default=0)
         optimizer = OPTIMIZERS[config.optimizer]
         optimizer.update(p, network.grads.vector, lr, optimizer_step, run.optimizer_state)
         if not math.isfinite(p @ p):  # cheaper than looking at each weight
@@ -202,10 +200,11 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
 
     # evaluate and sample, if it is due
     evaluation = sample = None
-    if _is_due(run, run.plan["eval_every"]):
+    eval_every, sample_every = run.plan["eval_every"], run.plan["sample_every"]
+    if state.finished or state.step % eval_every == 0:
         evaluation, more = _evaluate(run, norm, lr)
         messages += more
-    if run.plan["sample_every"] and (state.step == 1 or _is_due(run, run.plan["sample_every"])):
+    if sample_every and (state.finished or state.step == 1 or state.step % sample_every == 0):
         sample = _log_sample(run)
     characters = round(state.symbols_seen / ratio) - characters_before
     return StepResult(state.step, characters, loss, evaluation, sample, tuple(messages))
@@ -229,10 +228,6 @@ def _recover(run: Run, reason: str, *, restore: bool = False) -> str:
     state.nonfinite_streak = 0
     restored = f"restored the weights of step {state.best['step']:,}, reset the optimizer"
     return f"{message}; {restored} and halved the learning rate {halved}"
-
-
-def _is_due(run: Run, every: int) -> bool:
-    return run.state.finished or run.state.step % every == 0
 
 
 def _evaluate(run: Run, norm: float, lr: float) -> tuple[Evaluation, list[str]]:
@@ -280,7 +275,7 @@ def _evaluate(run: Run, norm: float, lr: float) -> tuple[Evaluation, list[str]]:
 
 def _loss(run: Run, network: Network, split: Split) -> float:
     """Return the loss of a split, in nats per character."""
-    return float(split_nll(network, split, run.state.threads).sum() / split.characters)
+    return float(split.nll(network, run.state.threads).sum() / split.characters)
 
 
 def _thin(rows: list[Row], limit: int, best_step: int = -1) -> list[Row]:
@@ -294,12 +289,10 @@ def _log_sample(run: Run) -> str:
     """Sample a text, or with a document per line several lines, and keep it."""
     state = run.state
     rng = np.random.default_rng([run.config.seed, RngStream.SAMPLE, state.step])
-    n = SAMPLE_LINES if run.config.documents == "line" else 1
-    separator_id = run.vocabulary.separator_id(run.config.documents)
-    id_stream = generate_ids(run.network, run.vocabulary, rng, temp=SAMPLE_TEMP, num_samples=n)
-    stream = decode_stream(
-        id_stream, run.vocabulary, n, SAMPLE_CHARACTERS, separator_id=separator_id
-    )
+    v, n = run.vocabulary, SAMPLE_LINES if run.config.documents == "line" else 1
+    id_stream = generate_ids(run.network, v, rng, temp=SAMPLE_TEMP, num_samples=n)
+    separator_id = v.separator_id(run.config.documents)
+    stream = decode_stream(id_stream, v, n, SAMPLE_CHARACTERS, separator_id=separator_id)
     texts = [""] * n
     for pieces in stream:
         texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from platform import python_version
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -29,14 +29,10 @@ from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.splits import (
     BASELINE_SYMBOLS,
     Splits,
-    corpus_record,
-    describe_text_change,
-    fit_batches,
-    list_relative,
     make_splits,
-    measure_baselines,
-    read_again,
-    text_record,
+    records_of,
+    text_of,
+    with_relative_files,
 )
 from charrnn.version import __version__
 
@@ -45,18 +41,10 @@ LARGE_VOCABULARY = 2000
 SHOWN_SKIPPED_FILES = 10
 SHOWN_SYMBOLS = 40
 MAX_COMMAND_CHARACTERS = 10_000
-
-
-class RngStream(IntEnum):
-    """The uses of random numbers, each with its generators, ``default_rng([seed, stream, step])``.
-
-    So none disturbs another, and a checkpoint needs only the seed and the step.
-    """
-
-    INIT = 0
-    DROPOUT = 1
-    SAMPLE = 2
-    SHUFFLE = 3
+VERSIONS = Versions(charrnn=__version__, numpy=np.__version__, python=python_version())
+# The uses of random numbers, each with its generators, ``default_rng([seed, stream, step])``: none
+# disturbs another, and a checkpoint needs only the seed and the step.
+RngStream = IntEnum("RngStream", ["INIT", "DROPOUT", "SAMPLE", "SHUFFLE"], start=0)
 
 
 class InitialModel(NamedTuple):
@@ -92,20 +80,14 @@ class Run:
     @property
     def model_weights(self) -> Array:
         """The best weights, or the last ones while no validation loss has been measured."""
-        unknown = self.state.best["val_loss"] is None
-        return self.network.params.vector if unknown else self.best_weights
+        is_measured = self.state.best["val_loss"] is not None
+        return self.best_weights if is_measured else self.network.params.vector
 
     @property
     def model_step(self) -> int:
         """The step of ``model_weights``."""
         best = self.state.best
         return self.state.step if best["val_loss"] is None else best["step"]
-
-    @property
-    def optimizer_reset_step(self) -> int:
-        """The step after which the optimizer state was last reset."""
-        events = self.state.nonfinite_events
-        return max((event["step"] for event in events if event["restored"]), default=0)
 
     @property
     def learning_rate(self) -> float:
@@ -146,10 +128,13 @@ def begin(
     # the text
     vocabulary, init_from, notes = _build_vocabulary(corpus, val, config, initial_model)
     splits = make_splits(corpus, val, config, vocabulary)
+    corpus_record, val_record = records_of(corpus, val, splits)
 
     # the network
     rng = np.random.default_rng([config.seed, RngStream.INIT])
-    network = _new_network(config, vocabulary, rng)
+    network = Network(
+        config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype, rng
+    )
     if initial_model:
         ids = vocabulary.ids_of(initial_model.vocabulary.codes)
         network.load_weights_from(initial_model.network, ids)
@@ -157,22 +142,22 @@ def begin(
 
     # the state
     state = State(
-        versions=_versions(),
+        versions=VERSIONS,
         config=config,
         vocabulary=cast(VocabularyRecord, vocabulary.to_header()),
         parameters=len(weights),
         command=command[:MAX_COMMAND_CHARACTERS],
         threads=threads,
-        corpus=corpus_record(corpus, splits),
-        val_corpus=text_record(val) if val else None,
-        batches=fit_batches(config, splits),
-        baselines=measure_baselines(splits, len(vocabulary)),
+        corpus=corpus_record,
+        val_corpus=val_record,
+        batches=splits.fit_batches(config),
+        baselines=splits.measure_baselines(len(vocabulary)),
         init_from=init_from,
     )
+    state.notes = [*notes, *_start_notes(state, splits, corpus, val)]
     optimizer_state = np.zeros(_array_shapes(state)["optimizer_state"], config.dtype)
     hidden_state = network.zero_state(state.batches["batch_size"])
     run = Run(state, vocabulary, splits, network, weights.copy(), optimizer_state, hidden_state)
-    state.notes = [*notes, *_start_notes(run, corpus, val)]
     _add_plan(run)
     return run
 
@@ -195,15 +180,8 @@ def resume(
     config, vocabulary = state.config, Vocabulary.from_header(state.vocabulary, state.config.unit)
 
     # the text, which must be the same
-    if corpus is None:
-        corpus = read_again(state.corpus, config, path, "trained")
-    if val is None and state.val_corpus:
-        val = read_again(state.val_corpus, config, path, "validated")
-    if change := describe_text_change(state, corpus, val):
-        raise CheckpointError(
-            f"{path}: was trained on a different text ({change}); "
-            f"to train on this one from its weights, use --init-from {path} and -o NEW"
-        )
+    hint = f"; to train on this one from its weights, use --init-from {path} and -o NEW"
+    corpus, val = text_of(state, path, corpus, val, hint)
 
     # check the values that follow from text and options; shapes before anything is allocated
     for name, shape in _array_shapes(state).items():
@@ -211,15 +189,14 @@ def resume(
             raise CheckpointError(f"{path}: damaged: {name} has the wrong shape or dtype")
     splits = make_splits(corpus, val, config, vocabulary)
     position, steps = _position(state, splits), state.plans[-1]["steps"]
-    fits = state.batches == fit_batches(config, splits) and state.data_position == position
+    fits = state.batches == splits.fit_batches(config) and state.data_position == position
     if not fits or state.step > steps:
         reason = "batches, plans or position are inconsistent with the text"
         raise CheckpointError(f"{path}: damaged: {reason}")
 
     # the state, as this invocation knows it
-    state.versions, state.parameters = _versions(), len(arrays["last_weights"])
-    state.corpus = corpus_record(corpus, splits)
-    state.val_corpus = text_record(val) if val else None
+    state.versions, state.parameters = VERSIONS, len(arrays["last_weights"])
+    state.corpus, state.val_corpus = records_of(corpus, val, splits)
     state.epoch, state.finished = state.step / state.batches["steps_per_epoch"], state.step == steps
     if threads and threads != state.threads:
         state.notes.append(
@@ -228,7 +205,9 @@ def resume(
         )
         state.threads = threads
 
-    network = _new_network(config, vocabulary)
+    network = Network(
+        config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype
+    )
     network.params.vector[:] = arrays["last_weights"]
     others = arrays["best_weights"], arrays["optimizer_state"], arrays["hidden_state"]
     run = Run(state, vocabulary, splits, network, *others, plan_saved=True)
@@ -245,11 +224,11 @@ def save(run: Run, path: Path) -> None:
         "optimizer_state": run.optimizer_state,
         "hidden_state": run.hidden_state,
     }
-    state, corpus, val = run.state, run.state.corpus, run.state.val_corpus
+    corpus, val = run.state.corpus, run.state.val_corpus
     state = dataclasses.replace(
-        state,
-        corpus={**corpus, "files": list_relative(corpus["files"], path)},
-        val_corpus=val and {**val, "files": list_relative(val["files"], path)},
+        run.state,
+        corpus=with_relative_files(corpus, path),
+        val_corpus=with_relative_files(val, path) if val else None,
     )
     checkpoint.write_checkpoint(path, state, arrays)
 
@@ -264,13 +243,6 @@ def require_run(state: ModelState, path: Path) -> State:
     return state
 
 
-def _new_network(
-    config: Config, vocabulary: Vocabulary, rng: np.random.Generator | None = None
-) -> Network:
-    sizes = len(vocabulary), config.hidden_size, config.num_layers
-    return Network(config.cell, *sizes, config.dtype, rng)
-
-
 def _array_shapes(state: State) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays of a checkpoint."""
     cell, H, L = state.config.cell, state.config.hidden_size, state.config.num_layers
@@ -281,11 +253,6 @@ def _array_shapes(state: State) -> dict[str, tuple[int, ...]]:
         "optimizer_state": (OPTIMIZERS[state.config.optimizer].num_moments, n),
         "hidden_state": (L, len(load_cell(cell).STATE_NAMES), H, state.batches["batch_size"]),
     }
-
-
-def _versions() -> Versions:
-    python = platform.python_version()
-    return {"charrnn": __version__, "numpy": np.__version__, "python": python}
 
 
 def _build_vocabulary(
@@ -342,9 +309,9 @@ def _position(state: State, splits: Splits) -> Position:
     return Position(epoch, batch) if batch or not epoch else Position(epoch - 1, steps_per_epoch)
 
 
-def _start_notes(run: Run, corpus: Corpus, val: Corpus | None) -> Iterator[str]:
+def _start_notes(state: State, splits: Splits, corpus: Corpus, val: Corpus | None) -> Iterator[str]:
     """Yield notes for the user on the text and the sizes of a new run."""
-    config, splits, batches = run.config, run.splits, run.state.batches
+    config, batches = state.config, state.batches
 
     # the texts
     yield from corpus.notes
@@ -375,11 +342,11 @@ def _start_notes(run: Run, corpus: Corpus, val: Corpus | None) -> Iterator[str]:
         )
 
     # the network
-    V, params = len(run.vocabulary), run.network.params
+    V, H = state.vocabulary["size"], config.hidden_size
     if V > LARGE_VOCABULARY:
-        size = sum(params[name].size for name in ("0.Wxh", "Why", "by"))
+        size = V * (load_cell(config.cell).NUM_BLOCKS * H + H + 1)  # of Wxh, Why and by
         yield (
-            f"a vocabulary of {V:,} symbols accounts for {size / len(params.vector):.0%} of the "
+            f"a vocabulary of {V:,} symbols accounts for {size / state.parameters:.0%} of the "
             f"parameters and most of the training time; reduce it with --max-vocab N, "
             f"--min-count N or --unit byte (for Hangul: jamo)"
         )

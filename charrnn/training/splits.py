@@ -8,7 +8,7 @@ import math
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +21,8 @@ from charrnn.formatting import escape_control
 from charrnn.network import Network
 from charrnn.scoring import WARM_UP_SYMBOLS, symbol_nll
 from charrnn.storage.checkpoint import find_file
-from charrnn.storage.state import (
-    Baselines,
-    Batches,
-    CorpusRecord,
-    FileRecord,
-    ModelState,
-    State,
-    TextRecord,
-)
-from charrnn.text.batches import batches_per_epoch, document_ends, fit_batch_shape, steps_per_lane
+from charrnn.storage.state import Baselines, Batches, CorpusRecord, ModelState, State, TextRecord
+from charrnn.text import batches
 from charrnn.text.corpus import (
     MAX_EVAL_CHARACTERS,
     MIN_EVAL_CHARACTERS,
@@ -55,6 +47,16 @@ class Split(NamedTuple):
     separator_id: int | None  # ends a document
     start_id: int  # is fed before the first symbol of a document
 
+    def nll(self, network: Network, threads: int = 1, dynamic_lr: float | None = None) -> Array:
+        """Return -log p of each symbol, in nats, (n,); see ``scoring.symbol_nll``."""
+        ids, context, _, separator_id, start_id = self
+        return symbol_nll(network, ids, context, separator_id, start_id, threads, dynamic_lr)
+
+    def text(self, vocabulary: Vocabulary) -> str | bytes:
+        """Return the text; bytes if the unit is byte."""
+        text = vocabulary.decode(self.ids)
+        return text.encode("latin-1") if vocabulary.unit == "byte" else text
+
 
 class Splits(NamedTuple):
     """The splits of a text; the ids of the training split are read when it is sliced."""
@@ -70,6 +72,32 @@ class Splits(NamedTuple):
         """More than 1 if the unit is jamo."""
         return len(self.train) / self.train_characters
 
+    def fit_batches(self, config: Config) -> Batches:
+        """Return the shape of the batches, which are smaller than the options for a small text."""
+        N, ends = len(self.train), self.document_ends
+        if ends is None:
+            B, T = batches.fit_batch_shape(N, config.batch_size, config.seq_length)
+            steps = math.ceil(batches.steps_per_lane(N, B) / T)
+        else:
+            longest = int(np.diff(ends, prepend=0).max())
+            B, T = min(config.batch_size, len(ends)), min(config.seq_length, longest)
+            steps = batches.batches_per_epoch(ends, B, T)
+        return {"batch_size": B, "seq_length": T, "steps_per_epoch": steps}
+
+    def measure_baselines(self, V: int) -> Baselines:
+        """Return the losses of a uniform guess and of n-gram models, in nats per character."""
+        baselines: Baselines = {"val": {}, "test": {}}
+        pairs = [(baselines["val"], self.val), (baselines["test"], self.test)]
+        pairs = [(losses, split) for losses, split in pairs if len(split.ids)]
+        for losses, split in pairs:
+            losses["uniform"] = math.log(V) * len(split.ids) / split.characters
+        texts = [(split.ids, split.context) for _, split in pairs]
+        orders = ngram_losses(self.train[:BASELINE_SYMBOLS], texts, V) if texts else []
+        for n, nll_of_texts in enumerate(orders, 1):
+            for (losses, split), nll in zip(pairs, nll_of_texts, strict=True):
+                losses[f"{n}-gram"] = float(nll.sum() / split.characters)
+        return baselines
+
 
 def make_splits(
     corpus: Corpus, val: Corpus | None, config: Config, vocabulary: Vocabulary
@@ -82,22 +110,27 @@ def make_splits(
     all_ids = EncodedSlice(corpus.store, id_table, 0, N)
     separator_id, start_id = vocabulary.separator_id(config.documents), vocabulary.start_id
 
-    # the starts of validation and test; a split that is too short is left out
+    # the starts of validation and test, at the end of a document if there is one nearby
+    def align(offset: int) -> int:
+        if separator_id is None or not 0 < offset < N:
+            return offset
+        is_end = all_ids[offset - 1 : offset + MAX_EVAL_CHARACTERS // 10] == separator_id
+        return offset + int(is_end.argmax())  # 0 if there is none
+
     val_fraction = 0 if val else config.val_fraction
     offsets = split_offsets(corpus.characters, val_fraction, config.test_fraction)
-    a, b = (_align_to_document(all_ids, corpus.symbol_offset(n), separator_id) for n in offsets)
-    if b < N and N - b < MIN_EVAL_CHARACTERS:
-        b = N
-    if a < b and b - a < MIN_EVAL_CHARACTERS:
-        a = b
+    a, b = (align(corpus.symbol_offset(n)) for n in offsets)
+
+    # a split that is too short is left out
+    b = N if N - b < MIN_EVAL_CHARACTERS else b
+    a = b if b - a < MIN_EVAL_CHARACTERS else a
 
     # the training split
-    train, ends = EncodedSlice(corpus.store, id_table, 0, a), None
+    train = EncodedSlice(corpus.store, id_table, 0, a)
     if len(train) < 2:
         hint = "lower --val-fraction or --test-fraction"
         raise TextError(f"{corpus.name}: no characters left for training; {hint}")
-    if separator_id is not None:
-        ends = document_ends(train, separator_id)
+    ends = None if separator_id is None else batches.document_ends(train, separator_id)
 
     # the others
     def make_split(start: int, stop: int) -> Split:
@@ -115,96 +148,44 @@ def make_splits(
     return Splits(train, corpus.count_characters(0, a), ends, val_split, make_split(b, N))
 
 
-def _align_to_document(ids: EncodedSlice, offset: int, separator_id: int | None) -> int:
-    """Return the first document end from ``offset`` on, if one is near."""
-    if separator_id is None or not 0 < offset < len(ids):
-        return offset
-    is_end = ids[offset - 1 : offset + MAX_EVAL_CHARACTERS // 10] == separator_id
-    return offset + int(is_end.argmax()) if is_end.any() else offset
-
-
-def split_nll(
-    network: Network, split: Split, threads: int = 1, dynamic_lr: float | None = None
-) -> Array:
-    """Return -log p of each symbol of a split, in nats, (n,); see ``scoring.symbol_nll``."""
-    ids, context, _, separator_id, start_id = split
-    return symbol_nll(network, ids, context, separator_id, start_id, threads, dynamic_lr)
-
-
-def split_text(split: Split, vocabulary: Vocabulary) -> str | bytes:
-    """Return the text of a split; bytes if the unit is byte."""
-    text = vocabulary.decode(split.ids)
-    return text.encode("latin-1") if vocabulary.unit == "byte" else text
-
-
-def fit_batches(config: Config, splits: Splits) -> Batches:
-    """Return the shape of the batches, which are smaller than the options for a small text."""
-    ends = splits.document_ends
-    if ends is None:
-        N = len(splits.train)
-        B, T = fit_batch_shape(N, config.batch_size, config.seq_length)
-        steps = math.ceil(steps_per_lane(N, B) / T)
-    else:
-        longest = int(np.diff(ends, prepend=0).max())
-        B, T = min(config.batch_size, len(ends)), min(config.seq_length, longest)
-        steps = batches_per_epoch(ends, B, T)
-    return {"batch_size": B, "seq_length": T, "steps_per_epoch": steps}
-
-
-def measure_baselines(splits: Splits, V: int) -> Baselines:
-    """Return the losses of a uniform guess and of n-gram models, in nats per character."""
-    baselines: Baselines = {"val": {}, "test": {}}
-    pairs = [(baselines["val"], splits.val), (baselines["test"], splits.test)]
-    pairs = [(losses, split) for losses, split in pairs if len(split.ids)]
-    for losses, split in pairs:
-        losses["uniform"] = math.log(V) * len(split.ids) / split.characters
-    if pairs:
-        texts = [(split.ids, split.context) for _, split in pairs]
-        orders = ngram_losses(splits.train[:BASELINE_SYMBOLS], texts, V)
-        for n, nll_of_texts in enumerate(orders, 1):
-            for (losses, split), nll in zip(pairs, nll_of_texts, strict=True):
-                losses[f"{n}-gram"] = float(nll.sum() / split.characters)
-    return baselines
-
-
 # --- the text of a saved run ---
 
 
-def text_of(state: ModelState, path: Path) -> tuple[Corpus, Corpus | None]:
-    """Read the text of a saved run again, and its separate validation text if it has one.
+def text_of(
+    state: ModelState,
+    path: Path,
+    corpus: Corpus | None = None,
+    val: Corpus | None = None,
+    hint: str = "",
+) -> tuple[Corpus, Corpus | None]:
+    """Return the text of a saved run, and its separate validation text if it has one.
 
-    ``path`` is the checkpoint. Raises CheckpointError if it does not name the files, or if they
-    have changed, and TextError if they cannot be read.
+    Texts that are not given are read again. ``path`` is the checkpoint, ``hint`` follows the
+    message on a text that has changed. Raises CheckpointError for such a text, or if the checkpoint
+    does not name the files, and TextError if they cannot be read.
     """
     if not isinstance(state, State):
         reason = "an exported model, which does not record its training text"
         raise CheckpointError(f"{path}: {reason}")
-    corpus = read_again(state.corpus, state.config, path, "trained")
-    val = None
+    corpus = corpus or _read_again(state.corpus, state.config, path, "trained")
+    change = corpus.describe_change(state.corpus)
     if state.val_corpus:
-        val = read_again(state.val_corpus, state.config, path, "validated")
-    if change := describe_text_change(state, corpus, val):
-        raise CheckpointError(f"{path}: was trained on a different text ({change})")
+        val = val or _read_again(state.val_corpus, state.config, path, "validated")
+        change = change or val.describe_change(state.val_corpus)
+    elif val:
+        change = change or "the validation text has changed"
+    if change:
+        raise CheckpointError(f"{path}: was trained on a different text ({change}){hint}")
     return corpus, val
 
 
 def splits_of(state: ModelState, path: Path) -> Splits:
     """Return the splits of the text of a saved run. Raises as ``text_of`` does."""
-    corpus, val = text_of(state, path)
     vocabulary = Vocabulary.from_header(state.vocabulary, state.config.unit)
-    return make_splits(corpus, val, state.config, vocabulary)
+    return make_splits(*text_of(state, path), state.config, vocabulary)
 
 
-def describe_text_change(state: State, corpus: Corpus, val: Corpus | None) -> str | None:
-    """Return a description of a change in the texts of a saved run, or None."""
-    if change := corpus.describe_change(state.corpus):
-        return change
-    if state.val_corpus and val:
-        return val.describe_change(state.val_corpus)
-    return "the validation text has changed" if state.val_corpus or val else None
-
-
-def read_again(record: TextRecord, config: Config, path: Path, used: str) -> Corpus:
+def _read_again(record: TextRecord, config: Config, path: Path, used: str) -> Corpus:
     """Read a recorded text again; the run in the checkpoint ``path`` was ``used`` on it.
 
     Only regular files of the recorded size are opened. Raises CheckpointError, TextError.
@@ -233,25 +214,24 @@ def read_again(record: TextRecord, config: Config, path: Path, used: str) -> Cor
     return Corpus(record["name"], paths=files, unit=unit, documents=documents, encoding=encoding)
 
 
-def corpus_record(corpus: Corpus, splits: Splits) -> CorpusRecord:
-    """Return the record of a run's text for its checkpoint."""
-    val, test = splits.val.characters, splits.test.characters
-    return {
-        **text_record(corpus),
-        "split_characters": {"train": splits.train_characters, "val": val, "test": test},
-    }
+def records_of(
+    corpus: Corpus, val: Corpus | None, splits: Splits
+) -> tuple[CorpusRecord, TextRecord | None]:
+    """Return the records of a run's texts for its checkpoint."""
+    record = cast(CorpusRecord, corpus.describe())
+    train, val_split, test = splits.train_characters, splits.val.characters, splits.test.characters
+    record["split_characters"] = {"train": train, "val": val_split, "test": test}
+    return record, cast(TextRecord, val.describe()) if val else None
 
 
-def text_record(corpus: Corpus) -> TextRecord:
-    """Return the record of a text for a checkpoint."""
-    return cast(TextRecord, corpus.describe())
+Record = TypeVar("Record", bound=TextRecord)
 
 
-def list_relative(files: list[FileRecord], path: Path) -> list[FileRecord]:
-    """Return files relative to the checkpoint ``path``, as many as a header can list."""
-    folder = Path(os.path.realpath(path)).parent
-    listed: list[FileRecord] = []
-    length = 0
+def with_relative_files(record: Record, path: Path) -> Record:
+    """Return a record with files relative to the checkpoint ``path``, as many as it can list."""
+    folder, length = Path(os.path.realpath(path)).parent, 0
+    record, files = record.copy(), record["files"]
+    record["files"] = []
     for name, size, crc in files:
         if name is not None and name != STDIN:
             file = Path(name).parent.resolve() / Path(name).name
@@ -261,5 +241,5 @@ def list_relative(files: list[FileRecord], path: Path) -> list[FileRecord]:
         length += len(json.dumps(name)) + FILE_BYTES
         if length > MAX_LISTED_BYTES:
             break
-        listed.append((name, size, crc))
-    return listed
+        record["files"].append((name, size, crc))
+    return record
