@@ -47,8 +47,7 @@ def render_chart(curve: Curve) -> str:
             x = f'x="{100 * step / last_step:.2f}%" y="100%" dy="1.4em"'
             shapes.append(f'<text {x} text-anchor="middle">{step:,.0f}</text>')
     if curve.baseline:
-        y = f"{100 * (top - curve.baseline[0]) / height:.2f}"
-        shapes.append(LINE.format("baseline", y))
+        shapes.append(LINE.format("baseline", f"{100 * (top - curve.baseline[0]) / height:.2f}"))
     shapes.append('<svg viewBox="0 0 100 100" preserveAspectRatio="none">')
     for name in losses:
         pairs = zip(xs, ys[name], strict=True)

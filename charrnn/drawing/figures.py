@@ -90,10 +90,8 @@ def read_states(paths: Iterable[Path]) -> dict[str, State]:
     states = {}
     for path in files:
         state = read_state(path)
-        if not isinstance(state, State):
-            problem = "an exported model, which has no training history"
-            raise CheckpointError(escape_control(f"{path}: {problem}"))
-        if problem := _history_problem(state):
+        problem = "an exported model, which has no training history"
+        if not isinstance(state, State) or (problem := _history_problem(state)):
             raise CheckpointError(escape_control(f"{path}: {problem}"))
         name = path.stem if stems.count(path.stem) == 1 else str(path)
         states[escape_control(name)] = state
@@ -102,12 +100,12 @@ def read_states(paths: Iterable[Path]) -> dict[str, State]:
 
 def _history_problem(state: State) -> str:
     """Return the reason why the history cannot be plotted, or an empty string."""
-    rows: Sequence[Mapping[str, Any]] = state.history
-    losses = [row[key] for row in rows for key in ("train_loss", "val_loss")]
-    if all(loss is None for loss in losses):
+    if all(row["train_loss"] is None and row["val_loss"] is None for row in state.history):
         return "nothing to plot: no evaluation yet"
-    numbers = [row[key] for row in rows for key in X_AXES.values()]
-    numbers += [*losses, state.best["val_loss"], *state.baselines["val"].values()]
+    rows: Sequence[Mapping[str, Any]] = state.history
+    keys = (*X_AXES.values(), "train_loss", "val_loss")
+    numbers = [row[key] for row in rows for key in keys]
+    numbers += [state.best["val_loss"], *state.baselines["val"].values()]
     in_range = all(number is None or 0 <= number <= MAX_PLOTTABLE for number in numbers)
     return "" if in_range else "damaged: a value in its history is out of range"
 
@@ -180,10 +178,9 @@ def _plot_baselines(ax: Axes, curves: Sequence[Curve]) -> list[tuple[Any, str]]:
     entries = []
     for baseline in baselines:
         runs = [i for i, curve in enumerate(curves) if curve.baseline == baseline]
-        color, names = GRAY, ""
-        if len(baselines) > 1:
-            color = COLORS[runs[0] % len(COLORS)]
-            names = " of " + ", ".join(curves[i].name for i in runs)
+        several = len(baselines) > 1
+        names = " of " + ", ".join(curves[i].name for i in runs) if several else ""
+        color = COLORS[runs[0] % len(COLORS)] if several else GRAY
         line = ax.axhline(baseline[0], color=color, ls=":", lw=1.2)
         entries.append((line, f"best n-gram baseline{names}: {baseline[1]} {baseline[0]:.3f}"))
     return entries

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -139,8 +139,8 @@ def render_legend(scale: Scale, color_depth: int) -> str:
 
 def render_lines(
     characters: Iterable[str], values: Iterable[float], scale: Scale, color_depth: int, width: int
-) -> Iterator[str]:
-    """Yield a text line by line, with colors of ``color_depth`` 24, 8 or 4 bits.
+) -> list[str]:
+    """Return the lines of a text, with colors of ``color_depth`` 24, 8 or 4 bits.
 
     With a depth of 0 there are no colors: each line is followed by a line of marks, and lines are
     broken at ``width`` columns. A newline is shown as ↵, a tab as →, another control character as
@@ -148,11 +148,11 @@ def render_lines(
     previous character, by the larger value.
     """
     codes = _color_codes(scale, color_depth) if color_depth else []
-    line: list[Glyph] = []
+    lines: list[list[Glyph]] = [[]]
     column = 0
     for c, value in zip(characters, values, strict=True):
         text = VISIBLE.get(c) or escape_control(c)
-        columns, bin = display_width(text), scale.bin(value)
+        columns, bin, line = display_width(text), scale.bin(value), lines[-1]
 
         # a zero-width character joins the previous glyph, or a blank
         if not columns and line:
@@ -167,15 +167,14 @@ def render_lines(
 
         # only lines with marks are broken
         if not codes and line and column + columns > width:
-            yield _format_line(line, scale, codes)
-            line, column = [], 0
-        line.append(Glyph(text, columns, bin))
+            lines.append([])
+            column = 0
+        lines[-1].append(Glyph(text, columns, bin))
         column += columns
         if c == "\n":
-            yield _format_line(line, scale, codes)
-            line, column = [], 0
-    if line:
-        yield _format_line(line, scale, codes)
+            lines.append([])
+            column = 0
+    return [_format_line(line, scale, codes) for line in lines if line]
 
 
 def _format_line(line: Sequence[Glyph], scale: Scale, codes: Sequence[str]) -> str:

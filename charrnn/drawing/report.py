@@ -199,8 +199,7 @@ def baselines_section(state: State) -> str:
 
 
 def training_samples(state: State) -> str:
-    samples = state.samples
-    if not samples:
+    if not (samples := state.samples):
         return "<p>No samples were generated during training.</p>"
     chosen = [samples[i] for i in evenly_spaced(len(samples), REPORT_SAMPLES)]
     count = f" ({len(chosen)} of {len(samples):,})" if len(chosen) < len(samples) else ""
@@ -297,9 +296,8 @@ def reproduction_section(state: State) -> str:
         rows.append(("initialized from", escape_inline(state.init_from["file"])))
     for plan in state.plans[1:]:
         rows.append(("extended", f"at step {plan['from_step']:,}, to {plan['steps']:,} steps"))
-    command = "<p>Trained through the Python API.</p>"
-    if state.command:
-        command = preformatted(escape_control(state.command))
+    python = "<p>Trained through the Python API.</p>"
+    command = preformatted(escape_control(state.command)) if state.command else python
     return (
         f"{command}\n{definition_list(rows)}\n<p>The same command, corpus, number of threads and "
         "NumPy version give the same weights, bit for bit, on the same machine.</p>"

@@ -167,7 +167,6 @@ def _ticks(low: float, high: float, n: int) -> dict[float, str]:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    columns = display_width(text)
-    if columns <= width:
+    if (columns := display_width(text)) <= width:
         return [text]
     return textwrap.wrap(text, width if columns == len(text) else max(width // 2, 1))
