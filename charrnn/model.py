@@ -36,7 +36,6 @@ class Model:
     """
 
     def __init__(self, network: Network, vocabulary: Vocabulary, state: ModelState) -> None:
-        """Combine the parts; ``unit``, ``documents`` and ``encoding`` are from the ``Config``."""
         self.network, self.vocabulary, self.state = network, vocabulary, state
         self.unit, self.documents = state.config.unit, state.config.documents
         self.encoding = state.config.encoding
@@ -201,12 +200,13 @@ def train(
             initial_model, options = load_initial_model(init_from, options)
         config = Config(**options)
 
+        unit, documents, encoding = config.unit, config.documents, config.encoding
+
         def to_corpus(name: str, texts: Sequence[str | bytes]) -> Corpus:
-            is_utf8 = codecs.lookup(config.encoding).name == "utf-8"
+            is_utf8 = codecs.lookup(encoding).name == "utf-8"
             if not is_utf8 and any(isinstance(text, str) for text in texts):
-                raise UsageError(f"encoding {config.encoding} needs a text of bytes, not a str")
-            documents, encoding = config.documents, config.encoding
-            return Corpus(name, *texts, unit=config.unit, documents=documents, encoding=encoding)
+                raise UsageError(f"encoding {encoding} needs a text of bytes, not a str")
+            return Corpus(name, *texts, unit=unit, documents=documents, encoding=encoding)
 
         corpus = to_corpus("text", [text] if isinstance(text, (str, bytes)) else text)
         val_corpus = None if val is None else to_corpus("val", [val])

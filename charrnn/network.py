@@ -276,9 +276,7 @@ def parameter_shapes(cell: str, V: int, H: int, L: int) -> dict[str, tuple[int, 
     GH = load_cell(cell).NUM_BLOCKS * H
     shapes: dict[str, tuple[int, ...]] = {}
     for l in range(L):
-        shapes[f"{l}.Wxh"] = (GH, H if l else V)
-        shapes[f"{l}.Whh"] = (GH, H)
-        shapes[f"{l}.bh"] = (GH,)
+        shapes |= {f"{l}.Wxh": (GH, H if l else V), f"{l}.Whh": (GH, H), f"{l}.bh": (GH,)}
     return {**shapes, "Why": (V, H), "by": (V,)}
 
 

@@ -94,10 +94,8 @@ def train_with_saves(
                 try:
                     save_now()
                 except SaveError as e:
-                    message = (
-                        f"{e}; the last successful save is step {saved_step:,}; "
-                        f"will retry in {interval:.0f} s"
-                    )
+                    last_save = f"the last successful save is step {saved_step:,}"
+                    message = f"{e}; {last_save}; will retry in {interval:.0f} s"
                     step = step._replace(messages=(*step.messages, message))
             yield step
             if step.step >= last or stop():
@@ -165,9 +163,8 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
 
     # forward, backward, clip
     ratio = run.splits.symbols_per_character
-    loss = ratio * parallel.loss_and_grad(
-        batch.xs, batch.ys, run.hidden_state, masks, batch.num_targets
-    )
+    loss = parallel.loss_and_grad(batch.xs, batch.ys, run.hidden_state, masks, batch.num_targets)
+    loss *= ratio
     norm = clip(network.grads.vector, config.clip_norm, config.clip_value)
     lr = run.learning_rate
 

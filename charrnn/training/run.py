@@ -224,12 +224,9 @@ def save(run: Run, path: Path) -> None:
         "optimizer_state": run.optimizer_state,
         "hidden_state": run.hidden_state,
     }
-    corpus, val = run.state.corpus, run.state.val_corpus
-    state = dataclasses.replace(
-        run.state,
-        corpus=with_relative_files(corpus, path),
-        val_corpus=with_relative_files(val, path) if val else None,
-    )
+    corpus, val = with_relative_files(run.state.corpus, path), run.state.val_corpus
+    val = val and with_relative_files(val, path)
+    state = dataclasses.replace(run.state, corpus=corpus, val_corpus=val)
     checkpoint.write_checkpoint(path, state, arrays)
 
 
@@ -278,15 +275,12 @@ def _build_vocabulary(
     # add the symbols of the initial model
     new, old = vocabulary.codes, initial_model.vocabulary.codes
     added, unused = new[~np.isin(new, old)], old[~np.isin(old, new)]
-    init_from: InitFrom = {
-        "file": initial_model.file,
-        "sha256": initial_model.sha256,
-        "matched": len(new) - len(added),
-        "added": len(added),
-        "unused": len(unused),
-    }
+    file, sha256, matched = initial_model.file, initial_model.sha256, len(new) - len(added)
+    init_from = InitFrom(
+        file=file, sha256=sha256, matched=matched, added=len(added), unused=len(unused)
+    )
     notes.append(
-        f"initialized from {initial_model.file}: {init_from['matched']:,} symbols matched, "
+        f"initialized from {file}: {matched:,} symbols matched, "
         f"{_format_symbols(added, 'new', config.unit)}, "
         f"{_format_symbols(unused, 'not in this text', config.unit)}"
     )
@@ -363,7 +357,7 @@ def _add_plan(run: Run) -> None:
     per_step: float = config.batch_size * config.seq_length
     if run.splits.document_ends is not None:
         per_step = len(run.splits.train) / steps_per_epoch
-    steps = min(limits) if limits else math.ceil(DEFAULT_SYMBOLS / per_step)
+    steps = min(limits, default=math.ceil(DEFAULT_SYMBOLS / per_step))
     eval_every, sample_every = config.eval_every or math.ceil(steps / 20), config.sample_every
     if sample_every is None:
         sample_every = math.ceil(steps / 10)
