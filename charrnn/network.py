@@ -57,14 +57,14 @@ class Network:
     def __init__(
         self,
         cell: str,
-        V: int,
-        H: int,
-        L: int,
+        vocab_size: int,
+        hidden_size: int,
+        num_layers: int,
         dtype: DTypeLike = np.float32,
         rng: Generator | None = None,
     ) -> None:
-        self.architecture = cell, V, H, L
-        self.vocab_size, self.hidden_size, self.num_layers = V, H, L
+        self.architecture = cell, vocab_size, hidden_size, num_layers
+        self.vocab_size, self.hidden_size, self.num_layers = vocab_size, hidden_size, num_layers
         self.cell = load_cell(cell)
         self.params = Parameters(parameter_shapes(*self.architecture), dtype)
         self.grads = self.params.zeros_like()
