@@ -17,6 +17,7 @@ CELLS = {
     "vanilla": "charrnn.cells.vanilla:Vanilla",
 }
 CELL_ALIASES = {"rnn": "vanilla"}
+MAX_COUNT = 2**53  # of steps or symbols: any JSON reader keeps it exact
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
 DEFAULT_RATES = ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
 # With initial weights, their model decides these.
@@ -83,12 +84,15 @@ class Config:
     clip_value: float = _option(
         0.0, "Clip each element of the gradient to this absolute value; 0 disables.", 0
     )
-    epochs: float | None = _option(None, "Number of passes over the training split.", 0, kind=float)
+    epochs: float | None = _option(
+        None, "Number of passes over the training split.", 0, 10**9, kind=float
+    )
     max_steps: int | None = _option(
         None,
         "Number of training steps [enough for 10 million characters]. With --epochs, whichever "
         "ends first.",
         1,
+        MAX_COUNT,
     )
     val_fraction: float = _option(
         0.05, "Fraction of the corpus for validation, taken after the training split.", 0, 0.5
@@ -96,9 +100,11 @@ class Config:
     test_fraction: float = _option(
         0.05, "Fraction of the corpus for testing, taken from the end.", 0, 0.49
     )
-    eval_every: int | None = _option(None, "Evaluate every N steps [1/20 of the run].", 1)
+    eval_every: int | None = _option(
+        None, "Evaluate every N steps [1/20 of the run].", 1, MAX_COUNT
+    )
     sample_every: int | None = _option(
-        None, "Print a sample every N steps [1/10 of the run]; 0 disables.", 0
+        None, "Print a sample every N steps [1/10 of the run]; 0 disables.", 0, MAX_COUNT
     )
     unit: str = _option(
         "char",
@@ -113,13 +119,14 @@ class Config:
     )
     encoding: str = _option("utf-8", "Character encoding of the corpus.")
     min_count: int = _option(
-        1, "Map symbols that occur fewer than N times to one unknown symbol.", 1
+        1, "Map symbols that occur fewer than N times to one unknown symbol.", 1, MAX_COUNT
     )
     max_vocab: int | None = _option(
         None,
         "Limit the vocabulary to N symbols; the rarer ones become one unknown symbol, which "
         "counts as one of the N.",
         2,
+        MAX_COUNT,
     )
     seed: int = _option(0, "Random seed.", 0, 2**64 - 1)
     dtype: str = _option("float32", "Floating-point type.", choices=("float32", "float64"))

@@ -264,6 +264,14 @@ def test_header_beyond_the_limits_is_not_saved(path: Path, notes: list[str]) -> 
 # --- files that are not checkpoints ---
 
 
+def test_unreleased_formats_are_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "old.npz", "w") as z:
+        z.writestr("best.npy", b"")
+        z.writestr("header.json", b"{}")
+    with pytest.raises(CheckpointError, match="its format was never released"):
+        checkpoint.read_state(tmp_path / "old.npz")
+
+
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     files = {tmp_path / "no.npz": "no such file", tmp_path: "is a directory"}
     if hasattr(os, "mkfifo"):  # opening a pipe would wait

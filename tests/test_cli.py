@@ -441,6 +441,8 @@ def test_default_run_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     [
         (("train",), b"", 2, "Missing argument 'CORPUS...'"),
         (("train", "-", "-"), b"", 2, "- (standard input) can be given only once"),
+        (("train", "-", "-o", "."), b"", 2, ". is a folder; use -o FILE to name a file in it"),
+        (("train", "-", "--max-steps", str(2**63)), b"ab", 2, "invalid max_steps"),
         (("train", "-", "--val-file", "-"), b"", 2, "can be given only once"),
         (("train", "-", "--cell", "transformer"), b"", 2, "'transformer' is not one of"),
         (("train", "-", "--hidden-size", "0"), b"", 2, "0 is not in the range"),

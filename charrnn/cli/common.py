@@ -45,7 +45,10 @@ FILES_HELP = """
 class Count(click.IntRange):
     """A whole number, called N in help."""
 
-    name = "n"
+    name = "whole number"
+
+    def get_metavar(self, *_: object, **__: object) -> str:
+        return "N"
 
 
 # kinds of options, and options of several commands

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--hidden-size", type=Count(1, 65536), default=128, help="Hidden units of the untrained cells."
 )
-@click.option("--lags", type=Count(1), default=100, help="Largest lag, in steps.")
+@click.option("--lags", type=Count(1, 2**20), default=100, help="Largest lag, in steps.")
 @common.seed_option(default=0, help="Random seed for the weights of untrained cells.")
 @common.file_option("--plot", help="Also plot the result to this file (.png, .svg or .pdf).")
 def gradflow(

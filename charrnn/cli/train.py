@@ -37,13 +37,15 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if f.name == "learning_rate":
             flags.append("--lr")
         option = functools.partial(click.option, *flags, f.name, default=f.default, help=m["help"])
-        kind = m["type"]
+        kind, high = m["type"], m["high"]
+        if high and high >= 1e9:  # Config checks it; in the help it would only distract
+            high = None
         if m["choices"]:
             kind = click.Choice([*m["choices"], *(CELL_ALIASES if f.name == "cell" else ())])
         elif kind is int:
-            kind = Count(m["low"], m["high"])
+            kind = Count(m["low"], high)
         elif kind is float:
-            option.keywords["metavar"], kind = "X", click.FloatRange(m["low"], m["high"])
+            option.keywords["metavar"], kind = "X", click.FloatRange(m["low"], high)
         command = option(type=kind)(command)
     return command
 
@@ -115,6 +117,8 @@ def train(
     --resume with a larger --max-steps.
     """  # noqa: D301
     path = output or default_path(corpus)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; use -o FILE to name a file in it")
     common.check_stdin_once([*corpus, val_file])
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     given = {name for name, source in sources.items() if source is ParameterSource.COMMANDLINE}
@@ -240,7 +244,10 @@ def train_and_show(
             f"stopped at step {run.state.step:,} of {run.plan['steps']:,}; "
             f"{path} was saved at step {saved_step:,}"
         )
-        yield f"resume with: {train_command(corpus, path, '--resume')}"
+        val = run.state.val_corpus
+        on_stdin = val is not None and val["files"][0][0] == "-"
+        again = ["--val-file", "-"] if on_stdin else []  # standard input cannot be read again
+        yield f"resume with: {train_command(corpus, path, '--resume', *again)}"
 
     with display, interrupt:
         display.print(start_lines(run))

@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, os_reason
 from charrnn.formatting import escape_control, save_error
 from charrnn.storage import state as headers
-from charrnn.storage.state import InvalidCheckpoint, ModelState, damage_error
+from charrnn.storage.state import UNRELEASED, InvalidCheckpoint, ModelState, damage_error
 from charrnn.text.files import STDIN, Source
 
 if TYPE_CHECKING:
@@ -213,6 +213,8 @@ def _read_members(
 
 
 def _check_member(name: str, info: zipfile.ZipInfo, max_end: int) -> None:
+    if name == "best.npy":  # of formats 1 and 2
+        raise InvalidCheckpoint(f"its format {UNRELEASED}")
     if name not in MEMBERS:
         raise damage_error(f"unexpected member {reprlib.repr(name)}")
     if info.flag_bits & 1:

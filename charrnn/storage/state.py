@@ -22,6 +22,7 @@ from charrnn.config import Config
 from charrnn.errors import UsageError
 
 FORMAT = 3
+UNRELEASED = "was never released and is not supported; train the model again"
 MAX_HEADER_BYTES = 2**23
 MAX_HEADER_VALUES = 500_000
 MAX_INT_DIGITS = 20  # 2**64 has 20; older Pythons need minutes for a million
@@ -259,8 +260,7 @@ def _check_format(version: Any) -> None:
     if type(version) is not int or version < 1:
         raise InvalidCheckpoint("not a charrnn checkpoint: the header has no format number")
     if version < FORMAT:
-        reason = "was never released and is not supported; train the model again"
-        raise InvalidCheckpoint(f"format {version} {reason}")
+        raise InvalidCheckpoint(f"format {version} {UNRELEASED}")
     if version > FORMAT:
         limit = f"this version reads formats up to {FORMAT}"
         reason = f"needs a newer charrnn ({limit}): pip install --upgrade charrnn"

@@ -313,7 +313,7 @@ def _start_notes(state: State, splits: Splits, corpus: Corpus, val: Corpus | Non
         names = ", ".join(corpus.skipped[:SHOWN_SKIPPED_FILES])
         more = ", ..." * (len(corpus.skipped) > SHOWN_SKIPPED_FILES)
         files = format_count(len(corpus.skipped), "file")
-        yield f"skipped {files} that are not {corpus.encoding.upper()} text ({names}{more})"
+        yield f"skipped {files}, not {corpus.encoding.upper()} text ({names}{more})"
     if val:
         yield from val.notes
         if val.characters > MAX_EVAL_CHARACTERS:
@@ -330,10 +330,9 @@ def _start_notes(state: State, splits: Splits, corpus: Corpus, val: Corpus | Non
         per_epoch = f"{format_count(steps, 'step')} per epoch"
         yield f"{documents} (one per {config.documents}); {per_epoch}"
     elif (config.batch_size, config.seq_length) != (B, T):
-        yield (
-            f"small text: batch size reduced from {config.batch_size} to {B}, "
-            f"sequence length from {config.seq_length} to {T}"
-        )
+        reduced = [("batch size", config.batch_size, B), ("sequence length", config.seq_length, T)]
+        changes = (f"{name} reduced from {old} to {new}" for name, old, new in reduced if old > new)
+        yield f"small text: {', '.join(changes)}"
 
     # the network
     V, H = state.vocabulary["size"], config.hidden_size
