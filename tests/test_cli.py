@@ -519,8 +519,9 @@ def test_closed_streams_are_errors(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
-def test_full_disk_behind_stdout_is_an_error(run: Path, tmp_path: Path) -> None:
-    command = [*CHARRNN, "sample"]
+@pytest.mark.parametrize("argument", ["sample", "--help", "--version"])
+def test_full_disk_behind_stdout_is_an_error(run: Path, tmp_path: Path, argument: str) -> None:
+    command = [*CHARRNN, argument]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command, cwd=tmp_path, env=ENV, stdout=full, stderr=subprocess.PIPE, check=False

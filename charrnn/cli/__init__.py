@@ -38,6 +38,16 @@ GROUPS = {
 
 
 class Commands(click.Group):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line; the help, the version or a usage error may not be writable."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as e:
+            discard_output()
+            with contextlib.suppress(OSError):
+                click.echo(f"charrnn: standard output: {os_reason(e)}", err=True)
+            sys.exit(getattr(e.__context__, "exit_code", ExitCode.SAVE))
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn an error into one line on stderr and an exit code."""
         # the next file that is opened would take the number of a closed stream
@@ -61,8 +71,7 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             ctx.exit(ExitCode.INTERRUPTED)
         except OSError as e:
-            if sys.stdout is not None:  # its buffer must not fail again when Python closes it
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_output()
             if isinstance(e, BrokenPipeError):  # the reader wants no more
                 ctx.exit(ExitCode.OK)
             where = e.filename or "standard output"
@@ -76,6 +85,12 @@ class Commands(click.Group):
                     name, summary = command.name or "", command.get_short_help_str(limit=100)
                     (example, *_) = re.findall(r"^ +(.*charrnn .*)$", command.help or "", re.M)
                     formatter.write(f"  {name:<11}{summary}\n{'':<13}$ {example}\n")
+
+
+def discard_output() -> None:
+    """Let the buffer of a standard output that failed not fail again when Python closes it."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(ctx: click.Context, message: str, code: ExitCode) -> NoReturn:
