@@ -188,8 +188,10 @@ def test_run_with_validation_files_is_resumed_and_evaluated(
     for i in range(120):
         (tmp_path / "val" / f"{i}.txt").write_text(f"The king {i % 7}.\n")
     val, stdin = ("val", b"") if folder else ("-", text[:500].encode())
-    start = ("train", "corpus.txt", "--val-file", val, *QUICK, "-q")
-    cli(*start, "--stop-after", "7", stdin=stdin)
+    start = ("train", "corpus.txt", "--val-file", val, *QUICK, "--stop-after", "7")
+    err = cli(*start, stdin=stdin).stderr.decode()
+    resume = "charrnn train corpus.txt --resume" + " --val-file -" * (not folder)
+    assert f"resume with: {resume}\n" in err
     again = ["train", "corpus.txt", "--resume", "-q"]
     if not folder:
         err = cli(*again, rc=4).stderr.decode()
