@@ -44,9 +44,8 @@ class Commands(click.Group):
             return super().main(*args, **kwargs)
         except OSError as e:
             discard_output()
-            with contextlib.suppress(OSError):
-                click.echo(f"charrnn: standard output: {os_reason(e)}", err=True)
-            sys.exit(getattr(e.__context__, "exit_code", ExitCode.SAVE))
+            print_error(f"standard output: {os_reason(e)}")
+            sys.exit(ExitCode.SAVE)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn an error into one line on stderr and an exit code."""
@@ -95,9 +94,13 @@ def discard_output() -> None:
 
 def fail(ctx: click.Context, message: str, code: ExitCode) -> NoReturn:
     """Print the message on stderr and exit."""
+    print_error(message)
+    ctx.exit(code)
+
+
+def print_error(message: str) -> None:
     with contextlib.suppress(OSError):  # stderr may be full or closed, too
         click.echo(f"charrnn: {message}", err=True)
-    ctx.exit(code)
 
 
 def version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
