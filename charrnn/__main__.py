@@ -1,5 +1,16 @@
-"""``python -m charrnn``."""
+"""The program: ``charrnn``, or ``python -m charrnn``."""
 
-from charrnn.cli import main
+import sys
 
-main(prog_name="charrnn")
+
+def main() -> None:
+    """Run the command line; Ctrl-C may come while its modules are imported."""
+    try:
+        from charrnn.cli import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

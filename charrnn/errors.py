@@ -13,14 +13,22 @@ class ExitCode(IntEnum):
     UNKNOWN_CHARACTER = 5
     NOT_FINITE = 6
     SAVE = 7
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
+    TIME_LIMIT = 152
 
 
 class CharrnnError(Exception):
-    """An error that a user can fix; its message is one line that names the cause and a remedy."""
+    """An error that a user can fix; its message is one line that names the cause and a remedy.
+
+    Further arguments are commands that may help, a line each.
+    """
 
     exit_code: ExitCode = ExitCode.USAGE
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class UsageError(CharrnnError, ValueError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shlex
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +42,29 @@ def format_threads(threads: int) -> str:
 def escape_control(text: str) -> str:
     """Escape the characters of a text that would break its line or move a terminal's cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shell_command(*words: Path | str) -> str:
+    """Return a command as a shell reads it, all of it printable."""
+    return " ".join(map(_shell_quote, map(str, words)))
+
+
+def file_argument(path: Path | str) -> str:
+    """Return a file's name as an argument that is not read as an option."""
+    name = str(path)
+    return f"./{name}" if name.startswith("-") and name != "-" else name
+
+
+def _shell_quote(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    escapes = {"'": "\\'", "\\": "\\\\"}
+    hexadecimal = {c: "".join(f"\\x{b:02x}" for b in os.fsencode(c)) for c in word}
+    return (
+        "$'"
+        + "".join(escapes.get(c) or (c if c.isprintable() else hexadecimal[c]) for c in word)
+        + "'"
+    )
 
 
 def save_error(path: Path | str, e: OSError, failure: str = "could not be saved") -> SaveError:

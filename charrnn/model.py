@@ -15,7 +15,7 @@ from charrnn import sampling, scoring
 from charrnn.arrays import Array
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
 from charrnn.errors import CheckpointError, UsageError
-from charrnn.network import Network, num_parameters
+from charrnn.network import Network
 from charrnn.storage import checkpoint
 from charrnn.storage.lock import lock
 from charrnn.storage.state import MAX_THREADS, ModelState, State
@@ -61,7 +61,7 @@ class Model:
         num_samples: int,
         length: int = DEFAULT_SAMPLE_LENGTH,
         *,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         prime: str | bytes = "",
         unknown: str = "error",
         temp: float = 1.0,
@@ -255,14 +255,8 @@ def load(path: str | Path, *, last: bool = False) -> Model:
             state.test_loss = None
     _, arrays = checkpoint.read_checkpoint(path, [name])
 
-    # the shape, before anything of that size is allocated
     config, vocabulary = state.config, Vocabulary.from_header(state.vocabulary, state.config.unit)
     sizes = config.cell, len(vocabulary), config.hidden_size, config.num_layers
-    shape, expected = arrays[name].shape, (num_parameters(*sizes),)
-    if shape != expected:
-        raise CheckpointError(
-            f"{path}: damaged: weights have shape {shape}, expected ({expected[0]:,},)"
-        )
     network = Network(*sizes, config.dtype)
     network.params.vector[:] = arrays[name]
     return Model(network, vocabulary, state)

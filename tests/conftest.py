@@ -27,6 +27,7 @@ from charrnn.cli import main
 from charrnn.network import Network
 from charrnn.storage.checkpoint import read_state
 from charrnn.storage.state import State
+from charrnn.training.interrupt import STOP_SIGNALS
 
 ROOT = Path(__file__).parent.parent
 CHARRNN = [sys.executable, "-m", "charrnn"]
@@ -181,7 +182,7 @@ def invoke(args: list[str], stdin: bytes = b"", rc: int = 0) -> Done:
 
 @contextlib.contextmanager
 def kept_signal_handlers() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         yield
     finally:

@@ -23,11 +23,11 @@ ARRAYS: dict[str, Array] = {
     "best_weights": NETWORK.params.vector,
     "hidden_state": NETWORK.zero_state(2),
     "last_weights": NETWORK.params.vector + 1,
-    "optimizer_state": np.zeros((0, len(NETWORK.params.vector)), np.float32),
+    "optimizer_state": np.zeros((2, len(NETWORK.params.vector)), np.float32),
 }
 MODEL: dict[str, Any] = {
     "versions": {"charrnn": "0.2.0", "numpy": "2.0", "python": "3.13"},
-    "config": Config(hidden_size=3, seed=2**64 - 1),
+    "config": Config(hidden_size=3, unit="jamo", seed=2**64 - 1),
     "vocabulary": {"size": 4, "symbols": "\n한😀", "special": [0x110005], "start_symbol": 10},
     "parameters": len(NETWORK.params.vector),
     "step": 7,

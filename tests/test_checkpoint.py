@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from charrnn.arrays import Array
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError
-from charrnn.storage import checkpoint
+from charrnn.storage import checkpoint, output
 from charrnn.storage.checkpoint import read_checkpoint, read_state, write_checkpoint
 from tests import forge
 from tests.conftest import ENV
@@ -102,11 +102,8 @@ def test_only_named_arrays_are_read(path: Path, whole: bytes) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(), (0,), (0, 10**15), (3,), (1, 2, 3, 4), (2, 2**19 + 1)])
-def test_floats_of_every_shape_are_loaded(
-    path: Path, whole: bytes, dtype: type, shape: tuple[int, ...]
-) -> None:
-    a: Array = (np.arange(math.prod(shape)) % 7).reshape(shape).astype(dtype)
+def test_floats_of_every_type_are_loaded(path: Path, whole: bytes, dtype: type) -> None:
+    a: Array = np.arange(6).reshape(ARRAYS["hidden_state"].shape).astype(dtype)
     write_checkpoint(path, forge.run_state(), ARRAYS | {"hidden_state": a})
     for data in (path.read_bytes(), sealed_array(whole, "hidden_state", a)):  # as NumPy writes it
         path.write_bytes(data)
@@ -116,7 +113,7 @@ def test_floats_of_every_shape_are_loaded(
 
 
 def test_arrays_of_any_layout_and_byte_order_are_saved(path: Path) -> None:
-    a = np.arange(12.0).reshape(3, 2, 2, 1).T
+    a = np.arange(6.0).reshape(ARRAYS["hidden_state"].shape[::-1]).T
     for other in (np.asfortranarray(a), a.astype(">f8"), np.stack([a, a], -1)[..., 0]):
         write_checkpoint(path, forge.run_state(), ARRAYS | {"hidden_state": other})
         loaded = read_checkpoint(path)[1]["hidden_state"]
@@ -127,12 +124,12 @@ def test_arrays_of_any_layout_and_byte_order_are_saved(path: Path) -> None:
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@given(arrays=st.tuples(*[st.lists(floats, max_size=5)] * 4))
+@given(numbers=st.lists(floats, min_size=1))
 def test_any_numbers_are_loaded(
-    tmp_path_factory: pytest.TempPathFactory, arrays: tuple[list[float], ...]
+    tmp_path_factory: pytest.TempPathFactory, numbers: list[float]
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "run.npz"
-    saved = {name: np.array(x, np.float32) for name, x in zip(ARRAYS, arrays, strict=True)}
+    saved = {name: np.resize(np.array(numbers, np.float32), a.shape) for name, a in ARRAYS.items()}
     write_checkpoint(path, forge.run_state(), saved)
     loaded = read_checkpoint(path)[1]
     assert all(loaded[name].tobytes() == a.tobytes() for name, a in saved.items())
@@ -425,13 +422,17 @@ def damaged_arrays() -> Iterator[tuple[str, Forgery, str]]:
     checksum = "damaged: best_weights.npy does not match its checksum"
     yield "flipped bit", flipped_bit, NOT_A_CHECKPOINT  # the zip has a checksum too
     yield "another array", member(npy(ARRAYS["last_weights"])), checksum
-    yield "another shape", member(npy(BEST[:, None])), checksum
+    yield "another shape", member(npy(BEST[:, None])), r"has shape \(88, 1\), expected \(88,\)"
     for at, entry in (8, b"\x20\0"), (16, bytes(4)), (20, bytes(8)), (42, b"\1\0\0\0"):
         yield f"entry at {at}", overwrite_entry(at, entry), "damaged"
     for dtype in (np.float16, np.float32, np.float64):
         for value in (math.nan, math.inf, -math.inf):
             name = f"{value} in {np.dtype(dtype)}"
-            yield name, array(np.array([1, value], dtype)), "best_weights.npy has non-finite values"
+            yield (
+                name,
+                array(np.append(BEST[1:], value).astype(dtype)),
+                "best_weights.npy has non-finite values",
+            )
     a: Any
     for a in (
         np.arange(3),
@@ -553,11 +554,11 @@ def test_bombs_need_little_memory_and_time(path: Path, tmp_path: Path, whole: by
 def test_file_is_replaced_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     for content in (b"old", b"new"):
-        with checkpoint.replace_file(path) as f:
+        with output.replace_file(path) as f:
             f.write(content)
             assert not path.exists() or path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
-    with pytest.raises(TypeError), checkpoint.replace_file(path) as f:
+    with pytest.raises(TypeError), output.replace_file(path) as f:
         f.writelines([b"half", None])  # type: ignore[list-item]
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]

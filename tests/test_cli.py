@@ -415,9 +415,16 @@ def test_default_checkpoint_is_the_newest_trained_one(cli: Cli, run: Path) -> No
     assert default_checkpoint() == Path("checkpoints/new.npz")
     assert b"checkpoints/new.npz" in cli("sample", "--length", "1").stderr
 
-    # a damaged one is not skipped silently
+    # what is not a checkpoint is named only if nothing else is left
+    (folder / "._new.npz").write_bytes(b"\0\5\x16\7")
     (folder / "damaged.npz").write_bytes(b"PK")
-    assert b"checkpoints/damaged.npz: " in cli("info", rc=4).stderr
+    assert cli("sample", "-n", "1").stderr.startswith(b"charrnn: checkpoints/new.npz, seed")
+    for name in ("new", "corpus", "old", "example", "started"):
+        (folder / f"{name}.npz").unlink()
+    *passed_over, chosen = cli("sample", "-n", "1").stderr.decode().splitlines()
+    names = {line.removeprefix("charrnn: passed over ").split(": ")[0] for line in passed_over}
+    assert names == {"checkpoints/damaged.npz", "checkpoints/._new.npz"}
+    assert "example.npz" in chosen
 
 
 def test_default_checkpoint_without_a_run_is_the_example(cli: Cli) -> None:
@@ -441,7 +448,7 @@ def test_default_run_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     [
         (("train",), b"", 2, "Missing argument 'CORPUS...'"),
         (("train", "-", "-"), b"", 2, "- (standard input) can be given only once"),
-        (("train", "-", "-o", "."), b"", 2, ". is a folder; use -o FILE to name a file in it"),
+        (("train", "-", "-o", "."), b"", 2, ". is a folder; name a file in it"),
         (("train", "-", "--max-steps", str(2**63)), b"ab", 2, "invalid max_steps"),
         (("train", "-", "--val-file", "-"), b"", 2, "can be given only once"),
         (("train", "-", "--cell", "transformer"), b"", 2, "'transformer' is not one of"),

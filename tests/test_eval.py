@@ -28,7 +28,7 @@ def test_split_has_the_loss_that_training_reported(cli: Cli, options: str) -> No
     assert state.best["val_loss"] < state.history[0]["val_loss"]
     for split, loss in (("val", state.best["val_loss"]), ("test", state.test_loss)):
         row = json.loads(cli("eval", "--split", split, "--json").stdout)
-        assert row["nats"] == pytest.approx(loss, rel=1e-12)
+        assert row["nats"] == pytest.approx(loss, rel=1e-7)  # of float32
         assert row["characters"] == state.corpus["split_characters"][split]
         assert row["bits"] == pytest.approx(loss / math.log(2))
         assert row["perplexity"] == pytest.approx(math.exp(loss))
@@ -67,12 +67,12 @@ def test_dynamic_evaluation_helps_where_the_text_has_changed(cli: Cli, run: Path
     assert run.read_bytes() == before
 
 
-def test_diverged_model_has_infinite_perplexity(cli: Cli, run: Path) -> None:
+def test_diverged_model_has_no_perplexity(cli: Cli, run: Path) -> None:
     state, arrays = checkpoint.read_checkpoint(run)
     checkpoint.write_checkpoint(
         run, state, {**arrays, "best_weights": arrays["best_weights"] * 1e5}
     )
-    assert b"perplexity inf; " in cli("eval", "corpus.txt").stdout
+    assert b"perplexity above 1e+304; " in cli("eval", "corpus.txt").stdout
     row = json.loads(cli("eval", "corpus.txt", "--json").stdout)
     assert row["nats"] > 1000
     assert row["perplexity"] is None

@@ -73,9 +73,9 @@ def test_load_refuses_weights_that_do_not_fit(tmp_path: Path, name: str) -> None
     if name == "best_weights":
         weights = weights[:-1]
     else:
-        state.config = charrnn.Config(hidden_size=65536, num_layers=64)  # 824 GB
+        state.config = charrnn.Config(hidden_size=65536, num_layers=64, unit="jamo")  # 824 GB
     checkpoint.write_checkpoint(tmp_path / "x.npz", state, {"best_weights": weights})
-    with pytest.raises(CheckpointError, match=r"damaged: weights have shape \(\d+,\), expected"):
+    with pytest.raises(CheckpointError, match=r"best_weights.npy has shape \(\d+,\), expected"):
         charrnn.load(tmp_path / "x.npz")
 
 

@@ -380,8 +380,8 @@ def test_plot_draws_in_the_terminal(
 
 def test_plot_writes_image_without_pyplot(folder: Path, state: Any) -> None:
     code = (
-        "import sys; from charrnn.cli import main; main(sys.argv[1:], standalone_mode=False); "
-        "print('matplotlib.pyplot' in sys.modules)"
+        "import atexit, sys; from charrnn.cli import main; "
+        "atexit.register(lambda: print('matplotlib.pyplot' in sys.modules)); main()"
     )
     command = [sys.executable, "-c", code, "plot", "checkpoints/소설.npz", "-o", "curve.svg"]
     env = {**ENV, "PYTHONHASHSEED": "7"}

@@ -255,7 +255,7 @@ def test_report_is_written_and_nothing_is_overwritten(cli: Cli, run: Path, tmp_p
     cli("report", "none.npz", rc=4)
     for command in ("report", "export"):
         done = cli(command, run, "-o", "checkpoints/../checkpoints/corpus.npz", "--force", rc=2)
-        assert b"corpus.npz is the checkpoint to read; use --output" in done.stderr
+        assert b"corpus.npz is read by this command; name another" in done.stderr
     assert charrnn.load(run).state.kind == "run"
 
 

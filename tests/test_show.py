@@ -74,7 +74,7 @@ def test_html_page_has_the_highlighted_text(cli: Cli, run: Path, text: str) -> N
     page = Path("page.html").read_text(encoding="utf-8")
     assert highlight.render_html(charrnn.load(run), text, 50) in page
     assert f"<h1>corpus.txt, surprisal under {run}</h1>" in page
-    cli("show", run, "corpus.txt", "--html", "page.html", "--neuron", "0:7")
+    cli("show", run, "corpus.txt", "--html", "page.html", "--neuron", "0:7", "--force")
     page = Path("page.html").read_text(encoding="utf-8")
     assert highlight.render_html(charrnn.load(run), text, neuron=(0, 7)) in page
     assert f"<h1>hidden unit 0:7 of {run} on corpus.txt</h1>" in page

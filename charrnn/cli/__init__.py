@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -23,11 +21,14 @@ from charrnn.cli.report import report
 from charrnn.cli.sample import sample
 from charrnn.cli.score import score
 from charrnn.cli.show import show
+from charrnn.cli.streams import discard_output, prepare_streams, print_message
 from charrnn.cli.train import train
 from charrnn.errors import CharrnnError, ExitCode, os_reason
 from charrnn.formatting import format_threads
+from charrnn.training.interrupt import exit_on_signals
 from charrnn.version import __version__
 
+PROGRAM = "charrnn"
 GROUPS = {
     "Write": (train, sample),
     "Measure": (evaluate, score, overlap),
@@ -38,43 +39,33 @@ GROUPS = {
 
 
 class Commands(click.Group):
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line; the help, the version or a usage error may not be writable."""
-        try:
-            return super().main(*args, **kwargs)
-        except OSError as e:
-            discard_output()
-            print_error(f"standard output: {os_reason(e)}")
-            sys.exit(ExitCode.SAVE)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn an error into one line on stderr and an exit code."""
-        # the next file that is opened would take the number of a closed stream
-        for fd in range(3):
-            try:
-                os.fstat(fd)
-            except OSError:
-                os.open(os.devnull, os.O_RDWR)
-        sys.stderr = sys.stderr or io.StringIO()  # tqdm writes to it
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> NoReturn:
+        """Run the command line; turn an error into one line on stderr and an exit code."""
+        prepare_streams()
+        exit_on_signals()
         set_threads(1)
         try:
-            result = super().invoke(ctx)
-            if sys.stdout is not None:  # after the shell's >&-
-                sys.stdout.flush()
-            return result
+            self._main_shell_completion({}, PROGRAM)
+            with self.make_context(PROGRAM, [*(sys.argv[1:] if args is None else args)]) as ctx:
+                self.invoke(ctx)
+            code = int(ExitCode.OK)
+        except click.exceptions.Exit as e:
+            code = e.exit_code
+        except click.ClickException as e:
+            code = e.exit_code
+            print_usage_error(e)
         except CharrnnError as e:
-            fail(ctx, str(e), e.exit_code)
+            code = e.exit_code
+            print_message(f"charrnn: {e.args[0]}", *e.args[1:])
         except MemoryError as e:
             detail = f" ({str(e).lower()})" if str(e) else ""
-            fail(ctx, f"out of memory{detail}; try a smaller model", ExitCode.USAGE)
-        except KeyboardInterrupt:
-            ctx.exit(ExitCode.INTERRUPTED)
+            code = ExitCode.USAGE
+            print_message(f"charrnn: out of memory{detail}; try a smaller model")
+        except (KeyboardInterrupt, EOFError):
+            code = ExitCode.INTERRUPTED
         except OSError as e:
-            discard_output()
-            if isinstance(e, BrokenPipeError):  # the reader wants no more
-                ctx.exit(ExitCode.OK)
-            where = e.filename or "standard output"
-            fail(ctx, f"{where}: {os_reason(e)}", ExitCode.SAVE)
+            code = output_failure(e)
+        sys.exit(flush_output(code))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands in their groups, each with its summary and its first example."""
@@ -86,21 +77,34 @@ class Commands(click.Group):
                     formatter.write(f"  {name:<11}{summary}\n{'':<13}$ {example}\n")
 
 
-def discard_output() -> None:
-    """Let the buffer of a standard output that failed not fail again when Python closes it."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def print_usage_error(e: click.ClickException) -> None:
+    ctx = getattr(e, "ctx", None)
+    if isinstance(e, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        print_message(*e.format_message().splitlines())
+        return
+    if ctx is not None:
+        print_message(*ctx.get_usage().splitlines(), f"Try '{ctx.command_path} --help' for help.")
+    print_message(f"Error: {e.format_message()}")
 
 
-def fail(ctx: click.Context, message: str, code: ExitCode) -> NoReturn:
-    """Print the message on stderr and exit."""
-    print_error(message)
-    ctx.exit(code)
+def output_failure(e: OSError) -> ExitCode:
+    """Report a failed write and return the exit code; a reader that wants no more is none."""
+    discard_output()
+    if isinstance(e, BrokenPipeError):
+        return ExitCode.OK
+    print_message(f"charrnn: {e.filename or 'standard output'}: {os_reason(e)}")
+    return ExitCode.SAVE
 
 
-def print_error(message: str) -> None:
-    with contextlib.suppress(OSError):  # stderr may be full or closed, too
-        click.echo(f"charrnn: {message}", err=True)
+def flush_output(code: int) -> int:
+    """Write what is left on standard output; return the exit code."""
+    try:
+        if sys.stdout is not None:  # after the shell's >&-
+            sys.stdout.flush()
+    except OSError as e:
+        failed = output_failure(e)
+        return code or failed
+    return code
 
 
 def version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -157,10 +161,15 @@ def main() -> None:
       charrnn sample --temp 0.8
 
     Exit codes: 0 success; 2 usage error; 3 unusable text; 4 unusable checkpoint; 5 unknown
-    character; 6 non-finite loss, or failed gradient check; 7 could not save; 130, 143 interrupted
-    or terminated.
+    character; 6 non-finite loss, or failed gradient check; 7 could not save; 129, 130, 143, 152
+    ended by a signal (hang-up, Ctrl-C, termination, time limit).
     """  # noqa: D301
 
 
 for command in (command for group in GROUPS.values() for command in group):
     main.add_command(command)
+    # an option of several names has as many environment variables
+    for param in command.params:
+        names = [name[2:].upper().replace("-", "_") for name in param.opts if name[:2] == "--"]
+        if len(names) > 1:
+            param.envvar = [f"{PROGRAM}_{command.name}_{name}".upper() for name in names]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import math
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from charrnn.errors import CheckpointError, SaveError, UsageError
-from charrnn.formatting import escape_control, format_count
-from charrnn.storage.checkpoint import read_state, replace_file
+from charrnn.cli.streams import print_message
+from charrnn.errors import CheckpointError, UsageError
+from charrnn.formatting import format_count
+from charrnn.storage.checkpoint import read_state
+from charrnn.storage.output import replace_file
 
 if TYPE_CHECKING:
     from charrnn.arrays import Ids
@@ -51,6 +52,21 @@ class Count(click.IntRange):
         return "N"
 
 
+class Number(click.FloatRange):
+    """A finite number, called X in help."""
+
+    name = "number"
+
+    def get_metavar(self, *_: object, **__: object) -> str:
+        return "X"
+
+    def convert(self, value: Any, *context: Any) -> Any:
+        number = super().convert(value, *context)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", *context)
+        return number
+
+
 # kinds of options, and options of several commands
 flag = functools.partial(click.option, is_flag=True)
 file_option = functools.partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
@@ -58,11 +74,12 @@ json_option = functools.partial(flag, "--json", "as_json")
 temp_option = functools.partial(
     click.option,
     *("-t", "--temp", "--temperature"),
+    type=Number(0),
     default=1.0,
     help="Sampling temperature; 0 always picks the most likely character.",
 )
 length_option = functools.partial(click.option, "-n", "--length")
-seed_option = functools.partial(click.option, "--seed", type=Count(0))
+seed_option = functools.partial(click.option, "--seed", type=Count(0, 2**64 - 1))
 sample_seed_option = seed_option(help="Random seed; the same seed gives the same text [random].")
 force_option = flag("--force", help="Overwrite an existing file.")
 last_option = flag(
@@ -80,38 +97,20 @@ def set_threads(threads: int) -> None:
         os.environ[variable] = str(threads)
 
 
-def stdout() -> TextIO:
-    """Return standard output. Raises SaveError if it is closed."""
-    if sys.stdout is None:  # after the shell's >&-
-        raise SaveError("standard output is closed")
-    return sys.stdout
-
-
-def check_output(path: Path, force: bool, source: Path) -> None:
-    """Raise UsageError if ``path`` must not be written: it exists, or it is the file read."""
-    if path.exists() and source.exists() and path.samefile(source):
-        raise UsageError(f"{path} is the checkpoint to read; use --output to name another file")
-    if path.exists() and not force:
-        raise UsageError(f"{path} already exists; use --force to overwrite it")
-
-
 def write_output(path: Path, data: bytes) -> None:
     """Write a file as a whole or not at all, and report it on stderr. Raises SaveError."""
     with replace_file(path) as f:
         f.write(data)
-    click.echo(escape_control(f"saved {path}, {format_count(len(data), 'byte')}"), err=True)
+    print_message(f"saved {path}, {format_count(len(data), 'byte')}")
 
 
-def supports_color() -> bool:
-    """Return whether standard output is a terminal with colors, and the user wants them."""
-    wanted = not os.environ.get("NO_COLOR")
-    return wanted and os.environ.get("TERM", "dumb") != "dumb" and stdout().isatty()
+def format_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON that every program can read, in ASCII.
 
-
-def format_json(row: Mapping[str, Any]) -> str:
-    """Return a row as one line of JSON, which has no infinity and no NaN: they become null."""
-    infinite = {k: None for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
-    return json.dumps({**row, **infinite})
+    Infinity and NaN become null, and bytes that are no text (lone surrogates) U+FFFD.
+    """
+    text = re.sub("[\ud800-\udfff]", "\ufffd", json.dumps(value, default=vars, ensure_ascii=False))
+    return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=indent)
 
 
 class ModelFile(NamedTuple):
@@ -125,7 +124,7 @@ class ModelFile(NamedTuple):
         from charrnn.model import load
 
         model = load(self.path, last=self.last)
-        click.echo(escape_control(f"charrnn: {', '.join([str(self.path), *notes])}"), err=True)
+        print_message(f"charrnn: {', '.join([str(self.path), *notes])}")
         return model
 
 
@@ -160,23 +159,23 @@ def model_argument(
 def default_checkpoint() -> Path:
     """Return the newest checkpoint of a trained model in ./checkpoints, or the bundled example.
 
-    Raises CheckpointError if there is none.
+    What is not a checkpoint is passed over, and named if nothing else is there.
     """
     files = [path for path in CHECKPOINT_DIR.glob("*.npz") if path.is_file()]
+    newest = sorted(files, key=lambda p: (p.name != EXAMPLE, p.stat().st_mtime, p.name))[::-1]
+    unusable = []
+    for path in newest:
+        try:
+            if read_state(path).step > 0:
+                return path
+        except CheckpointError as e:
+            unusable.append(f"charrnn: passed over {e}")
+    print_message(*unusable)
     package = Path(__file__).parent.parent
-    candidates = [
-        *sorted(files, key=lambda p: (p.name != EXAMPLE, p.stat().st_mtime, p.name), reverse=True),
-        package / EXAMPLE,  # in the wheel
-        package.parent / CHECKPOINT_DIR / EXAMPLE,  # in a clone
-    ]
-    for path in filter(Path.is_file, candidates):
-        with contextlib.suppress(CheckpointError):  # the command reports the damage
-            if read_state(path).step == 0:
-                continue
-        return path
-    raise CheckpointError(
-        "no checkpoint found in ./checkpoints; create one with: charrnn train CORPUS"
-    )
+    for path in (package / EXAMPLE, package.parent / CHECKPOINT_DIR / EXAMPLE):  # wheel, clone
+        if path.is_file():
+            return path
+    raise CheckpointError("no checkpoint in ./checkpoints; create one with: charrnn train CORPUS")
 
 
 def split_arguments(
@@ -222,5 +221,5 @@ def read_ids(paths: Sequence[str], model: Model) -> Ids:
     )
     ids, unknown = encode_corpus(text, model.vocabulary)
     if unknown:
-        click.echo(f"charrnn: skipped {format_count(unknown, 'unknown symbol')}", err=True)
+        print_message(f"charrnn: skipped {format_count(unknown, 'unknown symbol')}")
     return ids

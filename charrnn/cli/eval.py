@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charrnn.cli import common
-from charrnn.errors import UsageError
+from charrnn.cli.streams import print_lines, stdout
+from charrnn.errors import NotFiniteError, TextError, UsageError
 from charrnn.formatting import best_baseline, format_count, format_loss, loss_unit
 
 if TYPE_CHECKING:
     from charrnn.arrays import Array
     from charrnn.model import Model
 
+MAX_EXPONENT = 700.0  # exp of a little more overflows
 SPLITS = {"val": "validation", "test": "test"}
 
 
@@ -31,9 +33,8 @@ SPLITS = {"val": "validation", "test": "test"}
 )
 @click.option(
     "--adapt-lr",
-    type=click.FloatRange(0),
+    type=common.Number(0),
     default=0.1,
-    metavar="RATE",
     help="Learning rate for --adapt.",
 )
 @common.json_option(help="Print one JSON object per line, one for each file.")
@@ -57,22 +58,29 @@ def evaluate(
     """  # noqa: D301
     if bool(files) == bool(split):
         raise UsageError("give either FILE (- for standard input) or --split")
-    out = common.stdout()
+    stdout()
     model = model_file.load()
-    rate = adapt_lr if adapt else None
+    rate, nonfinite = adapt_lr if adapt else None, []
     for name in [split] if split else files:
         if split:
             row = evaluate_split(model_file.path, model, split, rate)
         else:
             row = evaluate_file(model, name, rate)
         text = common.format_json(row) if as_json else format_metrics(row, loss_unit(model.unit))
-        click.echo(text, file=out)
+        print_lines(text)
+        if not math.isfinite(row["nats"]):
+            nonfinite.append(row["file"])
+    if nonfinite:
+        hint = "; try a lower --adapt-lr" if adapt else ": the weights have diverged"
+        raise NotFiniteError(f"{', '.join(nonfinite)}: the loss is non-finite{hint}")
 
 
 def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any]:
-    from charrnn.text.files import read_text
+    from charrnn.text.files import display_name, read_text
 
     text = read_text(file, model.unit, model.encoding)
+    if not text:
+        raise TextError(f"{display_name(file)} is empty")
     started = time.perf_counter()
     nll = model.nll(text, unknown="cost", dynamic_lr=adapt)
     return metrics(file, nll, len(nll), text, time.perf_counter() - started, {})
@@ -103,10 +111,7 @@ def metrics(
     num_bytes = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
     total = float(nll.sum())
     mean = total / max(characters, 1)
-    try:
-        perplexity = math.exp(mean)
-    except OverflowError:  # of a model whose weights have diverged
-        perplexity = math.inf
+    perplexity = math.exp(mean) if mean < MAX_EXPONENT else math.inf
     return {
         "file": name,
         "characters": characters,
@@ -121,10 +126,16 @@ def metrics(
 
 
 def format_metrics(row: dict[str, Any], unit: str) -> str:
+    rate = (
+        f"{format_count(row['characters'], unit)}, {row['characters_per_second']:,.0f} per second"
+    )
+    if not math.isfinite(row["nats"]):
+        return f"{row['file']}: the loss is non-finite; {rate}"
+    finite = math.isfinite(row["perplexity"])
+    perplexity = f"{row['perplexity']:.2f}" if finite else f"above {math.exp(MAX_EXPONENT):.0e}"
     line = (
         f"{row['file']}: {format_loss(row['nats'])} per {unit}, {row['bits_per_byte']:.3f} bits "
-        f"per byte, perplexity {row['perplexity']:.2f}; {format_count(row['characters'], unit)}, "
-        f"{row['characters_per_second']:,.0f} per second"
+        f"per byte, perplexity {perplexity}; {rate}"
     )
     if name := best_baseline(row["baselines"]):
         line += f"; best baseline {name} {row['baselines'][name]:.3f}, model {row['nats']:.3f}"

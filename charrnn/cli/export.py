@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.common import check_output, file_option, flag, force_option, last_option
+from charrnn.cli.common import file_option, flag, force_option, last_option
+from charrnn.cli.streams import print_message
 from charrnn.formatting import format_count
+from charrnn.storage.output import check_output
 
 
 @click.command()
@@ -24,6 +26,6 @@ def export(checkpoint: Path, output: Path, half: bool, last: bool, force: bool) 
     """  # noqa: D301
     from charrnn.model import load
 
-    check_output(output, force, checkpoint)
+    check_output(output, force, [checkpoint])
     load(checkpoint, last=last).save(output, half=half)
-    click.echo(f"saved {output}, {format_count(output.stat().st_size, 'byte')}", err=True)
+    print_message(f"saved {output}, {format_count(output.stat().st_size, 'byte')}")

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import click
 
-from charrnn.cli.common import Count, ModelFile, model_argument, read_ids, seed_option, stdout
+from charrnn.cli.common import Count, ModelFile, model_argument, read_ids, seed_option
+from charrnn.cli.streams import print_lines, print_message, stdout
+from charrnn.config import MAX_COUNT
 from charrnn.errors import GradientError, TextError
 
 MAX_STEPS, B = 16, 3  # of the batch: each entry takes two passes over it
 
 
 @click.command()
-@click.option("--entries", type=Count(1), default=50, help="Entries to compare per parameter.")
+@click.option(
+    "--entries", type=Count(1, MAX_COUNT), default=50, help="Entries to compare per parameter."
+)
 @seed_option(default=0, help="Random seed for the entries and the initial state.")
 @model_argument("CORPUS...")
 def gradcheck(model_file: ModelFile, corpus: list[str], entries: int, seed: int) -> None:
@@ -21,7 +25,7 @@ def gradcheck(model_file: ModelFile, corpus: list[str], entries: int, seed: int)
     \b
       charrnn gradcheck checkpoints/play.npz corpus.txt
     """  # noqa: D301
-    out = stdout()
+    stdout()
     import numpy as np
 
     from charrnn.analysis.gradients import TOLERANCE, check_gradients
@@ -39,9 +43,9 @@ def gradcheck(model_file: ModelFile, corpus: list[str], entries: int, seed: int)
     errors = {}
     checked = check_gradients(model.network, symbols[:-1], symbols[1:], state, rng, entries)
     for name, n, error in checked:
-        click.echo(f"{name}\t{n}\t{error:.2g}", file=out)
+        print_lines(f"{name}\t{n}\t{error:.2g}")
         errors[name] = error
     if wrong := [name for name, error in errors.items() if not error <= TOLERANCE]:
         raise GradientError(f"wrong gradient: {', '.join(wrong)}")
     largest = max(errors.values())
-    click.echo(f"all gradients are correct: largest relative error {largest:.2g}", err=True)
+    print_message(f"all gradients are correct: largest relative error {largest:.2g}")

@@ -8,8 +8,10 @@ import click
 
 from charrnn.cli import common
 from charrnn.cli.common import Count
+from charrnn.cli.streams import print_lines, stdout
 from charrnn.config import CELL_ALIASES, CELLS, Config
 from charrnn.errors import UsageError
+from charrnn.storage.output import check_output
 
 if TYPE_CHECKING:
     from charrnn.arrays import Array
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--lags", type=Count(1, 2**20), default=100, help="Largest lag, in steps.")
 @common.seed_option(default=0, help="Random seed for the weights of untrained cells.")
 @common.file_option("--plot", help="Also plot the result to this file (.png, .svg or .pdf).")
+@common.force_option
 def gradflow(
     arguments: tuple[str, ...],
     cells: Sequence[str],
@@ -38,6 +41,7 @@ def gradflow(
     lags: int,
     seed: int,
     plot: Path | None,
+    force: bool,
 ) -> None:
     """Measure how gradients vanish over time.
 
@@ -53,7 +57,9 @@ def gradflow(
     checkpoint, corpus = common.split_arguments(arguments)
     if checkpoint and cells:
         raise UsageError("--cell cannot be combined with CHECKPOINT")
-    out = common.stdout()
+    stdout()
+    if plot is not None:
+        check_output(plot, force, arguments)
     import numpy as np
 
     from charrnn.analysis.gradients import encode_corpus, gradient_flow
@@ -86,9 +92,9 @@ def gradflow(
 
         series = {name: (np.arange(lags + 1), norms) for name, norms in columns.items()}
         save_figure(plot_lines(series, "lag (steps)", "norm of the gradient"), plot)
-    click.echo("\t".join(["lag", *columns]), file=out)
+    print_lines("\t".join(["lag", *columns]))
     for lag, row in enumerate(zip(*columns.values(), strict=True)):
-        click.echo("\t".join([str(lag), *(f"{norm:.4g}" for norm in row)]), file=out)
+        print_lines("\t".join([str(lag), *(f"{norm:.4g}" for norm in row)]))
 
 
 def split_norms(norms: Array, name: str, network: Network) -> dict[str, Array]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import click
 
 from charrnn import formatting as fmt
-from charrnn.cli.common import ModelFile, json_option, model_argument, stdout
+from charrnn.cli.common import ModelFile, format_json, json_option, model_argument
+from charrnn.cli.streams import print_lines
 from charrnn.storage.checkpoint import find_file, read_state
 from charrnn.storage.state import ModelState, State
 from charrnn.text.files import display_name
@@ -26,19 +26,21 @@ def info(model_file: ModelFile, as_json: bool) -> None:
       charrnn info
       charrnn info --json checkpoints/play.npz
     """  # noqa: D301
-    out, path = stdout(), model_file.path
+    path = model_file.path
     state = read_state(path)
-    text = json.dumps(vars(state), default=vars, indent=2) if as_json else format_info(path, state)
-    click.echo(text, file=out)
+    if as_json:
+        print_lines(*format_json(vars(state), indent=2).split("\n"))
+    else:
+        print_lines(*format_info(path, state))
 
 
-def format_info(path: Path, state: ModelState) -> str:
+def format_info(path: Path, state: ModelState) -> Iterator[str]:
     rows = [("file", path), ("kind", state.kind), *model_rows(state)]
     if isinstance(state, State):
         rows += run_rows(path, state)
     options = vars(state.config).items()
     rows += [("option", f"{name} {value}") for name, value in options if value is not None]
-    return "\n".join(f"{name:<11}{fmt.escape_control(str(value))}" for name, value in rows)
+    return (f"{name:<11}{value}" for name, value in rows)
 
 
 def model_rows(state: ModelState) -> Iterator[tuple[str, Any]]:

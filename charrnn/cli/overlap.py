@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +8,10 @@ from click.core import ParameterSource
 
 from charrnn.cli import common
 from charrnn.cli.common import Count
+from charrnn.cli.streams import print_lines, print_message, stdout
+from charrnn.config import MAX_COUNT
 from charrnn.errors import TextError, UsageError
-from charrnn.formatting import escape_control, format_count, loss_unit
+from charrnn.formatting import format_count, loss_unit
 
 if TYPE_CHECKING:
     from charrnn.model import Model
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Use this text as the sample instead of generating one; - is standard input.",
 )
-@common.length_option(type=Count(1), default=10_000, help="Number of characters to generate.")
+@common.length_option(
+    type=Count(1, MAX_COUNT), default=10_000, help="Number of characters to generate."
+)
 @common.temp_option()
 @common.sample_seed_option
 @click.option("--top", type=Count(0), default=5, help="Number of copied passages to list.")
@@ -72,7 +75,7 @@ def overlap(
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and sample_file is not None:
             raise UsageError(f"--{name} cannot be combined with --sample")
-    out = common.stdout()
+    stdout()
     from tqdm import tqdm
 
     from charrnn.analysis.overlap import find_overlap
@@ -92,10 +95,10 @@ def overlap(
     name = common.default_run_name(corpus)
     text = Corpus(name, paths=corpus, unit=unit, documents="file", encoding=encoding)
     for note in text.notes:
-        click.echo(escape_control(f"charrnn: {note}"), err=True)
+        print_message(f"charrnn: {note}")
     if text.skipped:
         files = format_count(len(text.skipped), "file")
-        click.echo(f"charrnn: skipped {files}, not {text.encoding.upper()} text", err=True)
+        print_message(f"charrnn: skipped {files}, not {text.encoding.upper()} text")
 
     # read or generate the sample
     if sample_file is not None:
@@ -103,7 +106,7 @@ def overlap(
     else:
         assert model
         seed = secrets.randbits(32) if seed is None else seed
-        click.echo(escape_control(f"charrnn: {path}, seed {seed}"), err=True)
+        print_message(f"charrnn: {path}, seed {seed}")
         data = generate(model, length, temp, seed)
     if not data:
         raise TextError("the sample is empty")
@@ -115,7 +118,10 @@ def overlap(
     ) as bar:
         result = find_overlap(sample, text, top, bar.update)
     result = {"checkpoint": path and str(path), "seed": seed, "unit": unit, **result}
-    click.echo(json.dumps(result, indent=2) if as_json else format_overlap(result), file=out)
+    if as_json:
+        print_lines(*common.format_json(result, indent=2).split("\n"))
+    else:
+        print_lines(*format_overlap(result))
 
 
 def generate(model: Model, length: int, temp: float, seed: int) -> bytes:
@@ -128,7 +134,7 @@ def generate(model: Model, length: int, temp: float, seed: int) -> bytes:
     return text.encode("latin-1" if model.unit == "byte" else "utf-8", "surrogatepass")
 
 
-def format_overlap(result: dict[str, Any]) -> str:
+def format_overlap(result: dict[str, Any]) -> list[str]:
     noun = loss_unit(result["unit"])
     sample, corpus = result["characters"], result["corpus_characters"]
     (first, fraction), *others = result["copied_fraction"].items()
@@ -138,9 +144,9 @@ def format_overlap(result: dict[str, Any]) -> str:
         + "".join(f", {fraction:.1%} of {length}" for length, fraction in others),
     ]
     for copy in result["copies"]:
-        source = f"{escape_control(copy['file'])} line {copy['line']:,} (offset {copy['offset']:,})"
+        source = f"{copy['file']} line {copy['line']:,} (offset {copy['offset']:,})"
         lines.append(
             f"{format_count(copy['length'], noun)} at sample offset {copy['sample_offset']:,}, "
             f"from {source}: {copy['text']!r}"
         )
-    return "\n".join(lines)
+    return lines

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.common import default_checkpoint, file_option, flag, stdout, supports_color
+from charrnn.cli.common import default_checkpoint, file_option, flag, force_option
+from charrnn.cli.streams import print_message, stdout, supports_color
 from charrnn.errors import UsageError
-from charrnn.formatting import escape_control
+from charrnn.storage.output import check_output
 
 
 @click.command()
@@ -22,8 +23,14 @@ from charrnn.formatting import escape_control
     help="Quantity on the x-axis.",
 )
 @flag("--bits", help="Show losses in bits instead of nats.")
+@force_option
 def plot(
-    runs: tuple[Path, ...], output: Path | None, terminal: bool, x_axis: str, bits: bool
+    runs: tuple[Path, ...],
+    output: Path | None,
+    terminal: bool,
+    x_axis: str,
+    bits: bool,
+    force: bool,
 ) -> None:
     """Plot the loss curves of one or more runs.
 
@@ -39,14 +46,17 @@ def plot(
     from charrnn.drawing.figures import plot_losses, read_states, save_figure
     from charrnn.drawing.terminal import render_losses
 
-    states = read_states(runs or [default_checkpoint()])
+    paths = runs or [default_checkpoint()]
+    if output is not None:
+        check_output(output, force, paths)
+    states = read_states(paths)
     if output is not None:
         try:
             figure = plot_losses(states, x_axis, bits)
         except UsageError as e:  # there is no matplotlib
             raise UsageError(f"{e}, or use --terminal") from None
         save_figure(figure, output)
-        click.echo(escape_control(f"saved {output}"), err=True)
+        print_message(f"saved {output}")
         return
     encoding, color = stdout().encoding, supports_color()
     text = render_losses(
@@ -57,5 +67,4 @@ def plot(
         unicode=codecs.lookup(encoding).name == "utf-8",
         color=color,
     )
-    text = text.encode(encoding, "backslashreplace").decode(encoding)
-    click.echo(text, nl=False, color=color)
+    stdout().write(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ class Display:
     def __init__(self, run: Run, quiet: bool) -> None:
         from tqdm import tqdm
 
+        tqdm.monitor_interval = 0  # a thread of its own, which no command needs
         self.run, self.quiet = run, quiet
         self.bar = tqdm(
             total=run.characters_at_step(run.plan["steps"]),
@@ -44,11 +44,11 @@ class Display:
     def print(self, lines: Iterable[str]) -> None:
         if not self.quiet:
             for line in lines:
-                self.bar.write(line, file=sys.stderr)
+                self.bar.write(fmt.escape_control(line), file=sys.stderr)
 
     def update(self, step: StepResult) -> None:
         for message in step.messages:
-            self.bar.write(f"charrnn: {message}", file=sys.stderr)
+            self.bar.write(fmt.escape_control(f"charrnn: {message}"), file=sys.stderr)
         if step.step == 1 or step.evaluation or step.sample:
             self.print(step_lines(self.run, step))
         if self.bar.update(step.characters):  # was drawn now: shown the next time
@@ -97,7 +97,7 @@ def step_lines(run: Run, step: StepResult) -> Iterator[str]:
     if step.sample:
         yield f"sample at step {step.step:,}:"
         for line in step.sample.removesuffix("\n").split("\n"):
-            yield f"  | {fmt.escape_control(line)}"
+            yield f"  | {line}"
 
 
 def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
@@ -132,10 +132,11 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
             f"use --dropout, a smaller model or fewer steps"
         )
     if (n := longest_copy(run)) >= MIN_COPY_WARNING:
-        command = shlex.join(["charrnn", "overlap", str(path), *corpus])
+        command = fmt.shell_command("charrnn", "overlap", path, *map(fmt.file_argument, corpus))
         yield (
             f"the last sample repeats {n:,} characters of the training text verbatim; "
             f"to measure how much is copied: {command}"
         )
 
-    yield f"saved {path}; sample from it with: {shlex.join(['charrnn', 'sample', str(path)])}"
+    sample = fmt.shell_command("charrnn", "sample", fmt.file_argument(path))
+    yield f"saved {path}; sample from it with: {sample}"

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.common import check_output, force_option, stdout, write_output
+from charrnn.cli.common import force_option, write_output
+from charrnn.cli.streams import stdout
 from charrnn.errors import CharrnnError, CheckpointError
+from charrnn.storage.output import check_output
 
 
 @click.command()
@@ -29,7 +31,7 @@ def report(checkpoint: Path, output: str | None, force: bool) -> None:
     out = stdout().buffer if output == "-" else None
     path = Path(output or f"{checkpoint.stem}.html")
     if out is None:
-        check_output(path, force, checkpoint)
+        check_output(path, force, [checkpoint])
     from charrnn.drawing.report import render_report
     from charrnn.model import load
     from charrnn.training.splits import splits_of

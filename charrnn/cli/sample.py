@@ -2,23 +2,30 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from charrnn.cli import common
-from charrnn.cli.common import Count, flag
+from charrnn.cli.common import Count, Number, flag
+from charrnn.cli.streams import print_message, stdout
+from charrnn.config import MAX_COUNT
 from charrnn.errors import UsageError
 from charrnn.formatting import format_count
+from charrnn.storage.state import MAX_THREADS
 
 if TYPE_CHECKING:
     from charrnn.model import Model
 
+MAX_BATCH = 1024  # texts
+
 
 @click.command()
 @common.temp_option(metavar="T")
-@common.length_option(type=Count(0), default=2000, help="Number of characters to generate.")
+@common.length_option(
+    type=Count(0, MAX_COUNT), default=2000, help="Number of characters to generate."
+)
 @click.option("-p", "--prime", metavar="TEXT", help="Text to prime the model with.")
 @click.option(
     "--prime-file",
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     metavar="P",
     help="Nucleus sampling: sample only from the most likely characters whose probabilities add "
     "up to P.",
@@ -38,7 +45,10 @@ if TYPE_CHECKING:
 @common.sample_seed_option
 @click.option("--until", metavar="STRING", help="Stop once this string has been generated.")
 @click.option(
-    "--num-samples", type=Count(1), default=1, help="Number of texts to generate, in one batch."
+    "--num-samples",
+    type=Count(1, MAX_COUNT),
+    default=1,
+    help="Number of texts to generate, in batches of up to 1,024.",
 )
 @flag("-0", "--null", help="Separate the texts with NUL instead of an empty line.")
 @flag("--no-echo", help="Do not print the prime.")
@@ -50,7 +60,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--threads",
-    type=Count(1),
+    type=Count(1, MAX_THREADS),
     default=1,
     help="Threads per matrix product; 2 is faster for models with 512 hidden units or more.",
 )
@@ -78,7 +88,7 @@ def sample(
     """  # noqa: D301
     if prime_file is not None and prime is not None:
         raise UsageError("--prime and --prime-file are mutually exclusive")
-    out = common.stdout().buffer
+    out = stdout().buffer
     common.set_threads(threads)
     from charrnn.text import units
     from charrnn.text.files import read_file
@@ -89,20 +99,22 @@ def sample(
     text = to_model_text(model, data, prime_file or "--prime")
     if until is not None:
         options["until"] = to_model_text(model, until, "--until")
-    pieces = model.sample_batch(
-        num_samples, length, seed=seed, prime=text, unknown=unknown, **options
+    options |= {"prime": text, "unknown": unknown}
+    batches = (
+        (n, model.sample_batch(n, length, seed=[seed, k] if k else seed, **options))
+        for k, n in enumerate(batch_sizes(num_samples))
     )
     if unknown == "skip":
         _, _, is_unknown = model.vocabulary.lookup(units.to_codes(text, model.unit))
         if is_unknown.any():
             count = format_count(int(is_unknown.sum()), "unknown character")
-            click.echo(f"charrnn: skipped {count} in the prime", err=True)
+            print_message(f"charrnn: skipped {count} in the prime")
 
     # write the texts, each piece as it is generated
     echo = "" if no_echo else text if isinstance(text, str) else text.decode("latin-1")
     encoding, last = "latin-1" if model.unit == "byte" else "utf-8", ""
     by_line = model.documents == "line"
-    for piece in lay_out(pieces, [[echo] for _ in range(num_samples)], by_line, null):
+    for piece in lay_out(batches, echo, by_line, null):
         out.write(piece.encode(encoding, "surrogatepass"))
         out.flush()
         last = piece[-1:] or last
@@ -119,23 +131,33 @@ def to_model_text(model: Model, data: bytes | str, name: str) -> str | bytes:
     return data if model.unit == "byte" else decode_bytes(data, name)
 
 
-def lay_out(
-    pieces: Iterator[tuple[str, ...]], texts: list[list[str]], by_line: bool, null: bool
-) -> Iterator[str]:
-    """Yield the output: the first of ``texts``, continued by its pieces, and then the others.
+def batch_sizes(num_samples: int) -> Iterator[int]:
+    """Yield the sizes of the batches that generate this many texts, in bounded memory."""
+    for start in range(0, num_samples, MAX_BATCH):
+        yield min(MAX_BATCH, num_samples - start)
 
-    They are separated by an empty line, or with ``null`` by NUL. A model of lines ends each text
-    with a newline: one that was cut gets it, too.
+
+def lay_out(
+    batches: Iterable[tuple[int, Iterator[tuple[str, ...]]]], echo: str, by_line: bool, null: bool
+) -> Iterator[str]:
+    """Yield the output: of each batch the first text, piece by piece, and then its others.
+
+    ``batches`` are the number of texts and their pieces; each text begins with ``echo``. They are
+    separated by an empty line, or with ``null`` by NUL. A model of lines ends each text with a
+    newline: one that was cut gets it, too.
     """
     end = "\n" if by_line and not null else ""
     separator = "\0" if null else "" if by_line else "\n\n"
     ending = "\n" if by_line else ""  # of a text that was not cut
-    (echo,), *others = texts
-    yield echo
-    for first, *rest in pieces:
-        yield first.removesuffix(ending)
-        for text, piece in zip(others, rest, strict=True):
-            text.append(piece)
-    yield end
-    for text in others:
-        yield separator + "".join(text).removesuffix(ending) + end
+    before = ""
+    for n, pieces in batches:
+        others = [[echo] for _ in range(n - 1)]
+        yield before + echo
+        for first, *rest in pieces:
+            yield first.removesuffix(ending)
+            for text, piece in zip(others, rest, strict=True):
+                text.append(piece)
+        yield end
+        for text in others:
+            yield separator + "".join(text).removesuffix(ending) + end
+        before = separator

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import click
 
 from charrnn.cli import common
-from charrnn.cli.common import DEFAULT_THREADS, ModelFile
+from charrnn.cli.common import DEFAULT_THREADS, ModelFile, Number
+from charrnn.cli.streams import stdout
 from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control, format_count, loss_unit
 
@@ -33,13 +34,13 @@ class Score(NamedTuple):  # of a line, of a character or of a file
 )
 @click.option(
     "--threshold",
-    type=float,
+    type=Number(),
     metavar="BITS",
     help="Print only what scores above BITS per character.",
 )
 @click.option(
     "--quantile",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     metavar="P",
     help="Like --threshold, with the threshold set to this quantile of the scores of the "
     "validation split's lines.",
@@ -70,7 +71,7 @@ def score(
         raise UsageError(f"give one FILE, not {len(files)} (concatenate them with cat)")
     if threshold is not None and quantile is not None:
         raise UsageError("--threshold and --quantile are mutually exclusive")
-    out = common.stdout().buffer
+    out = stdout().buffer
     model = model_file.load()
     if quantile is not None:
         threshold = quantile_threshold(model_file, model, quantile)

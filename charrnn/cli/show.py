@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ import click
 
 from charrnn.cli import common
 from charrnn.cli.common import Count, ModelFile, file_option, flag
+from charrnn.cli.streams import print_lines, print_message, stdout, supports_color
+from charrnn.config import MAX_COUNT
 from charrnn.errors import TextError, UsageError
-from charrnn.formatting import escape_control
+from charrnn.storage.output import check_output
 
 if TYPE_CHECKING:
     from charrnn.model import Model
@@ -30,7 +33,9 @@ def parse_neuron(value: str) -> tuple[int, int]:
 
 
 @click.command()
-@common.length_option(type=Count(1), default=5000, help="Maximum number of characters to show.")
+@common.length_option(
+    type=Count(1, MAX_COUNT), default=5000, help="Maximum number of characters to show."
+)
 @file_option("--html", help="Write a self-contained HTML page instead.")
 @click.option(
     "--color",
@@ -55,6 +60,7 @@ def parse_neuron(value: str) -> tuple[int, int]:
     "--gates",
     help="Print how often each gate is nearly closed or nearly open, instead of the text.",
 )
+@common.force_option
 @common.model_argument("FILE")
 def show(
     model_file: ModelFile,
@@ -65,6 +71,7 @@ def show(
     neuron: tuple[int, int] | None,
     probe: str | None,
     gates: bool,
+    force: bool,
 ) -> None:
     """Print FILE with each character highlighted by how surprising the model finds it.
 
@@ -84,7 +91,9 @@ def show(
             "--neuron, --probe and --gates are mutually exclusive, "
             "and --gates cannot be combined with --html"
         )
-    out = common.stdout()
+    out = stdout()
+    if html is not None:
+        check_output(html, force, [model_file.path, *files])
     from charrnn.analysis import surprisal
     from charrnn.analysis.neurons import rank_neurons
     from charrnn.drawing import highlight
@@ -93,17 +102,14 @@ def show(
     model = model_file.load()
     text = read_text(files[0], model.unit, model.encoding)
     if gates:
-        for row in format_saturation(model, text):
-            click.echo(row, file=out)
+        print_lines(*format_saturation(model, text))
         return
     if probe is not None:
         sample, v = text[:MAX_PROBED_CHARACTERS], model.vocabulary
         ranking = rank_neurons(model.network, v, sample, probe, model.documents)
         measure = "balanced accuracy" if probe in BOOLEAN_PROPERTIES else "R²"
-        click.echo(f"neuron\t{measure}, {probe}", file=out)
-        for layer, index, value in ranking[:TOP_NEURONS]:
-            click.echo(f"{layer}:{index}\t{value:.3f}", file=out)
-        click.echo(file=out)
+        rows = [f"{layer}:{index}\t{value:.3f}" for layer, index, value in ranking[:TOP_NEURONS]]
+        print_lines(f"neuron\t{measure}, {probe}", *rows, "")
         neuron = ranking[0][:2]
     name = "standard input" if files[0] == "-" else files[0]
     title = f"{name}, surprisal under {model_file.path}"
@@ -111,7 +117,7 @@ def show(
         title = f"hidden unit {neuron[0]}:{neuron[1]} of {model_file.path} on {name}"
     if html is not None:
         page = highlight.render_page(title, highlight.render_html(model, text, length, neuron))
-        common.write_output(html, page.encode())
+        common.write_output(html, page.encode("utf-8", "backslashreplace"))
         return
 
     # the caption and the legend on stderr, the text on stdout
@@ -121,11 +127,11 @@ def show(
         values = surprisal.activation(model, text[:length], *neuron)
         scale = highlight.ACTIVATION_SCALE
     caption = highlight.caption(text, length, scored.bits)
-    click.echo(f"charrnn: {escape_control(title)}: {caption}", err=True)
-    click.echo(highlight.render_legend(scale, depth), err=True, color=True)
+    print_message(f"charrnn: {title}: {caption}")
+    sys.stderr.write(f"{highlight.render_legend(scale, depth)}\n")
     columns = shutil.get_terminal_size().columns
     for line in highlight.render_lines(scored.characters, values.tolist(), scale, depth, columns):
-        out.buffer.write(line.encode())
+        out.write(line)
 
 
 def format_saturation(model: Model, text: str | bytes) -> Iterator[str]:
@@ -153,7 +159,7 @@ def format_saturation(model: Model, text: str | bytes) -> Iterator[str]:
 
 def color_depth(color: str) -> int:
     """Return the bits of the colors that standard output can show: 24, 8, 4 or 0."""
-    if color == "never" or (color == "auto" and not common.supports_color()):
+    if color == "never" or (color == "auto" and not supports_color()):
         return 0
     if os.environ.get("COLORTERM") in ("truecolor", "24bit"):
         return 24

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,11 +13,15 @@ from click.core import ParameterSource
 from charrnn.cli import common
 from charrnn.cli.common import Count, file_option, flag
 from charrnn.cli.progress import Display, end_lines, start_lines
+from charrnn.cli.streams import print_message
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
-from charrnn.errors import CharrnnError, ExitCode, UsageError
+from charrnn.errors import CharrnnError, UsageError
+from charrnn.formatting import file_argument, shell_command
 from charrnn.storage import checkpoint
 from charrnn.storage.lock import lock
+from charrnn.storage.output import check_output
 from charrnn.storage.state import MAX_THREADS
+from charrnn.training.interrupt import STOP_SIGNALS, StopRequest
 
 if TYPE_CHECKING:
     from charrnn.text.corpus import Corpus
@@ -45,7 +47,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
         elif kind is int:
             kind = Count(m["low"], high)
         elif kind is float:
-            option.keywords["metavar"], kind = "X", click.FloatRange(m["low"], high)
+            kind = common.Number(m["low"], high)
         command = option(type=kind)(command)
     return command
 
@@ -75,7 +77,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--save-every",
-    type=click.FloatRange(0),
+    type=common.Number(0),
     metavar="SECONDS",
     help="Seconds between saves [60, or 100 times the duration of the last save if that is "
     "longer].",
@@ -117,24 +119,25 @@ def train(
     --resume with a larger --max-steps.
     """  # noqa: D301
     path = output or default_path(corpus)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; use -o FILE to name a file in it")
     common.check_stdin_once([*corpus, val_file])
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     given = {name for name, source in sources.items() if source is ParameterSource.COMMANDLINE}
     if resume:
         check_resume_options(ctx, given)
-    elif path.exists() and not force:
+    else:
+        inputs = [*corpus, val_file or "", init_from or ""]
+        check_output(path, force or path.is_file(), inputs)
+    if path.is_file() and not (resume or force):
         numbered = (path.with_name(f"{path.stem}-{i}.npz") for i in range(2, 10**6))
         other = next(other for other in numbered if not other.exists())
         raise UsageError(
-            f"{path} already exists; to resume it, overwrite it, or keep both:\n"
-            f"  {train_command(corpus, path, '--resume')}\n"
-            f"  {train_command(corpus, path, '--force')}\n"
-            f"  {train_command(corpus, other)}"
+            f"{path} already exists; to resume it, overwrite it, or keep both:",
+            f"  {train_command(corpus, path, '--resume')}",
+            f"  {train_command(corpus, path, '--force')}",
+            f"  {train_command(corpus, other)}",
         )
     load_texts = functools.partial(load_corpora, path.parent, corpus, val_file)
-    interrupt = InterruptHandler()
+    interrupt = StopRequest(STOP_SIGNALS)
     with lock(path, command_line()):
         # start or resume the run
         if resume:
@@ -155,7 +158,7 @@ def train(
             train_and_show(Display(run, quiet), path, corpus, interrupt, **how)
         elif not quiet:
             at = f"already finished at step {run.state.step:,}"
-            click.echo(f"{path}: {at}; use --max-steps N to extend it", err=True)
+            print_message(f"{path}: {at}; use --max-steps N to extend it")
     if interrupt.signal_number:
         ctx.exit(128 + interrupt.signal_number)
 
@@ -177,13 +180,13 @@ def default_path(corpus: Sequence[str]) -> Path:
 
 
 def train_command(corpus: Sequence[str], path: Path, *flags: str) -> str:
-    output = [] if path == default_path(corpus) else ["-o", str(path)]
-    return shlex.join(["charrnn", "train", *corpus, *output, *flags])
+    output = [] if path == default_path(corpus) else ["-o", file_argument(path)]
+    return shell_command("charrnn", "train", *map(file_argument, corpus), *output, *flags)
 
 
 def command_line() -> str:
     """Return the command that this process runs, as a shell would read it."""
-    return shlex.join(["charrnn", *sys.argv[1:]])
+    return shell_command("charrnn", *sys.argv[1:])
 
 
 def load_corpora(
@@ -232,12 +235,12 @@ def resume_run(
 
 
 def train_and_show(
-    display: Display, path: Path, corpus: Sequence[str], interrupt: InterruptHandler, **how: Any
+    display: Display, path: Path, corpus: Sequence[str], interrupt: StopRequest, **how: Any
 ) -> None:
     """Train the run, and show its progress."""
     from charrnn.training.loop import train_with_saves
 
-    run, how["stop"] = display.run, lambda: interrupt.signal_number > 0
+    run, how["stop"] = display.run, interrupt
 
     def stop_lines(saved_step: int) -> Iterator[str]:
         yield (
@@ -260,26 +263,3 @@ def train_and_show(
             raise
         finished = run.state.finished
         display.print(end_lines(run, path, corpus) if finished else stop_lines(run.state.step))
-
-
-class InterruptHandler:
-    """Records the first Ctrl-C or SIGTERM within its context; a second one ends the process.
-
-    Before the context, either ends the command as an exception does, so that it is tidied up.
-    """
-
-    def __init__(self) -> None:
-        self.signal_number = 0
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup or a shell's & leaves it
-                signal.signal(number, self._on_signal)
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def _on_signal(self, number: int, _: object) -> None:
-        self.signal_number = number
-        signal.signal(number, signal.SIG_DFL)

@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike
 from charrnn.arrays import Array
 from charrnn.errors import CheckpointError, UsageError
 from charrnn.formatting import best_baseline, escape_control, loss_unit
-from charrnn.storage.checkpoint import read_state, replace_file
+from charrnn.storage.checkpoint import read_state
+from charrnn.storage.output import replace_file
 from charrnn.storage.state import State
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def loss_curve(name: str, state: State, x: str = "step", scale: float = 1.0) -> 
         best = float(np.interp(step, steps, xs)), loss
         label = f"{name}: best {loss:.3f} at step {step:,}"
     if kind := best_baseline(state.baselines["val"]):
-        baseline = state.baselines["val"][kind] / scale, kind
+        baseline = state.baselines["val"][kind] / scale, escape_control(kind)
     return Curve(name, xs, train / scale, val / scale, best, label, baseline)
 
 

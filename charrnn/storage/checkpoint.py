@@ -16,18 +16,18 @@ import math
 import os
 import re
 import reprlib
-import secrets
 import stat
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, os_reason
-from charrnn.formatting import escape_control, save_error
+from charrnn.formatting import escape_control
 from charrnn.storage import state as headers
-from charrnn.storage.state import UNRELEASED, InvalidCheckpoint, ModelState, damage_error
+from charrnn.storage.output import replace_file
+from charrnn.storage.state import UNRELEASED, InvalidCheckpoint, ModelState, State, damage_error
 from charrnn.text.files import STDIN, Source
 
 if TYPE_CHECKING:
@@ -82,42 +82,6 @@ def write_checkpoint(path: Path, state: ModelState, arrays: Mapping[str, Array])
             z.fp = None  # after a failure it would write its directory when it is collected
 
 
-@contextlib.contextmanager
-def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of ``path`` when the context ends without an error.
-
-    It is written next to the old one under a random name, forced to disk and renamed. A symbolic
-    link is followed to its target. After a failure the old file is unchanged. Raises SaveError,
-    also if there is a device, a pipe or a folder at ``path``.
-    """
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        if target.exists() and not target.is_file():
-            raise SaveError(escape_control(f"{path}: could not be saved (not a regular file)"))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as f:
-                yield f
-                f.flush()
-                os.fsync(f.fileno())
-            temporary.replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        if hasattr(os, "O_DIRECTORY"):  # POSIX: the new name must be forced to the disk too
-            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except SaveError:
-        raise
-    except OSError as e:
-        raise save_error(path, e) from None
-
-
 def read_state(path: Path) -> ModelState:
     """Return the state of a run or an exported model, without arrays. Raises CheckpointError."""
     return read_checkpoint(path, names=())[0]
@@ -127,6 +91,7 @@ def find_file(path: Path, name: str | None) -> Source | None:
     """Return a file that the checkpoint ``path`` records, relative to the current folder."""
     if name is None or name == STDIN:
         return name
+    name = os.fsdecode(name.encode("utf-8", "surrogateescape"))
     file = Path(os.path.normpath(Path(os.path.realpath(path)).parent / name))
     with contextlib.suppress(ValueError, OSError):
         return file.relative_to(Path.cwd())
@@ -201,15 +166,36 @@ def _read_members(
         if wrong := sorted(stored ^ expected):
             raise damage_error(f"missing or unexpected arrays: {', '.join(wrong)}")
 
-    # the arrays
+    # the arrays, of the shapes that the header implies
     arrays = {}
-    for name in sorted(stored) if names is None else names:
+    names = sorted(stored) if names is None else list(names)
+    shapes = array_shapes(state) if names else {}
+    for name in names:
         if name not in stored:
             raise InvalidCheckpoint(f"is an exported model and has no {name!r}")
-        arrays[name] = _read_array(z, members[f"{name}.npy"])
+        arrays[name] = _read_array(z, members[f"{name}.npy"], shapes[name])
         if state.arrays[name] != _checksum(arrays[name]):
             raise damage_error(f"{name}.npy does not match its checksum")
     return state, arrays
+
+
+def array_shapes(state: ModelState) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of a checkpoint, as its header implies it."""
+    from charrnn.cells import load_cell
+    from charrnn.network import num_parameters
+    from charrnn.optim import OPTIMIZERS
+
+    config = state.config
+    cell, H, L = config.cell, config.hidden_size, config.num_layers
+    n = num_parameters(cell, state.vocabulary["size"], H, L)
+    if not isinstance(state, State):
+        return {"best_weights": (n,)}
+    return {
+        "best_weights": (n,),
+        "last_weights": (n,),
+        "optimizer_state": (OPTIMIZERS[config.optimizer].num_moments, n),
+        "hidden_state": (L, len(load_cell(cell).STATE_NAMES), H, state.batches["batch_size"]),
+    }
 
 
 def _check_member(name: str, info: zipfile.ZipInfo, max_end: int) -> None:
@@ -233,7 +219,7 @@ def _checksum(a: Array) -> str:
     return sha256.hexdigest()
 
 
-def _read_array(z: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
+def _read_array(z: zipfile.ZipFile, info: zipfile.ZipInfo, expected: tuple[int, ...]) -> Array:
     """Read an array of floats, in the form of .npy that NumPy writes for these."""
     import numpy as np
 
@@ -254,6 +240,8 @@ def _read_array(z: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
         if math.prod(shape) * dtype.itemsize != info.file_size - len(head):
             layout = f"{shape}, {dtype}"
             raise damage_error(f"the size of {info.filename} does not match its shape {layout}")
+        if shape != expected:
+            raise damage_error(f"{info.filename} has shape {shape}, expected {expected}")
 
         # the elements, in chunks, of which there are two copies
         array: Array = np.empty(shape, dtype)

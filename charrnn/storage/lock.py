@@ -14,6 +14,7 @@ from pathlib import Path
 
 from charrnn.errors import CheckpointError
 from charrnn.formatting import escape_control, save_error
+from charrnn.storage.output import make_folder
 
 if sys.platform == "win32":
     import msvcrt
@@ -36,7 +37,7 @@ def lock(path: Path, command: str) -> Iterator[None]:
     target = Path(os.path.realpath(path))
     lock_path = target.with_name(f".{target.name}.lock")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError as e:
         raise save_error(path, e) from None

@@ -16,9 +16,18 @@ import re
 import reprlib
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypedDict,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from charrnn.config import Config
+from charrnn.config import MAX_COUNT, Config
 from charrnn.errors import UsageError
 
 FORMAT = 3
@@ -30,17 +39,26 @@ MAX_FLOAT_DIGITS = 50
 MAX_THREADS = 1024
 MAX_REASON_CHARACTERS = 200
 
-NonNegative = Annotated[int, range(2**63)]
-Positive = Annotated[int, range(1, 2**63)]
-# jamo, end of document, unknown
-Special = Annotated[int, range(0x110000, 0x110000 + 69)]
+# of jamo, and of these, the end of a document and the unknown symbol; see ``units``
+JAMO_CODES = range(0x110000, 0x110000 + 67)
+SPECIAL_CODES = range(0x110000, 0x110000 + 69)
+# a file's name may have bytes that are not UTF-8, as surrogates (PEP 383)
+NOT_TEXT = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+NonNegative = Annotated[int, range(MAX_COUNT + 1)]
+Positive = Annotated[int, range(1, MAX_COUNT + 1)]
+Special = Annotated[int, SPECIAL_CODES]
+Amount = Annotated[float, (0.0, float(MAX_COUNT))]  # of epochs, or of seconds
+MAX_LOSS = 1e300  # in nats; a larger one, of float64, counts as non-finite
+Loss = Annotated[float, (-MAX_LOSS, MAX_LOSS)]
+NonNegativeReal = Annotated[float, (0.0, MAX_LOSS)]
 # Path, bytes and CRC-32. Paths are relative to the checkpoint's folder, or absolute; standard input
 # is "-", a file of that name "./-", and a text that was given to the Python API null.
 FileRecord = tuple[str | None, NonNegative, NonNegative]
 
 Versions = TypedDict("Versions", {"charrnn": str, "numpy": str, "python": str})
 # before the first evaluation, and without a validation split, the loss is None
-Best = TypedDict("Best", {"step": NonNegative, "val_loss": float | None})
+Best = TypedDict("Best", {"step": NonNegative, "val_loss": Loss | None})
 SplitCharacters = TypedDict(
     "SplitCharacters", {"train": NonNegative, "val": NonNegative, "test": NonNegative}
 )
@@ -49,9 +67,9 @@ Batches = TypedDict(
     "Batches", {"batch_size": Positive, "seq_length": Positive, "steps_per_epoch": Positive}
 )
 # since the last evaluation
-RunningLoss = TypedDict("RunningLoss", {"sum": float, "steps": NonNegative})
+RunningLoss = TypedDict("RunningLoss", {"sum": Loss, "steps": NonNegative})
 # losses of a uniform guess and of n-gram models, by name
-Baselines = TypedDict("Baselines", {"val": dict[str, float], "test": dict[str, float]})
+Baselines = TypedDict("Baselines", {"val": dict[str, Loss], "test": dict[str, Loss]})
 LoggedSample = TypedDict("LoggedSample", {"step": NonNegative, "text": str})
 # the best weights were restored, or else the batch was skipped
 NonfiniteEvent = TypedDict("NonfiniteEvent", {"step": NonNegative, "reason": str, "restored": bool})
@@ -87,13 +105,13 @@ class Plan(TypedDict):
 
 class Evaluation(TypedDict):  # losses are in nats per character
     step: NonNegative
-    epoch: float
-    train_loss: float | None
-    val_loss: float | None
-    grad_norm: float | None
-    learning_rate: float
+    epoch: Amount
+    train_loss: Loss | None
+    val_loss: Loss | None
+    grad_norm: NonNegativeReal | None
+    learning_rate: NonNegativeReal
     characters_seen: NonNegative
-    seconds: float
+    seconds: Amount
 
 
 class InitFrom(TypedDict):
@@ -117,9 +135,9 @@ class ModelState:
     vocabulary: VocabularyRecord
     parameters: NonNegative
     step: NonNegative = 0
-    epoch: float = 0.0
+    epoch: Amount = 0.0
     best: Best = field(default_factory=lambda: Best(step=0, val_loss=None))
-    test_loss: float | None = None  # of the best weights of a finished run
+    test_loss: Loss | None = None  # of the best weights of a finished run
 
 
 @dataclass(kw_only=True)
@@ -136,8 +154,8 @@ class State(ModelState):
     finished: bool = False
     data_position: tuple[NonNegative, NonNegative] = (0, 0)  # see ``batches.Position``
     symbols_seen: NonNegative = 0
-    train_seconds: float = 0.0
-    initial_loss: float | None = None
+    train_seconds: Amount = 0.0
+    initial_loss: Loss | None = None
     running_loss: RunningLoss = field(default_factory=lambda: RunningLoss(sum=0.0, steps=0))
     nonfinite_events: list[NonfiniteEvent] = field(default_factory=list)  # halve the learning rate
     nonfinite_streak: NonNegative = 0  # consecutive batches
@@ -164,7 +182,8 @@ def serialize(state: ModelState) -> bytes:
     """Return the header as it is stored. Raises ValueError for a non-finite number."""
     header = _json_safe(vars(state))
     header["sha256"] = _checksum(header)
-    return json.dumps(header, ensure_ascii=False, indent=1).encode()
+    text = json.dumps(header, ensure_ascii=False, indent=1)
+    return re.sub("[\udc80-\udcff]", lambda m: rf"\u{ord(m[0]):04x}", text).encode()
 
 
 def within_limits(data: bytes) -> bool:
@@ -195,9 +214,10 @@ def parse(data: bytes) -> ModelState:
     # every field
     kind = ModelState if header.get("kind") == "model" else State
     state: ModelState = kind(**check_record(header, kind))
-    _check_vocabulary(state.vocabulary)
-    if isinstance(state, State) and not state.plans:
-        raise _field_error("plans", "[]")
+    _check_vocabulary(state.vocabulary, state.config.unit)
+    if isinstance(state, State):
+        _check_steps(state)
+        _check_texts(state)
     return state
 
 
@@ -207,18 +227,18 @@ def check(value: Any, hint: Any, at: str) -> Any:
     ``at`` names the value. Configurations become a ``Config``, lists of a fixed length tuples.
     """
     kind, args = _parse_hint(hint)
-    if kind is UnionType:  # X | None
+    if kind in (UnionType, Union):  # X | None
         return None if value is None else check(value, args[0], at)
     if kind is Annotated:
-        valid = type(value) is int and value in args[1]
+        valid = _is_in_range(value, *args)
     elif kind is Literal:
         valid = type(value) is str and value in args
-    elif kind is float:
-        valid = type(value) in (int, float)
+    elif kind is str:
+        valid = type(value) is str and not NOT_TEXT.search(value)
     elif kind is tuple:
         valid = type(value) is list and len(value) == len(args)
     else:
-        valid = type(value) is (kind if kind in (str, bool, list) else dict)
+        valid = type(value) is (kind if kind in (bool, list) else dict)
     if not valid:
         raise _field_error(at, reprlib.repr(value))
     if kind is list:
@@ -233,6 +253,12 @@ def check(value: Any, hint: Any, at: str) -> Any:
         except (TypeError, UsageError) as e:
             raise _field_error(at, str(e)[:MAX_REASON_CHARACTERS]) from None
     return check_record(value, kind, f"{at}.") if type(value) is dict else value
+
+
+def _is_in_range(value: Any, kind: type, bounds: Any) -> bool:
+    if kind is int:
+        return type(value) is int and value in bounds
+    return type(value) in (int, float) and bounds[0] <= value <= bounds[1]
 
 
 def check_record(record: dict[str, Any], kind: type, at: str = "") -> dict[str, Any]:
@@ -267,8 +293,9 @@ def _check_format(version: Any) -> None:
         raise InvalidCheckpoint(f"format {version} {reason}")
 
 
-def _check_vocabulary(vocabulary: VocabularyRecord) -> None:
-    codes = [*map(ord, vocabulary["symbols"]), *vocabulary["special"]]
+def _check_vocabulary(vocabulary: VocabularyRecord, unit: str) -> None:
+    symbols, special = vocabulary["symbols"], vocabulary["special"]
+    codes = [*map(ord, symbols), *special]
     size, start = vocabulary["size"], vocabulary["start_symbol"]
     if any(a >= b for a, b in itertools.pairwise(codes)):
         raise damage_error("the vocabulary in the header is not sorted")
@@ -276,25 +303,66 @@ def _check_vocabulary(vocabulary: VocabularyRecord) -> None:
         raise _field_error("vocabulary.size", f"{size}, not {len(codes)}")
     if start not in codes:
         raise _field_error("vocabulary.start_symbol", f"{start}, which is not in the vocabulary")
+    if re.search("[\ud800-\udfff]", symbols) or (unit == "byte" and not _are_bytes(symbols)):
+        raise _field_error("vocabulary.symbols", f"not all of them are a {unit}")
+    if unit != "jamo" and any(code in JAMO_CODES for code in special):
+        raise _field_error("vocabulary.special", f"jamo in a vocabulary of the unit {unit}")
+
+
+def _check_steps(state: State) -> None:
+    """Raise InvalidCheckpoint unless all that is recorded happened in order, up to this step."""
+    if not state.plans:
+        raise _field_error("plans", "[]")
+    history = [row["step"] for row in state.history]
+    recorded = {
+        "plans": [plan["from_step"] for plan in state.plans],
+        "history": history,
+        "samples": [sample["step"] for sample in state.samples],
+        "nonfinite_events": [event["step"] for event in state.nonfinite_events],
+        "best.step": [state.best["step"]],
+    }
+    for name, steps in recorded.items():
+        if steps != sorted(steps) or (steps and steps[-1] > state.step):
+            raise _field_error(name, f"not in the order of the steps, up to step {state.step:,}")
+    if 0 in history or len(set(history)) < len(history):
+        raise _field_error("history", "step 0, or one step twice")
+
+
+def _check_texts(state: State) -> None:
+    """Raise InvalidCheckpoint unless texts have files, and files and samples are possible ones."""
+    for name, record in (("corpus", state.corpus), ("val_corpus", state.val_corpus)):
+        if record is None:
+            continue
+        files = record["files"]
+        if not 1 <= len(files) <= record["num_files"]:
+            raise _field_error(f"{name}.files", f"{len(files)} of {record['num_files']}")
+        for path, _, _ in files:
+            if path is not None and (not path or "\0" in path):
+                raise _field_error(f"{name}.files", f"the name {path!r}")
+    if state.config.unit == "byte" and not all(_are_bytes(row["text"]) for row in state.samples):
+        raise _field_error("samples", "not all characters are bytes")
+
+
+def _are_bytes(text: str) -> bool:
+    return max(map(ord, text), default=0) < 256
 
 
 def _json_safe(header: dict[str, Any]) -> Any:
-    """Return the header as JSON gives it back, without lone surrogates."""
+    """Return the header as JSON gives it back. Lone surrogates are bytes, or become escapes."""
     text = json.dumps(header, default=vars, ensure_ascii=False, allow_nan=False)
     # in a file's name they are bytes (PEP 383): decoded as UTF-8, whatever the locale
     text = re.sub("[\udc80-\udcff]+", lambda m: _decode_surrogates(m[0]), text)
-    return json.loads(re.sub("[\ud800-\udfff]", lambda m: rf"\\u{ord(m[0]):04x}", text))
+    return json.loads(NOT_TEXT.sub(lambda m: rf"\\u{ord(m[0]):04x}", text))
 
 
 def _decode_surrogates(surrogates: str) -> str:
-    text = surrogates.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return text.replace("\\", "\\\\")
+    return surrogates.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def _checksum(header: dict[str, Any]) -> str:
     rest = {key: value for key, value in header.items() if key != "sha256"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _parse_int(digits: str) -> int:

@@ -18,8 +18,8 @@ from charrnn.cells import load_cell
 from charrnn.config import Config
 from charrnn.errors import CheckpointError, UsageError
 from charrnn.formatting import format_count, format_threads
-from charrnn.network import Network, num_parameters
-from charrnn.optim import OPTIMIZERS, SCHEDULES
+from charrnn.network import Network
+from charrnn.optim import SCHEDULES
 from charrnn.storage import checkpoint
 from charrnn.storage.state import InitFrom, ModelState, Plan, State, Versions, VocabularyRecord
 from charrnn.text.batches import Position, steps_per_lane
@@ -155,7 +155,7 @@ def begin(
         init_from=init_from,
     )
     state.notes = [*notes, *_start_notes(state, splits, corpus, val)]
-    optimizer_state = np.zeros(_array_shapes(state)["optimizer_state"], config.dtype)
+    optimizer_state = np.zeros(checkpoint.array_shapes(state)["optimizer_state"], config.dtype)
     hidden_state = network.zero_state(state.batches["batch_size"])
     run = Run(state, vocabulary, splits, network, weights.copy(), optimizer_state, hidden_state)
     _add_plan(run)
@@ -183,10 +183,10 @@ def resume(
     hint = f"; to train on this one from its weights, use --init-from {path} and -o NEW"
     corpus, val = text_of(state, path, corpus, val, hint)
 
-    # check the values that follow from text and options; shapes before anything is allocated
-    for name, shape in _array_shapes(state).items():
-        if arrays[name].shape != shape or arrays[name].dtype != config.dtype:
-            raise CheckpointError(f"{path}: damaged: {name} has the wrong shape or dtype")
+    # check the values that follow from text and options
+    for name, array in arrays.items():
+        if array.dtype != config.dtype:
+            raise CheckpointError(f"{path}: damaged: {name} is {array.dtype}, not {config.dtype}")
     splits = make_splits(corpus, val, config, vocabulary)
     position, steps = _position(state, splits), state.plans[-1]["steps"]
     fits = state.batches == splits.fit_batches(config) and state.data_position == position
@@ -238,18 +238,6 @@ def require_run(state: ModelState, path: Path) -> State:
             f"use --init-from {path} to train from its weights"
         )
     return state
-
-
-def _array_shapes(state: State) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the arrays of a checkpoint."""
-    cell, H, L = state.config.cell, state.config.hidden_size, state.config.num_layers
-    n = num_parameters(cell, state.vocabulary["size"], H, L)
-    return {
-        "best_weights": (n,),
-        "last_weights": (n,),
-        "optimizer_state": (OPTIMIZERS[state.config.optimizer].num_moments, n),
-        "hidden_state": (L, len(load_cell(cell).STATE_NAMES), H, state.batches["batch_size"]),
-    }
 
 
 def _build_vocabulary(
