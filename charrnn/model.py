@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import dataclasses
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from charrnn import sampling, scoring
 from charrnn.arrays import Array
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
-from charrnn.errors import CheckpointError, UsageError
+from charrnn.errors import CheckpointError, TextError, UsageError
 from charrnn.network import Network
 from charrnn.storage import checkpoint
 from charrnn.storage.lock import lock
@@ -22,6 +23,7 @@ from charrnn.storage.state import MAX_THREADS, ModelState, State
 from charrnn.text import units
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import NEWLINE, Vocabulary
+from charrnn.training.interrupt import StopRequest
 from charrnn.training.loop import train_with_saves
 from charrnn.training.run import InitialModel, begin
 
@@ -97,6 +99,7 @@ class Model:
         separator_id = v.separator_id(self.documents)
         return sampling.decode_stream(id_stream, v, num_samples, length, until, separator_id)
 
+    @np.errstate(all="ignore")
     def nll(
         self, text: str | bytes, *, unknown: str = "error", dynamic_lr: float | None = None
     ) -> Array:
@@ -126,6 +129,7 @@ class Model:
         nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
         return nll[~is_unknown] if unknown == "skip" else nll
 
+    @np.errstate(all="ignore")
     def nll_lines(self, text: str | bytes, *, threads: int = 1) -> Array:
         """Return the mean of -log p over the characters of each line, in nats, (n,) float64.
 
@@ -156,6 +160,7 @@ class Model:
         means: Array = sums / np.bincount(line_of_character, minlength=n)
         return means
 
+    @np.errstate(all="ignore")
     def save(self, path: str | Path, *, half: bool = False) -> None:
         """Export the model, without training state; with ``half`` its weights become float16.
 
@@ -163,13 +168,13 @@ class Model:
         """
         weights = self.network.params.vector
         if half:
-            with np.errstate(over="ignore"):  # infinite weights are not saved
-                weights = weights.astype(np.float16)
+            weights = weights.astype(np.float16)  # infinite ones are not saved
         names = [f.name for f in dataclasses.fields(ModelState) if f.name != "kind"]
         state = ModelState(**{name: getattr(self.state, name) for name in names})
         checkpoint.write_checkpoint(Path(path), state, {"best_weights": weights})
 
 
+@np.errstate(all="ignore")
 def train(
     text: str | bytes | Sequence[str | bytes],
     *,
@@ -187,6 +192,8 @@ def train(
     a checkpoint or exported model with the initial weights; its cell, sizes, unit and dtype are
     used. Each of the ``threads`` trains on a part of the batch; more than one need a linear algebra
     library limited to one thread (for example, set OPENBLAS_NUM_THREADS=1 before importing NumPy).
+
+    Ctrl-C ends the training after its step; then the run is saved and the model so far returned.
 
     Raises UsageError for an option outside its range, TextError for a text that is too short,
     NotFiniteError after too many non-finite losses, CheckpointError, SaveError.
@@ -208,11 +215,15 @@ def train(
                 raise UsageError(f"encoding {encoding} needs a text of bytes, not a str")
             return Corpus(name, *texts, unit=unit, documents=documents, encoding=encoding)
 
-        corpus = to_corpus("text", [text] if isinstance(text, (str, bytes)) else text)
+        texts = [text] if isinstance(text, (str, bytes)) else list(text)
+        if not texts:
+            raise TextError("there is no text: the list of texts is empty")
+        corpus = to_corpus("text", texts)
         val_corpus = None if val is None else to_corpus("val", [val])
         run = begin(corpus, config, val=val_corpus, initial_model=initial_model, threads=threads)
-        for _ in train_with_saves(run, path):
-            pass
+        with StopRequest([signal.SIGINT]) as stop:
+            for _ in train_with_saves(run, path, stop=stop):
+                pass
     run.network.params.vector[:] = run.model_weights
     return Model(run.network, run.vocabulary, run.state)
 
@@ -235,6 +246,7 @@ def load_initial_model(
     return initial_model, {**options, **inherited}
 
 
+@np.errstate(all="ignore")
 def load(path: str | Path, *, last: bool = False) -> Model:
     """Load the best weights of a checkpoint, or its ``last`` ones, or an exported model.
 

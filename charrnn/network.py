@@ -101,7 +101,8 @@ class Network:
 
     def replica(self) -> Network:
         """Return a network that shares these parameters and has its own gradients."""
-        other = copy.copy(self)
+        other = Network.__new__(Network)
+        vars(other).update(vars(self))
         other.grads = self.params.zeros_like()
         other._dlayers = self._by_layer(other.grads)
         return other
@@ -111,6 +112,10 @@ class Network:
         other = Network(*self.architecture, dtype or self.params.vector.dtype)
         other.params.vector[:] = self.params.vector
         return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the weights, without their views."""
+        return _restore_network, (self.architecture, self.params.vector)
 
     def load_weights_from(self, other: Network, ids: Ids) -> None:
         """Copy the parameters of a network of the same size, whose symbol i is ``ids[i]`` here.
@@ -188,7 +193,7 @@ class Network:
         for batch in batches:
             state[..., batch.reset] = 0
             view = tape.slice(0, len(batch.xs))
-            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            with np.errstate(all="ignore"):
                 state = self.forward(batch.xs, state, view)
             yield batch, view
 
@@ -261,6 +266,12 @@ class Stepper:
             above += b
             ax = above
         return ax
+
+
+def _restore_network(architecture: tuple[str, int, int, int], weights: Array) -> Network:
+    network = Network(*architecture, weights.dtype)
+    network.params.vector[:] = weights
+    return network
 
 
 def _apply_dropout(hs: Array, masks: Array | None, l: int, out: Array) -> None:

@@ -56,10 +56,11 @@ def generate_ids(
         ids = np.repeat(ids[-1], num_samples)
         while True:
             for uniform in rng.random((UNIFORM_BLOCK, num_samples)):
-                logits = step(ids)
-                if unknown_id is not None:
-                    logits[unknown_id] = -np.inf
-                ids = sample_logits(logits.T, uniform, temp, top_k, top_p)
+                with np.errstate(all="ignore"):  # the weights may have diverged
+                    logits = step(ids)
+                    if unknown_id is not None:
+                        logits[unknown_id] = -np.inf
+                    ids = sample_logits(logits.T, uniform, temp, top_k, top_p)
                 yield ids
 
     return generate(ids)
@@ -109,7 +110,7 @@ def decode_stream(
             return
 
 
-@np.errstate(over="ignore")  # a tiny temperature sends all but the largest to -inf, as it should
+@np.errstate(all="ignore")  # a tiny temperature sends all but the largest to -inf, as it should
 def sample_logits(
     logits: Array, uniform: Array, temp: float, top_k: int | None = None, top_p: float | None = None
 ) -> Ids:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice, pairwise
 from typing import Any
 
@@ -74,11 +74,18 @@ def document_nll(network: Network, ids: Ids, ends: Ids, start: int, threads: int
 
 def _map(work: Callable[..., None], *args: Sequence[Any]) -> None:
     """Call ``work`` for each of the arguments, on a thread each if there are several."""
+    futures: list[Future[None]] = []
     if len(args[0]) == 1:
         work(*(each[0] for each in args))
         return
     with ThreadPoolExecutor(len(args[0])) as pool:
-        list(pool.map(work, *args))
+        for each in zip(*args, strict=True):
+            try:
+                futures.append(pool.submit(work, *each))
+            except RuntimeError:  # the system has no more threads
+                work(*each)
+        for future in futures:
+            future.result()
 
 
 def _write_nll(
@@ -86,7 +93,7 @@ def _write_nll(
 ) -> None:
     """Write -log p of every target to ``out``, at its position less ``offset``."""
     for batch, tape in network.read(batches, T, B):
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # weights that diverged
+        with np.errstate(all="ignore"):  # weights that diverged
             nll, _ = loss.forward(merge_time_batch(tape.logits), batch.ys.ravel())
         is_target = batch.ys >= 0
         out[batch.at[is_target] - offset] = nll.reshape(batch.ys.shape)[is_target]
@@ -113,6 +120,7 @@ def symbol_nll(
     return document_nll(network, ids, document_ends(ids, separator_id), start, threads)
 
 
+@np.errstate(all="ignore")  # the weights may diverge
 def dynamic_nll(
     network: Network, ids: Ids, context: Ids, separator_id: int | None, start: int, lr: float
 ) -> Array:

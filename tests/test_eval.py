@@ -41,7 +41,7 @@ def test_split_has_the_loss_that_training_reported(cli: Cli, options: str) -> No
         best = min(baselines, key=baselines.get)
         assert out.endswith(f"; best baseline {best} {baselines[best]:.3f}, model {loss:.3f}\n")
     row = json.loads(cli("eval", "--split", "val", "--json", "--last").stdout)
-    assert row["nats"] == pytest.approx(state.history[-1]["val_loss"], rel=1e-12)
+    assert row["nats"] == pytest.approx(state.history[-1]["val_loss"], rel=1e-7)
 
 
 def test_each_file_has_a_line(cli: Cli, run: Path, text: str) -> None:

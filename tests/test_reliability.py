@@ -79,12 +79,12 @@ def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
 
 @posix
 def test_killed_trainings_resume_to_the_uninterrupted_result() -> None:
-    command = [sys.executable, "-m", "tests.crash_test", "12"]
+    command = [sys.executable, "-m", "tests.crash_test", "5"]
     done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    steps = [int(step) for step in re.findall(r"(\d+)[,\]]", done.stdout)]
-    assert len(steps) == 12
-    assert len(set(steps)) > 3
+    assert done.returncode == 0, done.stdout + done.stderr
+    (counts,) = re.findall(r"(\d+) kills at (\d+) distinct steps", done.stdout)
+    kills, steps = map(int, counts)
+    assert kills >= steps > 3
 
 
 # --- Interrupts ---

@@ -16,14 +16,18 @@ import click
 from charrnn.cli.streams import print_message
 from charrnn.errors import CheckpointError, UsageError
 from charrnn.formatting import format_count
-from charrnn.storage.checkpoint import read_state
+from charrnn.storage.checkpoint import find_file, read_state
 from charrnn.storage.output import replace_file
+from charrnn.storage.state import ModelState, State
+from charrnn.text.files import display_name
 
 if TYPE_CHECKING:
     from charrnn.arrays import Ids
     from charrnn.model import Model
+    from charrnn.training.splits import Splits
 
 CHECKPOINT_DIR = Path("checkpoints")
+SHOWN_FILES = 10
 EXAMPLE = "example.npz"
 # Of training: the same on every machine, so that the same seed gives the same result everywhere.
 DEFAULT_THREADS = 2
@@ -223,3 +227,23 @@ def read_ids(paths: Sequence[str], model: Model) -> Ids:
     if unknown:
         print_message(f"charrnn: skipped {format_count(unknown, 'unknown symbol')}")
     return ids
+
+
+def read_splits(state: ModelState, path: Path) -> Splits:
+    """Read the text of the run in ``path`` again; print which files these are, on stderr.
+
+    Raises CheckpointError, TextError.
+    """
+    from charrnn.training.splits import splits_of
+
+    if isinstance(state, State):
+        print_message(f"charrnn: the run's text is {format_files(state, path)}")
+    return splits_of(state, path)
+
+
+def format_files(state: State, path: Path) -> str:
+    """Return the names of the first files of a run's text and of its validation text."""
+    records = [state.corpus, *([state.val_corpus] if state.val_corpus else [])]
+    names = [name for record in records for name, _, _ in record["files"]]
+    shown = [display_name(find_file(path, name)) for name in names[:SHOWN_FILES]]
+    return ", ".join(shown) + ", ..." * (len(names) > SHOWN_FILES)

@@ -89,9 +89,8 @@ def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any
 def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> dict[str, Any]:
     """Score a split with the same loss as training. Raises CheckpointError, UsageError."""
     from charrnn.storage.state import State
-    from charrnn.training.splits import splits_of
 
-    state, splits = model.state, splits_of(model.state, path)
+    state, splits = model.state, common.read_splits(model.state, path)
     assert isinstance(state, State)
     split, baselines = splits.val, state.baselines["val"]
     if name == "test":

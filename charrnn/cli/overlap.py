@@ -97,12 +97,11 @@ def overlap(
     for note in text.notes:
         print_message(f"charrnn: {note}")
     if text.skipped:
-        files = format_count(len(text.skipped), "file")
-        print_message(f"charrnn: skipped {files}, not {text.encoding.upper()} text")
+        print_message(f"charrnn: skipped in folders: {', '.join(text.skipped)}")
 
     # read or generate the sample
     if sample_file is not None:
-        data = read_file(sample_file)
+        data = read_file(sample_file, raw=unit == "byte")
     else:
         assert model
         seed = secrets.randbits(32) if seed is None else seed

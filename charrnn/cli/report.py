@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.common import force_option, write_output
+from charrnn.cli.common import force_option, read_splits, write_output
 from charrnn.cli.streams import stdout
 from charrnn.errors import CharrnnError, CheckpointError
 from charrnn.storage.output import check_output
@@ -34,7 +34,6 @@ def report(checkpoint: Path, output: str | None, force: bool) -> None:
         check_output(path, force, [checkpoint])
     from charrnn.drawing.report import render_report
     from charrnn.model import load
-    from charrnn.training.splits import splits_of
 
     model = load(checkpoint)
     if model.state.kind != "run":
@@ -44,7 +43,7 @@ def report(checkpoint: Path, output: str | None, force: bool) -> None:
     text: str | bytes = ""
     missing = ""  # the reason if there is no text
     try:
-        text = splits_of(model.state, checkpoint).val.text(model.vocabulary)
+        text = read_splits(model.state, checkpoint).val.text(model.vocabulary)
     except CharrnnError as e:
         missing = str(e)
     data = render_report(model, text, missing).encode("utf-8", "backslashreplace")

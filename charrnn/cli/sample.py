@@ -93,7 +93,7 @@ def sample(
     from charrnn.text import units
     from charrnn.text.files import read_file
 
-    data = read_file(prime_file) if prime_file is not None else prime or ""
+    data = read_file(prime_file, raw=True) if prime_file is not None else prime or ""
     seed = secrets.randbits(32) if seed is None else seed
     model = model_file.load(f"seed {seed}")
     text = to_model_text(model, data, prime_file or "--prime")

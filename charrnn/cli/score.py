@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import click
 
 from charrnn.cli import common
-from charrnn.cli.common import DEFAULT_THREADS, ModelFile, Number
+from charrnn.cli.common import DEFAULT_THREADS, ModelFile, Number, read_splits
 from charrnn.cli.streams import stdout
 from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control, format_count, loss_unit
@@ -102,7 +102,7 @@ def score_file(model: Model, file: str, encoding: str, per: str) -> Iterable[Sco
     """Score a file: its lines, its characters, or all of it. Raises TextError."""
     from charrnn.text.files import decode_bytes, read_file
 
-    data = read_file(file)
+    data = read_file(file, raw=model.unit == "byte")
     try:
         text = data.decode(encoding, "surrogateescape")
     except UnicodeError:  # UTF-16 and UTF-32 have no way to escape a byte
@@ -147,9 +147,7 @@ def quantile_threshold(model_file: ModelFile, model: Model, quantile: float) -> 
     """Return the bits per character below which this fraction of the validation lines score."""
     import numpy as np
 
-    from charrnn.training.splits import splits_of
-
-    split = splits_of(model.state, model_file.path).val
+    split = read_splits(model.state, model_file.path).val
     if not len(split.ids):
         raise UsageError(
             f"{model_file.path}: the run has no validation split; use --threshold BITS instead"

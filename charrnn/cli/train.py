@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from charrnn.text.corpus import Corpus
     from charrnn.training.run import Run
 
-    LoadTexts = Callable[[Config], tuple[Corpus, Corpus | None]]
+    LoadTexts = Callable[..., tuple[Corpus, Corpus | None]]
 
 FIXED_OPTIONS = {f.name for f in dataclasses.fields(Config)} - {"max_steps"} | {"init_from"}
 
@@ -136,7 +137,7 @@ def train(
             f"  {train_command(corpus, path, '--force')}",
             f"  {train_command(corpus, other)}",
         )
-    load_texts = functools.partial(load_corpora, path.parent, corpus, val_file)
+    load_texts = functools.partial(load_corpora, path, corpus, val_file)
     interrupt = StopRequest(STOP_SIGNALS)
     with lock(path, command_line()):
         # start or resume the run
@@ -190,9 +191,13 @@ def command_line() -> str:
 
 
 def load_corpora(
-    folder: Path, corpus: Sequence[str], val_file: str | None, c: Config
+    path: Path,
+    corpus: Sequence[str],
+    val_file: str | None,
+    c: Config,
+    recorded: Collection[str] = (),
 ) -> tuple[Corpus, Corpus | None]:
-    """Read the corpus and the validation file, if there is one, of a run saved in ``folder``."""
+    """Read the corpus and the validation file, if there is one, of the run saved in ``path``."""
     from charrnn.text.corpus import Corpus
 
     def load(paths: Sequence[str]) -> Corpus:
@@ -203,7 +208,9 @@ def load_corpora(
             unit=c.unit,
             documents=c.documents,
             encoding=c.encoding,
-            temp_dir=folder,
+            temp_dir=path.parent,
+            own=[path, common.CHECKPOINT_DIR],
+            recorded=recorded,
         )
 
     return load(corpus), load([val_file]) if val_file else None
@@ -230,7 +237,12 @@ def resume_run(
 ) -> Run:
     from charrnn.training.run import require_run, resume
 
-    text, val = load_texts(require_run(checkpoint.read_state(path), path).config)
+    state = require_run(checkpoint.read_state(path), path)
+    files = (checkpoint.find_file(path, name) for name, _, _ in state.corpus["files"])
+    recorded = {os.path.realpath(file) for file in files if isinstance(file, Path)}
+    text, val = load_texts(state.config, recorded=recorded)
+    if state.val_corpus and not val:
+        print_message(f"charrnn: the run's text is {common.format_files(state, path)}")
     return resume(path, text, val=val, threads=threads, max_steps=max_steps)
 
 

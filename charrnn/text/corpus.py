@@ -8,7 +8,7 @@ import hashlib
 import re
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,7 +141,11 @@ class EncodedSlice:
 
 
 class TextFile(NamedTuple):
-    """A file of a corpus; ``path`` is None for a text in memory, ``"./-"`` for a file named -."""
+    """A file of a corpus; ``path`` is None for a text in memory, ``"./-"`` for a file named -.
+
+    Standard input and other pipes have the path ``"-"``. ``bytes`` is the size of the file, which
+    may be compressed; ``crc`` is of its text.
+    """
 
     name: str  # for messages
     path: str | None
@@ -154,8 +158,9 @@ class Corpus:
 
     It is ``texts``, or the files, the folders and ``"-"`` (standard input) in ``paths``, joined in
     the order given; with ``documents="file"`` each is a document. Line ends and a byte-order mark
-    are kept. ``skipped`` are the names of files in a folder that are not text, ``characters`` is
-    the number of characters (of bytes with unit ``byte``), ``sha256`` the checksum of all bytes.
+    are kept. ``own`` and ``recorded`` are as in ``list_files``, and ``skipped`` is its second
+    result. ``characters`` is the number of characters (of bytes with unit ``byte``), ``sha256`` the
+    checksum of all bytes.
 
     Raises TextError for a text that is too short or cannot be read or decoded, UsageError for an
     unknown encoding, SaveError if ``temp_dir`` cannot be written.
@@ -170,6 +175,8 @@ class Corpus:
         documents: str | None = None,
         encoding: str = "utf-8",
         temp_dir: Path | None = None,
+        own: Iterable[Path] = (),
+        recorded: Collection[str] = (),
     ) -> None:
         check_encoding(encoding)
         self.name, self.unit, self.documents = name, unit, documents
@@ -187,10 +194,13 @@ class Corpus:
                 text, self.encoding = text.encode(), "utf-8"
             starts = range(0, len(text) + files.CHUNK_BYTES, files.CHUNK_BYTES)
             self._add((text[start : start + files.CHUNK_BYTES] for start in starts), name)
-        sources, self.skipped = files.list_files(paths, None if unit == "byte" else self.encoding)
+        encodes = None if unit == "byte" else self.encoding
+        sources, self.skipped = files.list_files(paths, encodes, own, recorded)
         for source in sources:
             path = "./-" if source == Path(STDIN) else str(source)
-            self._add(files.read_chunks(source), display_name(source), path)
+            if source != STDIN and not Path(source).is_file():
+                path = STDIN  # a pipe, which can be read only once, as standard input
+            self._add(files.read_chunks(source, raw=unit == "byte"), display_name(source), path)
 
         # count
         self.store.finalize()
@@ -226,7 +236,8 @@ class Corpus:
 
         # record the file, and mark its end
         self.bytes += size
-        self.files.append(TextFile(name, path, size, crc))
+        stored = size if path is None or path == STDIN else Path(path).stat().st_size
+        self.files.append(TextFile(name, path, stored, crc))
         if self.documents == "file":
             self.store.append(np.array([END_OF_DOCUMENT], np.uint32))
             self._hash.update(b"\0%d" % size)  # the same bytes, divided otherwise, differ

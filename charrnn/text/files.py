@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
+import contextlib
+import gzip
+import io
+import lzma
+import os
+import stat
 import sys
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import IO, Any, cast
 
 from charrnn.errors import TextError, os_reason
 
@@ -21,14 +30,41 @@ BOMS = {
 ENCODING_HINT = "specify the encoding (for example --encoding latin-1), or use --unit byte"
 CONVERT_HINT = "convert it first, for example with: iconv -f latin1 -t utf-8"
 
+# by the first bytes of a file
+MAGIC_BYTES = 8
+DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+FOREIGN_FORMATS = {
+    b"PK\3\4": ("a zip archive or an office document", "unzip -p FILE, or pandoc -t plain FILE"),
+    b"%PDF-": ("a PDF document", "pdftotext FILE -"),
+    b"\xd0\xcf\x11\xe0": ("an office document", "antiword FILE"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "zstd -dc FILE"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7-zip archive", "7z e -so FILE"),
+    b"\x89PNG": ("a picture", ""),
+    b"\xff\xd8\xff": ("a picture", ""),
+    b"\x7fELF": ("a program", ""),
+}
+PAGE_MARK = b"<meta name=generator content=charrnn>"
+
 Source = str | Path
 
 
-def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Source], list[str]]:
-    """Return the files at some paths, and the names of skipped ones. Raises TextError.
+def list_files(
+    paths: Sequence[Source],
+    encoding: str | None,
+    own: Iterable[Path] = (),
+    recorded: Collection[str] = (),
+) -> tuple[list[Source], list[str]]:
+    """Return the files at some paths, and what was skipped, each with a reason. Raises TextError.
 
-    A folder becomes the text files in it and below, sorted by path, without hidden ones.
-    With ``encoding`` None, for bytes, nothing is skipped.
+    A folder becomes the text files in it and below, sorted by path, without hidden ones. Links are
+    followed. What charrnn itself writes is skipped: ``own`` files and folders, what standard output
+    and error are connected to, checkpoints and pages. If some of the files are ``recorded`` (by
+    their real paths), a run is read again and the others are skipped. With ``encoding`` None, for
+    bytes, nothing else is skipped.
     """
     files: list[Source] = []
     skipped: list[str] = []
@@ -39,43 +75,131 @@ def list_files(paths: Sequence[Source], encoding: str | None) -> tuple[list[Sour
             if path == STDIN or not folder.is_dir():
                 files.append(path)
                 continue
-            entries = [p for p in sorted(folder.rglob("*")) if p.is_file()]
         except OSError as e:
             raise _read_error(path, e) from None
 
-        # the text files in the folder, without hidden ones
-        visible = [p for p in entries if "/." not in f"/{p.relative_to(folder).as_posix()}"]
-        texts = [p for p in visible if encoding is None or _is_text(p, encoding)]
+        # the text files in the folder
+        texts = []
+        for file in sorted(_walk(folder, _identities(own), skipped)):
+            if reason := _unusable(file, encoding):
+                skipped.append(f"{file} ({reason})")
+            else:
+                texts.append(file)
+        if known := [file for file in texts if os.path.realpath(file) in recorded]:
+            skipped += [f"{file} (not in this run)" for file in texts if file not in known]
+            texts = known
         if not texts:
             raise TextError(f"{path}: contains no text files")
         files += texts
-        skipped += map(str, sorted(set(visible) - set(texts)))
     return files, skipped
+
+
+def _identities(own: Iterable[Path]) -> set[tuple[int, int]]:
+    """Return device and inode of files, and of those that this process writes to."""
+    found = set()
+    for file in own:
+        with contextlib.suppress(OSError):
+            found.add(_identity(file.stat()))
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            found.add(_identity(os.fstat(fd)))
+    return found
+
+
+def _identity(info: os.stat_result) -> tuple[int, int]:
+    return info.st_dev, info.st_ino
+
+
+def _walk(folder: Path, own: set[tuple[int, int]], skipped: list[str]) -> Iterator[Path]:
+    """Yield the visible files below a folder, each folder once; note what is skipped."""
+
+    def note_error(e: OSError) -> None:
+        skipped.append(f"{e.filename} ({os_reason(e)})")
+
+    seen = set[tuple[int, int]]()
+    for root, folders, names in os.walk(folder, onerror=note_error, followlinks=True):
+        key = _identity(Path(root).stat())
+        if key in seen or (key in own and Path(root) != folder):
+            skipped.append(f"{root} ({'read already' if key in seen else 'written by charrnn'})")
+            folders.clear()
+            continue
+        seen.add(key)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            file = Path(root, name)
+            if name.startswith("."):
+                continue
+            try:
+                info = file.stat()
+            except OSError as e:  # a link to nothing
+                skipped.append(f"{file} ({os_reason(e)})")
+                continue
+            if _identity(info) in own:
+                skipped.append(f"{file} (written by this command)")
+            elif not stat.S_ISREG(info.st_mode):
+                skipped.append(f"{file} (not a regular file)")
+            else:
+                yield file
+
+
+def _unusable(path: Path, encoding: str | None) -> str | None:
+    """Return why a file of a folder is no text to train on, or None."""
+    if path.suffix == ".npz":
+        return "a NumPy archive"
+    try:
+        with path.open("rb") as f:
+            if PAGE_MARK in f.read(BINARY_BYTES):
+                return "a page of charrnn"
+    except OSError as e:
+        return os_reason(e)
+    is_text = encoding is None or _is_text(path, encoding)
+    return None if is_text else f"not {(encoding or '').upper()} text"
 
 
 def _is_text(path: Path, encoding: str) -> bool:
     decoder = codecs.getincrementaldecoder(encoding)()
-    for i, data in enumerate(read_chunks(path)):
-        if encoding == "utf-8" and i == 0 and b"\0" in data[:BINARY_BYTES]:
-            return False
-        try:
+    try:
+        for i, data in enumerate(read_chunks(path)):
+            if encoding == "utf-8" and i == 0 and b"\0" in data[:BINARY_BYTES]:
+                return False
             decoder.decode(data, final=not data)
-        except UnicodeError:
-            return False
+    except (UnicodeError, TextError):
+        return False
     return True
 
 
-def read_chunks(path: Source) -> Iterator[bytes]:
-    """Yield a file or standard input in chunks, of which the last is empty. Raises TextError."""
+def read_chunks(path: Source, raw: bool = False) -> Iterator[bytes]:
+    """Yield a file or standard input in chunks, of which the last is empty. Raises TextError.
+
+    Unless ``raw``, data compressed by gzip, bzip2 or xz are decompressed, and the formats of other
+    programs are refused.
+    """
     if path == STDIN and sys.stdin is None:  # after the shell's <&-
         raise TextError("standard input is closed")
     try:
         with nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb") as file:
-            while data := file.read(CHUNK_BYTES):
+            stream = cast(IO[bytes], file if raw else _decompress(file, display_name(path)))
+            while data := stream.read(CHUNK_BYTES):
                 yield data
             yield data
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as e:
+        raise TextError(f"{display_name(path)}: damaged compressed data ({e})") from None
     except OSError as e:
         raise _read_error(path, e) from None
+
+
+def _decompress(file: Any, name: str) -> IO[bytes]:
+    """Return a stream of the text in a file, by its first bytes. Raises TextError."""
+    peekable = file if hasattr(file, "peek") else io.BufferedReader(file)
+    head = peekable.peek(MAGIC_BYTES)
+    for magic, decompressor in DECOMPRESSORS.items():
+        if head.startswith(magic):
+            return cast(IO[bytes], decompressor(peekable))
+    for magic, (kind, command) in FOREIGN_FORMATS.items():
+        if head.startswith(magic):
+            hint = f"; extract its text first, for example with: {command}" if command else ""
+            raise TextError(f"{name}: {kind}, not text{hint}")
+    return cast(IO[bytes], peekable)
 
 
 def _read_error(path: Source, e: OSError) -> TextError:
@@ -89,14 +213,14 @@ def display_name(path: Source | None) -> str:
     return "standard input" if path == STDIN else str(path)
 
 
-def read_file(path: Source) -> bytes:
-    """Read a file or standard input. Raises TextError."""
-    return b"".join(read_chunks(path))
+def read_file(path: Source, raw: bool = False) -> bytes:
+    """Read a file or standard input; ``raw`` as in ``read_chunks``. Raises TextError."""
+    return b"".join(read_chunks(path, raw))
 
 
 def read_text(path: Source, unit: str, encoding: str = "utf-8") -> str | bytes:
     """Read a file or standard input for a model of this unit. Raises TextError."""
-    data = read_file(path)
+    data = read_file(path, raw=unit == "byte")
     return data if unit == "byte" else decode_bytes(data, path, encoding)
 
 

@@ -16,7 +16,7 @@ from charrnn.errors import NotFiniteError, SaveError
 from charrnn.network import Network
 from charrnn.optim import OPTIMIZERS, clip
 from charrnn.sampling import decode_stream, generate_ids
-from charrnn.storage.state import Evaluation, LoggedSample
+from charrnn.storage.state import MAX_LOSS, Evaluation, LoggedSample
 from charrnn.text import units
 from charrnn.text.batches import Batch, Position, contiguous_batches, document_batches
 from charrnn.text.units import FIRST_SPECIAL, FIRST_TAIL
@@ -144,10 +144,15 @@ def train_steps(run: Run) -> Iterator[StepResult]:
                 f"{MAX_NONFINITE_EVENTS} non-finite events (losses, gradients, weights or "
                 f"validation losses); {LOWER_LR_HINT}"
             )
-        yield _train_step(run, batch, parallel, masks)
+        had_threads = parallel.has_threads
+        step = _train_step(run, batch, parallel, masks)
+        if had_threads and not parallel.has_threads:
+            message = "no more threads available; continuing with those there are, more slowly"
+            step = step._replace(messages=(*step.messages, message))
+        yield step
 
 
-@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # non-finite values are handled
+@np.errstate(all="ignore")  # non-finite values are handled
 def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | None) -> StepResult:
     state, config, network, p = run.state, run.config, run.network, run.network.params.vector
     started = time.perf_counter()
@@ -178,7 +183,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
 
     # update the weights, unless the loss or the gradient is non-finite
     messages = []
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    if not (loss <= MAX_LOSS and norm <= MAX_LOSS):
         messages.append(_recover(run, f"loss {loss:.4g}, gradient norm {norm:.4g}"))
     else:
         resets = [event["step"] for event in state.nonfinite_events if event["restored"]]

@@ -6,7 +6,7 @@ step of a batch, these only once per batch. NumPy releases the interpreter while
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ class DataParallel:
             for a, b in pairwise(edges)
         ]
         # NumPy's handling of warnings is per thread
+        self.has_threads = True
         self._pool = ThreadPoolExecutor(threads, initializer=lambda: np.seterr(all="ignore"))
 
     def loss_and_grad(
@@ -55,12 +56,19 @@ class DataParallel:
 
         # this thread does the first replica's work
         first, *others = self.replicas
-        futures = [self._pool.submit(work, replica) for replica in others]
+        futures: list[Future[float]] = []
+        try:
+            for replica in others if self.has_threads else ():
+                futures.append(self._pool.submit(work, replica))
+        except RuntimeError:  # the system has no more threads
+            self.has_threads = False
         try:
             loss = work(first)
         finally:
             wait(futures)  # also after a failure: the threads write to the caller's buffers
-        for replica, future in zip(others, futures, strict=True):
-            loss += future.result()
+
+        # what has no thread is computed here, with the same result
+        for k, replica in enumerate(others):
+            loss += futures[k].result() if k < len(futures) else work(replica)
             first.network.grads.vector += replica.network.grads.vector
         return loss / num_targets

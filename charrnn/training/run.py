@@ -300,8 +300,7 @@ def _start_notes(state: State, splits: Splits, corpus: Corpus, val: Corpus | Non
     if corpus.skipped:
         names = ", ".join(corpus.skipped[:SHOWN_SKIPPED_FILES])
         more = ", ..." * (len(corpus.skipped) > SHOWN_SKIPPED_FILES)
-        files = format_count(len(corpus.skipped), "file")
-        yield f"skipped {files}, not {corpus.encoding.upper()} text ({names}{more})"
+        yield f"skipped in folders: {names}{more}"
     if val:
         yield from val.notes
         if val.characters > MAX_EVAL_CHARACTERS:
@@ -310,6 +309,14 @@ def _start_notes(state: State, splits: Splits, corpus: Corpus, val: Corpus | Non
         yield "no validation split: the latest weights are used as the best"
     if len(splits.train) > BASELINE_SYMBOLS and (len(splits.val.ids) or len(splits.test.ids)):
         yield f"the n-gram baselines use only the first {BASELINE_SYMBOLS:,} symbols"
+
+    # documents that are none
+    if config.documents == "line" and splits.document_ends is None:
+        has_returns = state.vocabulary["symbols"].find("\r") >= 0
+        hint = "; its lines end with carriage returns: convert it with: tr '\\r' '\\n'"
+        yield f"--documents line has no effect: no line feeds{hint if has_returns else ''}"
+    if config.documents == "file" and len(corpus.files) == 1:
+        yield "--documents file has no effect: there is only one file"
 
     # the batches
     B, T, steps = batches["batch_size"], batches["seq_length"], batches["steps_per_epoch"]

@@ -30,7 +30,7 @@ from charrnn.text.corpus import (
     EncodedSlice,
     split_offsets,
 )
-from charrnn.text.files import STDIN, Source, display_name
+from charrnn.text.files import STDIN, Source
 from charrnn.text.vocabulary import Vocabulary
 
 BASELINE_SYMBOLS = 2_000_000  # to count n-grams in: memory must not grow with the text
@@ -197,8 +197,9 @@ def _read_again(record: TextRecord, config: Config, path: Path, used: str) -> Co
     for name, size, _ in record["files"]:
         source = find_file(path, name)
         if not isinstance(source, Path):
-            reason = f"was {used} on {display_name(source)}, which cannot be read again"
-            raise CheckpointError(f"{path}: {reason}")
+            gone = "standard input or another pipe, which is gone"
+            origin = "a text in memory, which is in no file" if source is None else gone
+            raise CheckpointError(f"{path}: was {used} on {origin}")
         try:
             info = source.stat()
         except (OSError, ValueError) as e:
