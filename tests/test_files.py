@@ -1,18 +1,25 @@
+import bz2
 import encodings
+import gzip
 import io
 import itertools
+import lzma
 import os
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from charrnn.drawing.highlight import render_page
 from charrnn.errors import TextError, UsageError
 from charrnn.text import files
 from charrnn.text.corpus import Corpus
 from charrnn.text.files import decode_bytes, list_files, read_file
+from tests.conftest import posix
 from tests.test_corpus import corpus_text
 
 
@@ -23,12 +30,98 @@ def test_folder_is_expanded_to_its_text_files_in_order(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"text")
     (tmp_path / "image.png").write_bytes(b"\x89PNG\0\0")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    reason = "(not UTF-8 text)"
+    skipped = [f"image.png {reason}", f"latin.txt {reason}"]
+    assert names_in(tmp_path, "utf-8") == (["one.c", "two.c", "z.txt"], skipped)
+    assert names_in(tmp_path, None) == (["one.c", "two.c", "image.png", "latin.txt", "z.txt"], [])
 
-    def names(encoding: str | None) -> list[list[str]]:
-        return [[Path(f).name for f in files] for files in list_files([str(tmp_path)], encoding)]
 
-    assert names("utf-8") == [["one.c", "two.c", "z.txt"], ["image.png", "latin.txt"]]
-    assert names(None) == [["one.c", "two.c", "image.png", "latin.txt", "z.txt"], []]
+def names_in(folder: Path, encoding: str | None, **options: Any) -> tuple[list[str], list[str]]:
+    """Return the names of a folder's files, and what is skipped, sorted, as ``list_files`` does."""
+    texts, skipped = list_files([str(folder)], encoding, **options)
+    return [Path(f).name for f in texts], sorted(s.removeprefix(f"{folder}/") for s in skipped)
+
+
+@posix
+def test_links_are_followed_and_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder, other = tmp_path / "corpus", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    for path in folder / "a.txt", other / "b.txt":
+        path.write_text("text")
+    (folder / "linked").symlink_to(other)
+    (folder / "loop").symlink_to(folder)
+    (folder / "nothing").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe")
+    assert names_in(folder, "utf-8") == (
+        ["a.txt", "b.txt"],
+        [
+            "loop (read already)",
+            "nothing (no such file or directory)",
+            "pipe (not a regular file)",
+        ],
+    )
+
+
+@posix
+def test_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "secret").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:  # as the system does, but not for root
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert names_in(tmp_path, "utf-8") == (["a.txt"], ["secret (permission denied)"])
+
+
+def test_what_charrnn_writes_is_skipped(tmp_path: Path) -> None:
+    for name in "a.txt", "own.txt", "run.npz", "checkpoints/x.txt":
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    (tmp_path / "page.html").write_text(render_page("title", "body"))
+    own = [tmp_path / "own.txt", tmp_path / "checkpoints"]
+    for encoding in "utf-8", None:
+        assert names_in(tmp_path, encoding, own=own) == (
+            ["a.txt"],
+            [
+                "checkpoints (written by charrnn)",
+                "own.txt (written by this command)",
+                "page.html (a page of charrnn)",
+                "run.npz (a NumPy archive)",
+            ],
+        )
+    recorded = {os.path.realpath(tmp_path / "checkpoints" / "x.txt")}
+    assert names_in(tmp_path, None, recorded=recorded)[0] == ["x.txt"]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_text_is_decompressed(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    path, data = tmp_path / "text", compress("né\n".encode() * 100_000)
+    path.write_bytes(data)
+    corpus = Corpus("text", paths=[str(path)])
+    assert corpus_text(corpus) == "né\n" * 100_000
+    assert (corpus.files[0].bytes, corpus.bytes) == (len(data), 400_000)
+    assert read_file(path) == "né\n".encode() * 100_000
+    assert Corpus("text", paths=[str(path)], unit="byte").bytes == len(data)
+    path.write_bytes(data[:-9])
+    with pytest.raises(TextError, match=r"text: damaged compressed data \("):
+        read_file(path)
+
+
+@pytest.mark.parametrize(("magic", "hint"), [(b"PK\3\4", "unzip -p"), (b"%PDF-1.4", "pdftotext")])
+def test_format_of_another_program_is_named(tmp_path: Path, magic: bytes, hint: str) -> None:
+    (tmp_path / "text").write_bytes(magic + b" and more")
+    with pytest.raises(TextError, match=f"not text; extract its text first, .*{hint}"):
+        Corpus("text", paths=[str(tmp_path / "text")])
+    assert Corpus("text", paths=[str(tmp_path / "text")], unit="byte").bytes == len(magic) + 9
 
 
 def test_only_the_argument_is_standard_input(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import charrnn
+from charrnn.training.interrupt import STOP_SIGNALS
 from tests.conftest import (
     CHARRNN,
     ENV,
@@ -91,14 +93,14 @@ def test_killed_trainings_resume_to_the_uninterrupted_result() -> None:
 
 
 @posix
-@pytest.mark.parametrize(("number", "rc"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_signal_saves_and_the_run_can_be_resumed(
-    cli: Cli, corpus: Path, whole: Any, number: int, rc: int
+    cli: Cli, corpus: Path, whole: Any, number: int
 ) -> None:
     with training(*LONG) as process:
         process.send_signal(number)
         code, err = end(process)
-    assert code == rc
+    assert code == 128 + number
     step = read_run(RUN).step
     assert 0 < step < 400
     assert err.endswith(
@@ -140,14 +142,74 @@ def test_signal_while_the_text_is_read_leaves_no_file(tmp_path: Path, number: in
 @posix
 def test_ignored_signal_stays_ignored(cli: Cli, corpus: Path) -> None:
     """A shell without job control ignores SIGINT in a background process, and so does nohup."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the new process inherits
+    numbers = signal.SIGINT, signal.SIGHUP
+    handlers = [signal.signal(number, signal.SIG_IGN) for number in numbers]  # inherited
     try:
         with training(*LONG) as process:
-            process.send_signal(signal.SIGINT)
+            for number in numbers:
+                process.send_signal(number)
             assert end(process)[0] == 0
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
     assert read_run(RUN).finished
+
+
+@posix
+def test_ctrl_c_in_python_saves_and_returns_the_model(tmp_path: Path, text: str) -> None:
+    code = (
+        "import charrnn, signal, sys, threading; "
+        "threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start(); "
+        "model = charrnn.train(sys.argv[1], output='run.npz', hidden_size=8, max_steps=10**6); "
+        "print(model.state.step)"
+    )
+    command = [sys.executable, "-c", code, text]
+    done = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, check=True)
+    assert 0 < read_run(tmp_path / "run.npz").step == int(done.stdout) < 10**6
+
+
+# --- Texts that cannot be read again ---
+
+
+@posix
+def test_run_trained_from_a_pipe_says_that_it_is_gone(cli: Cli, tmp_path: Path, text: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(
+        ["sh", "-c", "cat > pipe"], cwd=tmp_path, stdin=subprocess.PIPE
+    ) as writer:
+        assert writer.stdin
+        writer.stdin.write(text.encode())
+        writer.stdin.close()
+        cli("train", "pipe", *QUICK, "-q")
+    message = "was trained on standard input or another pipe, which is gone"
+    assert message in cli("eval", "--split", "val", rc=4).stderr.decode()
+    cli("report", "checkpoints/pipe.npz")
+    assert message in Path("pipe.html").read_text()
+
+
+@posix
+def test_own_output_does_not_become_the_corpus(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    train = f"{shlex.join(CHARRNN)} train . {shlex.join(SIZE)}"
+    script = (
+        f"{train} --max-steps 20 --stop-after 5 2> train.log && charrnn() {{ {shlex.join(CHARRNN)} "
+        f'"$@"; }} && charrnn report checkpoints/*.npz && echo more > b.txt && {train} --resume'
+    )
+    script = script.replace(f"{shlex.join(SIZE)} --resume", "--resume")
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=ENV, capture_output=True, check=True
+    )
+    (path,) = (tmp_path / "checkpoints").glob("*.npz")
+    assert [name for name, *_ in read_run(path).corpus["files"]] == ["../a.txt"]
+    assert b"b.txt (not in this run)" in done.stderr
+
+
+@pytest.mark.parametrize("documents", ["line", "file"])
+def test_documents_that_are_none_are_reported(cli: Cli, tmp_path: Path, documents: str) -> None:
+    (tmp_path / "old.txt").write_bytes(b"one line\rand another\r" * 99)
+    err = cli("train", "old.txt", *QUICK, "--documents", documents).stderr.decode()
+    assert f"--documents {documents} has no effect" in err
+    assert ("carriage returns" in err) == (documents == "line")
 
 
 # --- Failed saves ---

@@ -243,14 +243,16 @@ def test_report_is_written_and_nothing_is_overwritten(cli: Cli, run: Path, tmp_p
     report = tmp_path / "corpus.html"
     done = cli("report", run)
     data = report.read_bytes()
-    assert (done.stdout, done.stderr.decode()) == (b"", f"saved corpus.html, {len(data):,} bytes\n")
+    read = b"charrnn: the run's text is corpus.txt\n"
+    saved = f"saved corpus.html, {len(data):,} bytes\n".encode()
+    assert (done.stdout, done.stderr) == (b"", read + saved)
     done = cli("report", run, rc=2)
     assert done.stderr == b"charrnn: corpus.html already exists; use --force to overwrite it\n"
     report.write_text("old")
     cli("report", run, "--force")
     assert report.read_bytes() == data
     done = cli("report", run, "-o", "-")
-    assert (done.stdout, done.stderr) == (data, b"")
+    assert (done.stdout, done.stderr) == (data, read)
     cli("report", run, "-o", f"{run}/page.html", rc=7)
     cli("report", "none.npz", rc=4)
     for command in ("report", "export"):

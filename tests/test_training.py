@@ -110,7 +110,7 @@ def test_resume_refuses_another_text_and_exported_model(text: str, tmp_path: Pat
         resume(path, Corpus("changed", text + "!"))
     with pytest.raises(CheckpointError, match="the validation text has changed"):
         resume(path, Corpus("text", text), val=Corpus("val", text))
-    with pytest.raises(CheckpointError, match="was trained on a text in memory, which cannot be"):
+    with pytest.raises(CheckpointError, match="was trained on a text in memory, which is in no"):
         resume(path)
     charrnn.load(path).save(path)
     with pytest.raises(CheckpointError, match="an exported model, which cannot be resumed"):
@@ -124,7 +124,7 @@ def test_resume_refuses_damage(text: str, tmp_path: Path, name: str) -> None:
     state, arrays = checkpoint.read_checkpoint(path)
     for wrong in (arrays[name][..., :-1], arrays[name].astype(np.float64)):
         checkpoint.write_checkpoint(path, state, {**arrays, name: wrong})
-        with pytest.raises(CheckpointError, match=f"damaged: {name} has the wrong shape or dtype"):
+        with pytest.raises(CheckpointError, match=rf"damaged: {name}(\.npy has shape| is float64)"):
             resume(path, corpus)
     state.step += 1
     checkpoint.write_checkpoint(path, state, arrays)

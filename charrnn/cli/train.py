@@ -241,6 +241,10 @@ def resume_run(
     files = (checkpoint.find_file(path, name) for name, _, _ in state.corpus["files"])
     recorded = {os.path.realpath(file) for file in files if isinstance(file, Path)}
     text, val = load_texts(state.config, recorded=recorded)
+    if text.skipped:
+        print_message(
+            f"charrnn: skipped in folders: {', '.join(text.skipped[: common.SHOWN_FILES])}"
+        )
     if state.val_corpus and not val:
         print_message(f"charrnn: the run's text is {common.format_files(state, path)}")
     return resume(path, text, val=val, threads=threads, max_steps=max_steps)

@@ -19,12 +19,12 @@ REPEATED_SIGNALS = ("SIGHUP", "SIGXCPU")  # come again while the training saves
 class StopRequest:
     """Records the first of some signals within its context; then it is true when called.
 
-    A second Ctrl-C or SIGTERM has its usual effect. A signal that is ignored, as under nohup, stays
-    ignored. In another thread than the main one, no signal is recorded.
+    A second Ctrl-C or SIGTERM has the effect ``again``. A signal that is ignored, as under nohup,
+    stays ignored. In another thread than the main one, no signal is recorded.
     """
 
-    def __init__(self, signals: list[signal.Signals]) -> None:
-        self.signal_number = 0
+    def __init__(self, signals: list[signal.Signals], again: Any = signal.SIG_DFL) -> None:
+        self.signal_number, self.again = 0, again
         is_main = threading.current_thread() is threading.main_thread()
         self._old = {number: signal.getsignal(number) for number in signals if is_main}
 
@@ -44,12 +44,8 @@ class StopRequest:
 
     def _on_signal(self, number: int, _: object) -> None:
         self.signal_number = number
-        again: Any = signal.SIG_DFL
-        if number == signal.SIGINT:
-            again = signal.default_int_handler
-        elif signal.Signals(number).name in REPEATED_SIGNALS:
-            again = signal.SIG_IGN
-        signal.signal(number, again)
+        is_repeated = signal.Signals(number).name in REPEATED_SIGNALS
+        signal.signal(number, signal.SIG_IGN if is_repeated else self.again)
 
 
 def exit_on_signals() -> None:
