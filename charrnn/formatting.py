@@ -11,10 +11,19 @@ from pathlib import Path
 
 from charrnn.errors import SaveError, os_reason
 
+HUGE = 1e6  # of losses: the model has diverged
+
 
 def format_loss(nats: float | None) -> str:
     """Return a loss in nats and in bits; None is a non-finite loss."""
-    return "non-finite" if nats is None else f"{nats:.4f} nats ({nats / math.log(2):.3f} bits)"
+    if nats is None:
+        return "non-finite"
+    return f"{format_number(nats, 4)} nats ({format_number(nats / math.log(2), 3)} bits)"
+
+
+def format_number(x: float, digits: int) -> str:
+    """Return a number with some digits after the point; a huge one in scientific notation."""
+    return f"{x:.{digits}f}" if abs(x) < HUGE else f"{x:.{digits}g}"
 
 
 def format_baselines(baselines: Mapping[str, float]) -> str:

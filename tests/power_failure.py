@@ -227,4 +227,4 @@ if __name__ == "__main__":
             lines = check_save(name, Path(temporary))
         print(f"{name}: {len(lines)} states")
         losses += [f"{name}: {line}" for line in lines if line]
-    sys.exit("\n".join(losses))
+    sys.exit("\n".join(losses) or None)

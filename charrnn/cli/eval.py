@@ -10,7 +10,7 @@ import click
 from charrnn.cli import common
 from charrnn.cli.streams import print_lines, stdout
 from charrnn.errors import NotFiniteError, TextError, UsageError
-from charrnn.formatting import best_baseline, format_count, format_loss, loss_unit
+from charrnn.formatting import best_baseline, format_count, format_loss, format_number, loss_unit
 
 if TYPE_CHECKING:
     from charrnn.arrays import Array
@@ -131,9 +131,11 @@ def format_metrics(row: dict[str, Any], unit: str) -> str:
     if not math.isfinite(row["nats"]):
         return f"{row['file']}: the loss is non-finite; {rate}"
     finite = math.isfinite(row["perplexity"])
-    perplexity = f"{row['perplexity']:.2f}" if finite else f"above {math.exp(MAX_EXPONENT):.0e}"
+    perplexity = (
+        format_number(row["perplexity"], 2) if finite else f"above {math.exp(MAX_EXPONENT):.0e}"
+    )
     line = (
-        f"{row['file']}: {format_loss(row['nats'])} per {unit}, {row['bits_per_byte']:.3f} bits "
+        f"{row['file']}: {format_loss(row['nats'])} per {unit}, {format_number(row['bits_per_byte'], 3)} bits "
         f"per byte, perplexity {perplexity}; {rate}"
     )
     if name := best_baseline(row["baselines"]):
