@@ -221,7 +221,7 @@ def train(
         corpus = to_corpus("text", texts)
         val_corpus = None if val is None else to_corpus("val", [val])
         run = begin(corpus, config, val=val_corpus, initial_model=initial_model, threads=threads)
-        with StopRequest([signal.SIGINT], signal.default_int_handler) as stop:
+        with StopRequest([signal.SIGINT]) as stop:
             for _ in train_with_saves(run, path, stop=stop):
                 pass
     run.network.params.vector[:] = run.model_weights

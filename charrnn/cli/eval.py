@@ -134,9 +134,10 @@ def format_metrics(row: dict[str, Any], unit: str) -> str:
     perplexity = (
         format_number(row["perplexity"], 2) if finite else f"above {math.exp(MAX_EXPONENT):.0e}"
     )
+    bits = format_number(row["bits_per_byte"], 3)
     line = (
-        f"{row['file']}: {format_loss(row['nats'])} per {unit}, {format_number(row['bits_per_byte'], 3)} bits "
-        f"per byte, perplexity {perplexity}; {rate}"
+        f"{row['file']}: {format_loss(row['nats'])} per {unit}, {bits} bits per byte, "
+        f"perplexity {perplexity}; {rate}"
     )
     if name := best_baseline(row["baselines"]):
         line += f"; best baseline {name} {row['baselines'][name]:.3f}, model {row['nats']:.3f}"

@@ -138,7 +138,7 @@ def train(
             f"  {train_command(corpus, other)}",
         )
     load_texts = functools.partial(load_corpora, path, corpus, val_file)
-    interrupt = StopRequest(STOP_SIGNALS)
+    interrupt = StopRequest(STOP_SIGNALS, process_ends=True)
     with lock(path, command_line()):
         # start or resume the run
         if resume:

@@ -19,12 +19,13 @@ REPEATED_SIGNALS = ("SIGHUP", "SIGXCPU")  # come again while the training saves
 class StopRequest:
     """Records the first of some signals within its context; then it is true when called.
 
-    A second Ctrl-C or SIGTERM has the effect ``again``. A signal that is ignored, as under nohup,
-    stays ignored. In another thread than the main one, no signal is recorded.
+    After the context, the signals have their former effects, unless the process ends with it. A
+    second Ctrl-C raises KeyboardInterrupt, or ends the process, as a second SIGTERM does. A signal
+    that is ignored, as under nohup, stays ignored. In another thread than the main one, no signal is recorded.
     """
 
-    def __init__(self, signals: list[signal.Signals], again: Any = signal.SIG_DFL) -> None:
-        self.signal_number, self.again = 0, again
+    def __init__(self, signals: list[signal.Signals], process_ends: bool = False) -> None:
+        self.signal_number, self.process_ends = 0, process_ends
         is_main = threading.current_thread() is threading.main_thread()
         self._old = {number: signal.getsignal(number) for number in signals if is_main}
 
@@ -39,13 +40,14 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._old.items():
-            if handler is not None:
+            if handler is not None and not self.process_ends:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _: object) -> None:
         self.signal_number = number
+        again: Any = signal.SIG_DFL if self.process_ends else signal.default_int_handler
         is_repeated = signal.Signals(number).name in REPEATED_SIGNALS
-        signal.signal(number, signal.SIG_IGN if is_repeated else self.again)
+        signal.signal(number, signal.SIG_IGN if is_repeated else again)
 
 
 def exit_on_signals() -> None:
