@@ -21,7 +21,8 @@ class StopRequest:
 
     After the context, the signals have their former effects, unless the process ends with it. A
     second Ctrl-C raises KeyboardInterrupt, or ends the process, as a second SIGTERM does. A signal
-    that is ignored, as under nohup, stays ignored. In another thread than the main one, no signal is recorded.
+    that is ignored, as under nohup, stays ignored. In another thread than the main one, no signal
+    is recorded.
     """
 
     def __init__(self, signals: list[signal.Signals], process_ends: bool = False) -> None:
