@@ -3,14 +3,14 @@
 import sys
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line; Ctrl-C may come while its modules are imported."""
     try:
-        from charrnn.cli import main as run
+        from charrnn.cli import main
     except KeyboardInterrupt:
         sys.exit(130)
-    run()
+    main()
 
 
 if __name__ == "__main__":
-    main()
+    run()
