@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -170,9 +172,6 @@ def test_escapes_in_no_field_reach_the_terminal(cli: Cli, run: Path, tmp_path: P
 
 def run_any(args: list[str]) -> bytes:
     """Run a command that may fail in this process; return all that it prints."""
-    import io
-    import sys
-
     out = io.BytesIO()
     with pytest.MonkeyPatch.context() as patch:
         for name in "stdout", "stderr":
@@ -266,6 +265,14 @@ def test_json_has_no_lone_surrogates(cli: Cli, run: Path) -> None:
 
 
 # --- limits of the system ---
+
+
+def test_ctrl_c_while_modules_are_loaded_has_its_exit_code(tmp_path: Path) -> None:
+    code = "import charrnn.__main__ as m, sys; sys.meta_path.insert(0, Interrupt()); m.run()"
+    finder = "class Interrupt:\n  def find_spec(self, *_): raise KeyboardInterrupt\n"
+    command = [sys.executable, "-c", finder + code]
+    done = subprocess.run(command, env=ENV, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
 
 
 def test_training_and_scoring_continue_without_more_threads(

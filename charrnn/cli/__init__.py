@@ -49,11 +49,13 @@ class Commands(click.Group):
             with self.make_context(PROGRAM, [*(sys.argv[1:] if args is None else args)]) as ctx:
                 self.invoke(ctx)
             code = int(ExitCode.OK)
+        # help and usage errors
         except click.exceptions.Exit as e:
             code = e.exit_code
         except click.ClickException as e:
             code = e.exit_code
             print_usage_error(e)
+        # errors that a user can fix, and those of the system
         except CharrnnError as e:
             code = e.exit_code
             print_message(f"charrnn: {e.args[0]}", *e.args[1:])

@@ -93,6 +93,7 @@ def sample(
     from charrnn.text import units
     from charrnn.text.files import read_file
 
+    # the prime, and the texts in batches
     data = read_file(prime_file, raw=True) if prime_file is not None else prime or ""
     seed = secrets.randbits(32) if seed is None else seed
     model = model_file.load(f"seed {seed}")

@@ -119,6 +119,7 @@ def train(
     standard error. Ctrl-C saves and stops; --resume continues. To extend a finished run, use
     --resume with a larger --max-steps.
     """  # noqa: D301
+    # the file to write
     path = output or default_path(corpus)
     common.check_stdin_once([*corpus, val_file])
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}

@@ -47,10 +47,13 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
+        # what is there now, and the folders
         old = target.lstat() if os.path.lexists(target) else None
         if old and not stat.S_ISREG(old.st_mode):
             raise SaveError(escape_control(f"{path}: could not be saved (not a regular file)"))
         make_folder(target.parent)
+
+        # write, force to disk, rename
         try:
             with _create(temporary, old) as f:
                 yield f

@@ -116,6 +116,7 @@ def _walk(folder: Path, own: set[tuple[int, int]], skipped: list[str]) -> Iterat
     def note_error(e: OSError) -> None:
         skipped.append(f"{e.filename} ({os_reason(e)})")
 
+    # each folder once: links may form a loop
     seen = set[tuple[int, int]]()
     for root, folders, names in os.walk(folder, onerror=note_error, followlinks=True):
         key = _identity(Path(root).stat())
@@ -125,6 +126,8 @@ def _walk(folder: Path, own: set[tuple[int, int]], skipped: list[str]) -> Iterat
             continue
         seen.add(key)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+        # its files, without hidden ones
         for name in names:
             file = Path(root, name)
             if name.startswith("."):
