@@ -158,8 +158,11 @@ def test_ignored_signal_stays_ignored(cli: Cli, corpus: Path) -> None:
 @posix
 def test_ctrl_c_in_python_saves_and_returns_the_model(tmp_path: Path, text: str) -> None:
     code = (
-        "import charrnn, signal, sys, threading; "
-        "threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start(); "
+        "import charrnn, os, signal, sys, threading, time\n"
+        "def interrupt():\n"
+        "  while not os.path.exists('run.npz'): time.sleep(0.1)\n"
+        "  time.sleep(0.5); signal.raise_signal(signal.SIGINT)\n"
+        "threading.Thread(target=interrupt).start()\n"
         "model = charrnn.train(sys.argv[1], output='run.npz', hidden_size=8, max_steps=10**6); "
         "print(model.state.step)"
     )

@@ -40,34 +40,39 @@ GROUPS = {
 
 class Commands(click.Group):
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> NoReturn:
-        """Run the command line; turn an error into one line on stderr and an exit code."""
+        """Run the command line, and exit."""
         prepare_streams()
         exit_on_signals()
         set_threads(1)
         try:
-            self._main_shell_completion({}, PROGRAM)
-            with self.make_context(PROGRAM, [*(sys.argv[1:] if args is None else args)]) as ctx:
-                self.invoke(ctx)
-            code = int(ExitCode.OK)
-        # help and usage errors
-        except click.exceptions.Exit as e:
-            code = e.exit_code
-        except click.ClickException as e:
-            code = e.exit_code
-            print_usage_error(e)
-        # errors that a user can fix, and those of the system
-        except CharrnnError as e:
-            code = e.exit_code
-            print_message(f"charrnn: {e.args[0]}", *e.args[1:])
-        except MemoryError as e:
-            detail = f" ({str(e).lower()})" if str(e) else ""
-            code = ExitCode.USAGE
-            print_message(f"charrnn: out of memory{detail}; try a smaller model")
+            code = flush_output(self.run([*(sys.argv[1:] if args is None else args)]))
         except (KeyboardInterrupt, EOFError):
             code = ExitCode.INTERRUPTED
+        sys.exit(code)
+
+    def run(self, args: list[str]) -> int:
+        """Run the command line; turn an error into one line on stderr. Return the exit code."""
+        try:
+            self._main_shell_completion({}, PROGRAM)
+            with self.make_context(PROGRAM, args) as ctx:
+                self.invoke(ctx)
+            return ExitCode.OK
+        # help and usage errors
+        except click.exceptions.Exit as e:
+            return e.exit_code
+        except click.ClickException as e:
+            print_usage_error(e)
+            return e.exit_code
+        # errors that a user can fix, and those of the system
+        except CharrnnError as e:
+            print_message(f"charrnn: {e.args[0]}", *e.args[1:])
+            return e.exit_code
+        except MemoryError as e:
+            detail = f" ({str(e).lower()})" if str(e) else ""
+            print_message(f"charrnn: out of memory{detail}; try a smaller model")
+            return ExitCode.USAGE
         except OSError as e:
-            code = output_failure(e)
-        sys.exit(flush_output(code))
+            return output_failure(e)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands in their groups, each with its summary and its first example."""

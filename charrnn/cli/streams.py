@@ -15,8 +15,11 @@ from charrnn.formatting import escape_control
 class Unfailing(io.RawIOBase):
     """A binary stream that ignores its failures: a message that is lost must not end a command."""
 
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
+    def __init__(self, text: TextIO | None) -> None:
+        """Write to the stream below ``text``, which closes it when it is collected."""
+        self.text = text
+        buffer: Any = text.buffer if text else io.BytesIO()
+        self.stream = getattr(buffer, "raw", buffer)  # itself, if it is not buffered
 
     def writable(self) -> bool:
         return True
@@ -49,10 +52,8 @@ def prepare_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
 
-    # a stream that has no ``raw`` one is not buffered
-    buffer: Any = sys.stderr.buffer if sys.stderr else io.BytesIO()
     encoding = sys.stderr.encoding if sys.stderr else "utf-8"
-    stream = Unfailing(getattr(buffer, "raw", buffer))
+    stream: Any = Unfailing(sys.stderr)
     sys.stderr = io.TextIOWrapper(stream, encoding, "backslashreplace", write_through=True)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

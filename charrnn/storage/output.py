@@ -16,6 +16,8 @@ from charrnn.formatting import escape_control, save_error
 PRIVATE = 0o600  # while a file is written that replaces one of another mode
 NEW_FILE_MODE = 0o666  # less the umask
 
+_unfinished: set[Path] = set()  # temporary files that are being written
+
 
 def check_output(path: Path, force: bool, inputs: Iterable[Path | str] = ()) -> None:
     """Raise UsageError if ``path`` must not be written: it exists, or it is one of ``inputs``.
@@ -54,6 +56,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
         make_folder(target.parent)
 
         # write, force to disk, rename
+        _unfinished.add(temporary)
         try:
             with _create(temporary, old) as f:
                 yield f
@@ -64,11 +67,20 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+        finally:
+            _unfinished.discard(temporary)
         _sync_folder(target.parent)
     except SaveError:
         raise
     except OSError as e:
         raise save_error(path, e) from None
+
+
+def remove_unfinished() -> None:
+    """Remove the temporary files of unfinished writes, before this process ends."""
+    for path in list(_unfinished):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def make_folder(folder: Path) -> None:

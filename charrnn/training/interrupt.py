@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from typing import Any
+
+from charrnn.storage.output import remove_unfinished
 
 # Ctrl-C, the end of a batch job, of a terminal, and of the CPU time; not all systems have all
 STOP_SIGNALS = [
@@ -52,7 +54,12 @@ class StopRequest:
 
 
 def exit_on_signals() -> None:
-    """Let a signal end this process as an exception does, so that it is tidied up."""
+    """Let a signal end this process at once, without the files that are not complete yet."""
+
+    def end(number: int, _: object) -> None:
+        remove_unfinished()
+        os._exit(128 + number)
+
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+            signal.signal(number, end)
