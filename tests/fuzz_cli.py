@@ -289,7 +289,7 @@ def describe(line: Line) -> str:
 
 def build_template(folder: Path) -> None:
     """Write the files that every line finds; import and draw once what is slow the first time."""
-    for package in (charrnn, encodings):  # the other user may not be able to read Python's files
+    for package in (charrnn, click, encodings):  # the other user may not be able to read Python's files
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 with contextlib.suppress(ImportError):  # an encoding of another system
