@@ -292,7 +292,7 @@ def build_template(folder: Path) -> None:
     for package in (charrnn, click, encodings):  # the other user may not be able to read Python's files
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
-                with contextlib.suppress(ImportError):  # an encoding of another system
+                with contextlib.suppress(ImportError, AssertionError):  # of another system
                     importlib.import_module(module.name)
     for name, data in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
