@@ -289,7 +289,8 @@ def describe(line: Line) -> str:
 
 def build_template(folder: Path) -> None:
     """Write the files that every line finds; import and draw once what is slow the first time."""
-    for package in (charrnn, click, encodings):  # the other user may not be able to read Python's files
+    # the other user may not be able to read Python's files
+    for package in (charrnn, click, encodings):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 with contextlib.suppress(ImportError, AssertionError):  # of another system
@@ -563,20 +564,24 @@ def failures(line: Line, outcome: Outcome) -> Iterator[str]:
     yield from outcome.changes
 
 
-def attempt(seed: int, template: Path) -> tuple[str, int, list[str]]:
+def attempt(seed: int, template: Path, events: bool) -> tuple[str, int, list[str]]:
     """Run the line of a seed; return its command, its exit code, and its failures."""
     line = generate(seed)
+    if not events:
+        line = line._replace(event=("", "", 0.0))
     outcome = run(line, template)
     found = [f"seed {seed}: {failure}\n    {describe(line)}" for failure in failures(line, outcome)]
     return line.command, outcome.code, found
 
 
-def fuzz(n: int, seed: int, workers: int = 2) -> tuple[Counter[tuple[str, int]], list[str]]:
+def fuzz(
+    n: int, seed: int, events: bool = True, workers: int = 2
+) -> tuple[Counter[tuple[str, int]], list[str]]:
     """Run ``n`` lines; return the counts of commands and exit codes, and the failures."""
     counts: Counter[tuple[str, int]] = Counter()
     failed: list[str] = []
     with folder_with_template() as template, multiprocessing.get_context("fork").Pool(workers) as p:
-        run_seed = functools.partial(attempt, template=template)
+        run_seed = functools.partial(attempt, template=template, events=events)
         for command, code, found in p.imap(run_seed, range(seed, seed + n), 8):
             counts[command, code] += 1
             failed += found
@@ -598,8 +603,10 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz_cli", description=__doc__)
     parser.add_argument("n", type=int, help="number of command lines")
     parser.add_argument("--seed", type=int, default=0, help="of the first one")
+    help = "without signals and changes of files, which come at no exact moment"
+    parser.add_argument("--repeatable", action="store_true", help=help)
     given = parser.parse_args(args)
-    counts, failed = fuzz(given.n, given.seed)
+    counts, failed = fuzz(given.n, given.seed, not given.repeatable)
     for failure in failed:
         print(failure)
     for command in sorted({command for command, _ in counts}):

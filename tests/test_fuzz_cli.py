@@ -32,7 +32,7 @@ def template() -> Iterator[Path]:
 
 
 def test_no_command_line_fails() -> None:
-    command = [sys.executable, "-m", "tests.fuzz_cli", "100"]
+    command = [sys.executable, "-m", "tests.fuzz_cli", "100", "--repeatable"]
     done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
