@@ -62,7 +62,7 @@ CASES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "one": lambda h: {"play": h},
     "long names": lambda h: {LONG: h, KOREAN: h, "_$x^2$": h},
     "five": lambda h: {
-        f"run {k}": changed(h, 12 - k, baselines={"val": {"trigram": 2 + k / 100, "uniform": 3.0}})
+        f"run {k}": changed(h, 12 - k, baselines={"val": {"3-gram": 2 + k / 100, "uniform": 3.0}})
         for k in range(5)
     },
     "one row": lambda h: {"play": changed(h, 1)},
@@ -139,8 +139,8 @@ def test_different_baselines_name_their_runs(state: Any) -> None:
     figure = plot_losses(CASES["five"](state) | {"six": six})
     assert legend(figure)[6:9] == [
         "best n-gram baseline of six: 2-gram 2.000",
-        "best n-gram baseline of run 0: trigram 2.000",
-        "best n-gram baseline of run 1: trigram 2.010",
+        "best n-gram baseline of run 0: 3-gram 2.000",
+        "best n-gram baseline of run 1: 3-gram 2.010",
     ]
 
 
@@ -258,7 +258,7 @@ def braille_dots(art: str) -> set[tuple[int, int]]:
 @pytest.mark.parametrize("unicode", [True, False])
 @pytest.mark.parametrize("width", [20, 80, 133])
 def test_terminal_shows_every_point(state: Any, unicode: bool, width: int) -> None:
-    h = changed(state, train=[1, 4], val=[3, 5], baselines={"val": {"trigram": 1.0}})
+    h = changed(state, train=[1, 4], val=[3, 5], baselines={"val": {"3-gram": 1.0}})
     art = render_losses({"play": h}, width=width, unicode=unicode)
     assert art.isascii() is not unicode
     lines, area, dots = art.splitlines(), plot_area(art), braille_dots(art)

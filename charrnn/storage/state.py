@@ -44,6 +44,7 @@ JAMO_CODES = range(0x110000, 0x110000 + 67)
 SPECIAL_CODES = range(0x110000, 0x110000 + 69)
 # a file's name may have bytes that are not UTF-8, as surrogates (PEP 383)
 NOT_TEXT = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+BASELINE_NAME = re.compile("uniform|[1-9][0-9]?-gram")
 
 NonNegative = Annotated[int, range(MAX_COUNT + 1)]
 Positive = Annotated[int, range(1, MAX_COUNT + 1)]
@@ -218,6 +219,9 @@ def parse(data: bytes) -> ModelState:
     if isinstance(state, State):
         _check_steps(state)
         _check_texts(state)
+        for name in (*state.baselines["val"], *state.baselines["test"]):
+            if not BASELINE_NAME.fullmatch(name):
+                raise _field_error("baselines", f"the name {reprlib.repr(name)}")
     return state
 
 
