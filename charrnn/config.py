@@ -103,6 +103,12 @@ class Config:
     eval_every: int | None = _option(
         None, "Evaluate every N steps [1/20 of the run].", 1, MAX_COUNT
     )
+    patience: int = _option(
+        5,
+        "Stop after N planned evaluations without a better validation loss; 0 disables.",
+        0,
+        MAX_COUNT,
+    )
     sample_every: int | None = _option(
         None, "Print a sample every N steps [1/10 of the run]; 0 disables.", 0, MAX_COUNT
     )

@@ -55,13 +55,18 @@ def test_train_reports_progress_on_stderr_only(cli: Cli, corpus: Path, text: str
     # the output matches the checkpoint
     state = read_run(Path("checkpoints/corpus.npz"))
     assert len(state.history) == 12
-    for row in state.history:
-        assert (
-            f"step {row['step']:6,}  epoch {row['epoch']:5.2f}  "
-            f"training {row['train_loss']:.4f} nats ({row['train_loss'] / np.log(2):.3f} bits)  "
-            f"validation {row['val_loss']:.4f} nats ({row['val_loss'] / np.log(2):.3f} bits)  "
-            f"gradient norm {row['grad_norm']:.2f}  learning rate {row['learning_rate']:.2g}"
-        ) in lines
+    head = "     step   epoch    train      val    bits      ch/s     left"
+    assert lines.count(head) == 3  # once per screen
+    rows = [line.split() for line in lines if re.match(r" +\d+ +\d+\.\d\d +\d\.", line)]
+    for row, (step, epoch, train, val, bits, rate, left) in zip(state.history, rows, strict=True):
+        assert (int(step), epoch) == (row["step"], f"{row['epoch']:.2f}")
+        assert train == f"{row['train_loss']:.4f}"
+        losses = [r["val_loss"] for r in state.history if r["step"] <= row["step"]]
+        assert val == f"{row['val_loss']:.4f}{'*' * (row['val_loss'] == min(losses))}"
+        assert bits == f"{row['val_loss'] / np.log(2):.3f}"
+        assert re.fullmatch(r"[\d,]+", rate)
+        assert re.fullmatch(r"\d\d:\d\d", left)
+    assert rows[-1][-1] == "00:00"
     assert state.samples[0]["step"] == 1
     for sample in state.samples:
         assert f"sample at step {sample['step']}:\n  | {sample['text'].split(chr(10))[0]}" in err
@@ -76,9 +81,10 @@ def test_train_reports_progress_on_stderr_only(cli: Cli, corpus: Path, text: str
         expected = format_baselines(state.baselines[split])
         assert f"\n{name} loss, nats per character: {expected}, model {loss:.3f}\n" in err
         assert f"\nbaselines  {name} {expected}\n" in info
-    assert lines[-1] == (
-        "saved checkpoints/corpus.npz; sample from it with: charrnn sample checkpoints/corpus.npz"
-    )
+    assert lines[-2:] == [
+        "saved checkpoints/corpus.npz; sample from it with:",
+        "  charrnn sample checkpoints/corpus.npz",
+    ]
     assert state.command == f"charrnn train corpus.txt {' '.join(SIZE)} --max-steps 12"
 
 
@@ -124,7 +130,7 @@ def test_train_stops_resumes_and_extends(cli: Cli, run: Path) -> None:
     err = cli("train", "corpus.txt", *options, "-o", "parts.npz", "--stop-after", "7").stderr
     assert err.decode().endswith(
         "stopped at step 7 of 30; parts.npz was saved at step 7\n"
-        "resume with: charrnn train corpus.txt -o parts.npz --resume\n"
+        "resume with:\n  charrnn train corpus.txt -o parts.npz --resume\n"
     )
     run.unlink()  # a resumed run does not need the model that it was initialized from
     resume = ("train", "corpus.txt", "-o", "parts.npz", "--resume")
@@ -214,26 +220,66 @@ def test_train_warns_about_overfitting_and_copying(cli: Cli) -> None:
         letters = rng.choice(list("abcdefgh\n"), 400, p=[0.12] * 8 + [0.04])
         Path(name).write_text("".join(letters))
     options = ["--val-file", "val", "--hidden-size", "48", "--test-fraction", "0"]
-    options += ["--lr-schedule", "constant", "--max-steps", "150"]
+    options += ["--lr-schedule", "constant", "--max-steps", "150", "--patience", "0"]
     warned = "while training loss fell"
     shown = cli("train", "text", *options).stderr.decode()
     assert warned in shown
     Path("abc").write_text("abcdefghi\n" * 100)
     args = ["train", "abc", "--hidden-size", "32", "--max-steps", "150"]
     shown = cli(*args).stderr.decode()
-    assert "how much is copied: charrnn overlap checkpoints/abc.npz abc\n" in shown
+    assert "how much is copied:\n  charrnn overlap checkpoints/abc.npz abc\n" in shown
     assert warned not in shown
     assert not cli(*args, "--force", "--quiet").stderr
 
 
+def test_training_stops_when_the_validation_loss_no_longer_improves(cli: Cli) -> None:
+    """The validation text has nothing in common with the training text."""
+    Path("text").write_text("abcdefgh\n" * 200)
+    Path("val").write_text("hgfedcba\n" * 50)
+    args = ["train", "text", "--val-file", "val", "--hidden-size", "16", "--max-steps", "200"]
+    args += ["--eval-every", "10", "--patience", "3"]
+    resume = ["train", "text", "--val-file", "val", "--resume"]
+    err = cli(*args).stderr.decode()
+    path = Path("checkpoints/text.npz")
+    state = read_run(path)
+    assert state.finished
+    assert [row["step"] for row in state.history][-1] == state.step
+    assert state.best["step"] == state.step - 30
+    assert state.test_loss is not None
+    stopped = f"stopped early at step {state.step} of 200: no better validation loss in 3"
+    assert stopped in err
+    again = cli(*resume).stderr.decode()
+    assert f"already finished at step {state.step} of 200, early; use --max-steps" in again
+
+    # with the plan again it has new patience; interrupted, it ends at the same step
+    cli(*resume, "--max-steps", "200")
+    assert read_run(path).step == state.step + 30
+    cli(*args, "-o", "parts.npz", "--stop-after", str(state.step - 5))
+    cli(*resume, "-o", "parts.npz")
+    assert read_run(Path("parts.npz")).step == state.step
+    cli(*args[:-1], "0", "-o", "whole.npz")
+    assert read_run(Path("whole.npz")).step == 200
+
+
+def test_diverged_training_is_reported(cli: Cli, corpus: Path) -> None:
+    options = ("--optimizer", "sgd", "--lr", "1e9", "--patience", "0")
+    err = cli("train", "corpus.txt", *QUICK, *options).stderr.decode()
+    assert re.search(
+        r"\nthe training diverged: its loss is above .* try a lower --learning-rate", err
+    )
+
+
 @posix
-def test_progress_bar_is_shown_on_terminals_only(corpus: Path, tmp_path: Path) -> None:
-    command = [*CHARRNN, "train", "corpus.txt", *QUICK]
+def test_progress_fits_a_terminal_of_80_columns(corpus: Path, tmp_path: Path) -> None:
+    command = [*CHARRNN, "train", "corpus.txt", *SIZE, "--max-steps", "60"]
     shown, out = run_on_terminal(command, tmp_path, ENV, 24, 80)
     assert out == b""
-    assert re.search(rb"\d+%\|", shown)
+    assert re.search(rb"step \d+: +\d+%\|", shown)
     for expected in (b"ch/s", b"loss ", b"best validation loss"):
         assert expected in shown
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[\w+", "", shown.decode()))
+    assert max(len(line) for line in lines if not line.startswith("  | ")) <= 80
+    assert not re.search(r"%\|", "".join(lines[-4:]))  # the bar is gone
 
 
 # --- sample ---

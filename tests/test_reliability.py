@@ -105,7 +105,7 @@ def test_signal_saves_and_the_run_can_be_resumed(
     assert 0 < step < 400
     assert err.endswith(
         f"stopped at step {step} of 400; {RUN} was saved at step {step}\n"
-        "resume with: charrnn train corpus.txt --resume\n"
+        "resume with:\n  charrnn train corpus.txt --resume\n"
     )
     cli("train", "corpus.txt", "--resume", "-q")
     assert content(RUN) == whole

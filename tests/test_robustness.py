@@ -249,7 +249,7 @@ def test_every_name_of_an_option_is_a_variable(
 def test_printed_command_and_recorded_name_find_the_file(cli: Cli, corpus: Path, name: str) -> None:
     corpus.rename(name)
     done = cli("train", *QUICK, "--stop-after", "2", "-o", "run.npz", "--", name)
-    resume = done.stderr.decode().splitlines()[-1].removeprefix("resume with: ")
+    resume = done.stderr.decode().splitlines()[-1].removeprefix("  ")
     assert resume.isprintable()
     assert shell(resume).returncode == 0
     assert read_run(Path("run.npz")).finished

@@ -193,7 +193,7 @@ def test_run_with_validation_files_is_resumed_and_evaluated(
     start = ("train", "corpus.txt", "--val-file", val, *QUICK, "--stop-after", "7")
     err = cli(*start, stdin=stdin).stderr.decode()
     resume = "charrnn train corpus.txt --resume" + " --val-file -" * (not folder)
-    assert f"resume with: {resume}\n" in err
+    assert f"resume with:\n  {resume}\n" in err
     again = ["train", "corpus.txt", "--resume", "-q"]
     if not folder:
         err = cli(*again, rc=4).stderr.decode()

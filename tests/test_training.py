@@ -537,7 +537,7 @@ def test_long_history_is_thinned_but_keeps_the_best_row(
     monkeypatch.setattr(loop, "MAX_SAMPLES", 10)
     losses = iter([2.0] * 13 + [1.0] + [3.0] * 100)  # the best at step 14, of even index
     monkeypatch.setattr(loop, "_loss", lambda *_: next(losses))
-    run = train(new_run(text, eval_every=1, sample_every=1))
+    run = train(new_run(text, eval_every=1, sample_every=1, patience=0))
     rows = [row["step"] for row in run.state.history]
     assert len(rows) <= 21
     assert rows == sorted(rows)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
+import textwrap
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,29 +14,43 @@ from typing import TYPE_CHECKING
 from charrnn import formatting as fmt
 
 if TYPE_CHECKING:
+    from charrnn.storage.state import Evaluation
     from charrnn.training.loop import StepResult
     from charrnn.training.run import Run
 
 MIN_COPY_WARNING = 60  # characters: too long a passage to be written twice by chance
+DIVERGED_RATIO = 1.5  # of the training loss to that of a uniform guess
+# of an evaluation, in nats per character; bits are those of the validation loss
+COLUMNS = {"step": 9, "epoch": 8, "train": 9, "val": 9, "bits": 8, "ch/s": 10, "left": 9}
 
 
 class Display:
-    """A bar on a terminal, and lines; ``quiet`` leaves only the warnings."""
+    """A table of the evaluations, the samples, and on a terminal a bar; ``quiet``: warnings only.
+
+    The head of the table is printed again on every screen.
+    """
 
     def __init__(self, run: Run, quiet: bool) -> None:
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # a thread of its own, which no command needs
         self.run, self.quiet = run, quiet
+        self.is_terminal = sys.stderr.isatty()
+        self.screen = shutil.get_terminal_size()
+        self.lines_since_head = self.screen.lines
+        self.initial = run.characters_at_step(run.state.step)
+        self.total = run.characters_at_step(run.plan["steps"])
         self.bar = tqdm(
-            total=run.characters_at_step(run.plan["steps"]),
-            initial=run.characters_at_step(run.state.step),
+            total=self.total,
+            initial=self.initial,
             unit="ch",
             unit_scale=True,
             dynamic_ncols=True,
+            leave=False,
             file=sys.stderr,
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not self.is_terminal,
         )
+        self.started = time.monotonic()
 
     def __enter__(self) -> Display:
         return self
@@ -42,17 +59,86 @@ class Display:
         self.bar.close()
 
     def print(self, lines: Iterable[str]) -> None:
-        if not self.quiet:
-            for line in lines:
-                self.bar.write(fmt.escape_control(line), file=sys.stderr)
+        """Print lines. On a terminal they are wrapped between words, except indented ones."""
+        if self.quiet:
+            return
+        for line in lines:
+            line = fmt.escape_control(line)
+            wraps = self.is_terminal and not line.startswith(" ")
+            width = max(self.screen.columns - 1, 20)
+            shown = textwrap.wrap(line, width, subsequent_indent="  ") if wraps else [line]
+            for part in shown:
+                self.bar.write(part, file=sys.stderr)
+            self.lines_since_head += len(shown)
 
     def update(self, step: StepResult) -> None:
         for message in step.messages:
             self.bar.write(fmt.escape_control(f"charrnn: {message}"), file=sys.stderr)
-        if step.step == 1 or step.evaluation or step.sample:
-            self.print(step_lines(self.run, step))
+            self.lines_since_head += 1
+        if step.step == 1:
+            self.print([initial_line(self.run, step.loss)])
+        if row := step.evaluation:
+            self.print(self.table_lines(row))
+        if step.sample:
+            self.print(sample_lines(step))
         if self.bar.update(step.characters):  # was drawn now: shown the next time
+            self.bar.set_description_str(f"step {step.step:,}", refresh=False)
             self.bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
+
+    def table_lines(self, row: Evaluation) -> Iterator[str]:
+        """Yield the row of an evaluation, below the head if that is no longer on the screen."""
+        widths = fit_columns(self.screen.columns if self.is_terminal else 80)
+        if self.lines_since_head + 2 >= self.screen.lines:
+            self.lines_since_head = 0
+            yield "".join(name.rjust(width) for name, width in widths.items())
+        cells = {**evaluation_cells(self.run, row), "left": self.time_left(row)}
+        yield "".join(cells[name].rjust(width) for name, width in widths.items())
+
+    def time_left(self, row: Evaluation) -> str:
+        """Return the time to the end of the plan, at the rate of this invocation."""
+        from tqdm import tqdm
+
+        done = self.run.characters_at_step(row["step"])
+        rate = (done - self.initial) / max(time.monotonic() - self.started, 1e-9)
+        return str(tqdm.format_interval((self.total - done) / rate)) if rate > 0 else ""
+
+
+def fit_columns(columns: int) -> dict[str, int]:
+    """Return the columns of the table that fit the terminal, with their widths."""
+    widths, total = {}, 0
+    for name, width in COLUMNS.items():
+        total += width
+        if total < columns:
+            widths[name] = width
+    return widths
+
+
+def evaluation_cells(run: Run, row: Evaluation) -> dict[str, str]:
+    """Return what the table shows of an evaluation; ``*`` marks the best validation loss so far."""
+    # the rate of training since the evaluation before
+    history = run.state.history
+    before = history[-2] if len(history) > 1 else {"characters_seen": 0, "seconds": 0.0}
+    characters = row["characters_seen"] - before["characters_seen"]
+    seconds = row["seconds"] - before["seconds"]
+
+    train, val = row["train_loss"], row["val_loss"]
+    loss = train if val is None else val
+    is_best = val is not None and run.state.best["step"] == row["step"]
+    return {
+        "step": f"{row['step']:,}",
+        "epoch": f"{row['epoch']:.2f}",
+        "train": format_cell(train),
+        "val": f"{format_cell(val)}{'*' if is_best else ' '}",
+        "bits": "-" if loss is None else format_cell(loss / math.log(2), 3),
+        "ch/s": f"{characters / seconds:,.0f}" if seconds > 0 else "-",
+    }
+
+
+def format_cell(loss: float | None, digits: int = 4) -> str:
+    """Return a loss in at most 8 characters; ``-`` for none, or a non-finite one."""
+    if loss is None:
+        return "-"
+    return f"{loss:.{digits}f}" if abs(loss) < 100 else f"{loss:.1e}"
 
 
 def start_lines(run: Run) -> Iterator[str]:
@@ -80,24 +166,23 @@ def start_lines(run: Run) -> Iterator[str]:
         yield f"resumed at step {state.step:,}"
 
 
-def step_lines(run: Run, step: StepResult) -> Iterator[str]:
-    if step.step == 1:
-        V, ratio = len(run.vocabulary), run.splits.symbols_per_character
-        times = "" if f"{ratio:.2f}" == "1.00" else f"{ratio:.2f} "  # symbols per character
-        uniform = f"{times}ln {V} = {ratio * math.log(V):.3f}"
-        yield f"initial loss {step.loss:.3f} (uniform: {uniform})"
-    if row := step.evaluation:
-        val = "" if row["val_loss"] is None else f"  validation {fmt.format_loss(row['val_loss'])}"
-        norm = "non-finite" if row["grad_norm"] is None else f"{row['grad_norm']:.2f}"
-        yield (
-            f"step {row['step']:6,}  epoch {row['epoch']:5.2f}  "
-            f"training {fmt.format_loss(row['train_loss'])}{val}  "
-            f"gradient norm {norm}  learning rate {row['learning_rate']:.2g}"
-        )
-    if step.sample:
-        yield f"sample at step {step.step:,}:"
-        for line in step.sample.removesuffix("\n").split("\n"):
-            yield f"  | {line}"
+def uniform_loss(run: Run) -> float:
+    """Return the loss of a uniform guess, in nats per character."""
+    return run.splits.symbols_per_character * math.log(len(run.vocabulary))
+
+
+def initial_line(run: Run, loss: float) -> str:
+    ratio = f"{run.splits.symbols_per_character:.2f}"
+    times = "" if ratio == "1.00" else f"{ratio} "  # symbols per character
+    uniform = f"{times}ln {len(run.vocabulary)} = {uniform_loss(run):.3f}"
+    return f"initial loss {loss:.3f} (uniform: {uniform})"
+
+
+def sample_lines(step: StepResult) -> Iterator[str]:
+    assert step.sample is not None
+    yield f"sample at step {step.step:,}:"
+    for line in step.sample.removesuffix("\n").split("\n"):
+        yield f"  | {line}"
 
 
 def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
@@ -121,7 +206,19 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
                 f"{fmt.format_baselines(of_split)}, model {loss:.3f}"
             )
 
-    # warnings
+    # the end, and warnings
+    if run.is_out_of_patience:
+        evaluations = fmt.format_count(run.config.patience, "evaluation")
+        yield (
+            f"stopped early at step {state.step:,} of {run.plan['steps']:,}: no better validation "
+            f"loss in {evaluations} (--patience)"
+        )
+    train_loss = state.history[-1]["train_loss"]
+    if train_loss is not None and train_loss > DIVERGED_RATIO * uniform_loss(run):
+        yield (
+            f"the training diverged: its loss is above that of a uniform guess, "
+            f"{uniform_loss(run):.3f}; {LOWER_LR_HINT}"
+        )
     if state.nonfinite_events:
         events = fmt.format_count(len(state.nonfinite_events), "non-finite event")
         yield f"{events}; the learning rate was halved each time; {LOWER_LR_HINT}"
@@ -132,11 +229,11 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
             f"use --dropout, a smaller model or fewer steps"
         )
     if (n := longest_copy(run)) >= MIN_COPY_WARNING:
-        command = fmt.shell_command("charrnn", "overlap", path, *map(fmt.file_argument, corpus))
         yield (
             f"the last sample repeats {n:,} characters of the training text verbatim; "
-            f"to measure how much is copied: {command}"
+            f"to measure how much is copied:"
         )
+        yield f"  {fmt.shell_command('charrnn', 'overlap', path, *map(fmt.file_argument, corpus))}"
 
-    sample = fmt.shell_command("charrnn", "sample", fmt.file_argument(path))
-    yield f"saved {path}; sample from it with: {sample}"
+    yield f"saved {path}; sample from it with:"
+    yield f"  {fmt.shell_command('charrnn', 'sample', fmt.file_argument(path))}"

@@ -159,8 +159,9 @@ def train(
             how = {"stop_after": stop_after, "save_every": save_every}
             train_and_show(Display(run, quiet), path, corpus, interrupt, **how)
         elif not quiet:
-            at = f"already finished at step {run.state.step:,}"
-            print_message(f"{path}: {at}; use --max-steps N to extend it")
+            at, planned = f"already finished at step {run.state.step:,}", run.plan["steps"]
+            early = f" of {planned:,}, early" if run.state.step < planned else ""
+            print_message(f"{path}: {at}{early}; use --max-steps N to extend it")
     if interrupt.signal_number:
         ctx.exit(128 + interrupt.signal_number)
 
@@ -267,13 +268,15 @@ def train_and_show(
         val = run.state.val_corpus
         on_stdin = val is not None and val["files"][0][0] == "-"
         again = ["--val-file", "-"] if on_stdin else []  # standard input cannot be read again
-        yield f"resume with: {train_command(corpus, path, '--resume', *again)}"
+        yield "resume with:"
+        yield f"  {train_command(corpus, path, '--resume', *again)}"
 
-    with display, interrupt:
+    with interrupt:
         display.print(start_lines(run))
         try:
-            for step in train_with_saves(run, path, **how):
-                display.update(step)
+            with display:
+                for step in train_with_saves(run, path, **how):
+                    display.update(step)
         except CharrnnError:
             if path.exists():
                 display.print(stop_lines(checkpoint.read_state(path).step))

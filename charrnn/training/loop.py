@@ -266,7 +266,8 @@ def _evaluate(run: Run, norm: float, lr: float) -> tuple[Evaluation, list[str]]:
     state.history.append(row)
     state.running_loss = {"sum": 0.0, "steps": 0}
 
-    # the test loss of the best weights
+    # the end, when the validation loss no longer improves; the test loss of the best weights
+    state.finished = state.finished or run.is_out_of_patience
     if state.finished and len(splits.test.ids):
         best = run.network.copy()
         best.params.vector[:] = run.model_weights

@@ -90,6 +90,13 @@ class Run:
         return self.state.step if best["val_loss"] is None else best["step"]
 
     @property
+    def is_out_of_patience(self) -> bool:
+        """Whether the last evaluations of the plan brought no better validation loss."""
+        state, patience = self.state, self.config.patience
+        since = max(state.best["step"], self.plan["from_step"])
+        return 0 < patience <= sum(row["step"] > since for row in state.history)
+
+    @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
         config, state = self.config, self.state
@@ -197,7 +204,7 @@ def resume(
     # the state, as this invocation knows it
     state.versions, state.parameters = VERSIONS, len(arrays["last_weights"])
     state.corpus, state.val_corpus = records_of(corpus, val, splits)
-    state.epoch, state.finished = state.step / state.batches["steps_per_epoch"], state.step == steps
+    state.epoch = state.step / state.batches["steps_per_epoch"]
     if threads and threads != state.threads:
         state.notes.append(
             f"from step {state.step:,}: {format_threads(threads)} instead of {state.threads}; "
@@ -211,6 +218,7 @@ def resume(
     network.params.vector[:] = arrays["last_weights"]
     others = arrays["best_weights"], arrays["optimizer_state"], arrays["hidden_state"]
     run = Run(state, vocabulary, splits, network, *others, plan_saved=True)
+    state.finished = state.step == steps or run.is_out_of_patience
     if max_steps:
         _extend(run, max_steps)
     return run
@@ -362,14 +370,17 @@ def _add_plan(run: Run) -> None:
 
 
 def _extend(run: Run, max_steps: int) -> None:
-    """Extend the plan to ``max_steps``. Raises UsageError for fewer steps than planned."""
+    """Extend the plan to ``max_steps``. Raises UsageError for fewer steps than planned.
+
+    A run that was stopped early may have its plan again, with new patience.
+    """
     planned = run.plan["steps"]
     if max_steps < planned:
         raise UsageError(
             f"--max-steps {max_steps}: must be at least {planned}, the planned length; "
             f"use --stop-after N to stop earlier"
         )
-    if max_steps > planned:
+    if max_steps > planned or (run.state.finished and run.state.step < planned):
         run.state.config = dataclasses.replace(run.config, max_steps=max_steps, epochs=None)
         run.state.test_loss = None
         _add_plan(run)
