@@ -294,6 +294,36 @@ def test_sample_prints_text_only(cli: Cli, run: Path) -> None:
     assert done.stdout.decode() == "".join(charrnn.load(run).sample(100, seed=4))
 
 
+def test_sample_mentions_input_that_it_does_not_read(cli: Cli, run: Path) -> None:
+    args = ("sample", run, "--length", "5", "--seed", "4")
+    note = b"charrnn: standard input is ignored; to prime with it: --prime-file -\n"
+    assert cli(*args, stdin=b"The king", env={}).stderr.endswith(note)
+    assert note not in cli(*args).stderr
+    assert note not in cli(*args, "--prime-file", "-", stdin=b"The", env={}).stderr
+
+
+def test_sample_explains_an_escape_that_the_shell_has_not_replaced(cli: Cli, run: Path) -> None:
+    err = cli("sample", run, "--prime", r"a\nb", rc=5).stderr.decode()
+    assert r"quote it for the shell as $'...\n...'" in err
+    cli("sample", run, "--prime", r"a\nb", "--unknown", "skip", "--length", "5")
+
+
+@posix
+def test_train_explains_how_a_text_from_the_terminal_ends(tmp_path: Path) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    os.write(leader, b"to be or not to be\n\x04")
+    command = [*CHARRNN, "train", "-", *QUICK, "--quiet"]
+    done = subprocess.run(
+        command, cwd=tmp_path, stdin=follower, capture_output=True, env=ENV, timeout=60, check=False
+    )
+    os.close(leader)
+    os.close(follower)
+    assert done.returncode == 0
+    assert b"reading standard input from the terminal; Ctrl-D ends it" in done.stderr
+
+
 def test_sample_from_a_prime(cli: Cli, run: Path) -> None:
     prime = "The king\n"
     Path("prime.txt").write_text(prime)

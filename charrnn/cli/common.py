@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -199,9 +200,15 @@ def split_arguments(
 
 
 def check_stdin_once(paths: Sequence[str | None]) -> None:
-    """Raise UsageError if ``-``, standard input, is among the paths more than once."""
+    """Raise UsageError if ``-``, standard input, is among the paths more than once.
+
+    If it is a terminal, print on stderr how the text ends.
+    """
     if paths.count("-") > 1:
         raise UsageError("- (standard input) can be given only once")
+    if "-" in paths and sys.stdin is not None and sys.stdin.isatty():
+        end = "Ctrl-Z and Enter" if os.name == "nt" else "Ctrl-D"
+        print_message(f"charrnn: reading standard input from the terminal; {end} ends it")
 
 
 def default_run_name(corpus: Sequence[str]) -> str:

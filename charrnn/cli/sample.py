@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import io
+import os
+import re
 import secrets
+import select
+import stat
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -11,7 +16,7 @@ from charrnn.cli import common
 from charrnn.cli.common import Count, Number, flag
 from charrnn.cli.streams import print_message, stdout
 from charrnn.config import MAX_COUNT
-from charrnn.errors import UsageError
+from charrnn.errors import UnknownCharacterError, UsageError
 from charrnn.formatting import format_count
 from charrnn.storage.state import MAX_THREADS
 
@@ -98,6 +103,10 @@ def sample(
     seed = secrets.randbits(32) if seed is None else seed
     model = model_file.load(f"seed {seed}")
     text = to_model_text(model, data, prime_file or "--prime")
+    if unknown == "error":
+        check_escapes(model, prime)
+    if prime_file != "-" and has_input():
+        print_message("charrnn: standard input is ignored; to prime with it: --prime-file -")
     if until is not None:
         options["until"] = to_model_text(model, until, "--until")
     options |= {"prime": text, "unknown": unknown}
@@ -121,6 +130,28 @@ def sample(
         last = piece[-1:] or last
     if sys.stdout.isatty() and last != "\n":
         out.write(b"\n")
+
+
+def check_escapes(model: Model, prime: str | None) -> None:
+    r"""Raise UnknownCharacterError for a ``\n`` or ``\t`` that the shell has not replaced."""
+    escape = re.search(r"\\[nt]", prime or "")
+    if escape and model.unit != "byte" and "\\" not in model.vocabulary.symbols:
+        raise UnknownCharacterError(
+            f"--prime has a backslash, which is not in the model's vocabulary; for a newline or a "
+            f"tab, quote it for the shell as $'...{escape[0]}...'"
+        )
+
+
+def has_input() -> bool:
+    """Return whether a file or a pipe with data is standard input."""
+    try:
+        mode = os.fstat(0).st_mode
+        if stat.S_ISFIFO(mode):
+            is_readable = bool(select.select([0], [], [], 0)[0])
+            return is_readable and bool(cast(io.BufferedReader, sys.stdin.buffer).peek(1))
+        return stat.S_ISREG(mode) and os.fstat(0).st_size > 0
+    except (OSError, ValueError, AttributeError):  # closed, or a system without select
+        return False
 
 
 def to_model_text(model: Model, data: bytes | str, name: str) -> str | bytes:

@@ -182,8 +182,11 @@ def read_chunks(path: Source, raw: bool = False) -> Iterator[bytes]:
     try:
         with nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb") as file:
             stream = cast(IO[bytes], file if raw else _decompress(file, display_name(path)))
-            while data := stream.read(CHUNK_BYTES):
+            data = stream.read(CHUNK_BYTES)
+            while data:
                 yield data
+                # a shorter chunk is the last one: a terminal is not asked again after Ctrl-D
+                data = stream.read(CHUNK_BYTES) if len(data) == CHUNK_BYTES else b""
             yield data
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as e:
         raise TextError(f"{display_name(path)}: damaged compressed data ({e})") from None
