@@ -58,6 +58,7 @@ info F; info F --json; sample F -n 20 --seed 1; eval F draft.txt; eval F --split
 eval F --split test --json; score F draft.txt; score F draft.txt --quantile .5; show F draft.txt;
 show F draft.txt --gates; show F draft.txt --html x.html --force; plot F --terminal;
 plot F -o x.png --force; report F -o x.html --force; export F -o x.npz --force;
+export F --html x.html --force;
 overlap F corpus.txt -n 100 --seed 1;
 gradcheck F draft.txt --entries 1; gradflow F draft.txt --lags 3;
 train corpus.txt -o F --stop-after 2 --resume;

@@ -27,7 +27,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         assert not {"src", "href", "srcset", "data", "action", "onclick"} & dict(attrs).keys()
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "input"):
             self.open.append((tag, dict(attrs)))
             self.texts.setdefault(tag, []).append("")
 

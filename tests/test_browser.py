@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import Cli
+import charrnn
+from charrnn.config import CELLS
+from charrnn.drawing import player
+from charrnn.formatting import escape_control, standalone_jamo
+from charrnn.model import Model
+from charrnn.network import Stepper
+from tests.conftest import Cli, assert_close
 from tests.pages import HOSTILE
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -22,7 +30,7 @@ CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 FLAGS = shlex.split(
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update --enable-logging=stderr --v=0 "
-    "--virtual-time-budget=5000 --window-size=1300,900 --dump-dom"
+    "--window-size=1300,900 --dump-dom"
 )
 WIDTHS = (390, 1200)
 
@@ -43,24 +51,37 @@ def script(name: str) -> str:
     return f"<script>{(Path(__file__).parent / name).read_text(encoding='utf-8')}</script>"
 
 
+def add_probe(html: str, probe: str) -> str:
+    """Return a page that collects its errors, and runs a script after its own."""
+    html = html.replace("<head>", f"<head>{script('page_errors.js')}", 1)
+    return html.replace("</body>", f"{probe}</body>")
+
+
 def measure(page: Path, *, dark: bool) -> list[dict[str, Any]]:
     """Return the measurements that a page makes in frames of both widths."""
-    assert CHROMIUM
     folder = page.parent / f"{page.stem}-{dark}"
     folder.mkdir()
-    html = page.read_text(encoding="utf-8")
-    html = html.replace("<head>", f"<head>{script('page_errors.js')}", 1)
-    html = html.replace("</body>", f"{script('page_probe.js')}</body>")
+    html = add_probe(page.read_text(encoding="utf-8"), script("page_probe.js"))
     (folder / "page.html").write_text(html, encoding="utf-8")
-    frames = (
-        f'<iframe src="page.html" style="width:{width}px;height:800px;border:0"></iframe>'
-        for width in WIDTHS
+    results = run_frames(folder, [("page.html", width) for width in WIDTHS], dark=dark)
+    return sorted(results, key=lambda result: result["width"])
+
+
+def run_frames(
+    folder: Path, frames: Sequence[tuple[str, int]], *, dark: bool = False, budget_ms: int = 5000
+) -> list[dict[str, Any]]:
+    """Return what pages in frames of some widths report, given the names of the pages."""
+    assert CHROMIUM
+    elements = (
+        f'<iframe src="{name}" style="position:absolute;width:{width}px;height:800px"></iframe>'
+        for name, width in frames
     )
-    (folder / "frame.html").write_text(FRAME + "".join(frames))
+    (folder / "frame.html").write_text(FRAME + "".join(elements))
+    budget = f"--virtual-time-budget={budget_ms}"
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
     profile, url = f"--user-data-dir={folder / 'user'}", (folder / "frame.html").as_uri()
     done = subprocess.run(
-        [CHROMIUM, *FLAGS, scheme, profile, url],
+        [CHROMIUM, *FLAGS, budget, scheme, profile, url],
         capture_output=True,
         text=True,
         timeout=120,
@@ -69,7 +90,8 @@ def measure(page: Path, *, dark: bool) -> list[dict[str, Any]]:
     results = re.search(r'<pre id="results">(\[.*?\])</pre>', done.stdout, re.S)
     assert results, done.stderr[-2000:]
     assert "CONSOLE" not in done.stderr, done.stderr
-    return sorted(json.loads(unescape(results[1])), key=lambda result: result["width"])
+    reported: list[dict[str, Any]] = json.loads(unescape(results[1]))
+    return reported
 
 
 @pytest.fixture
@@ -113,3 +135,87 @@ def test_pages_are_readable_and_usable_at_every_width(pages: dict[str, Path], da
             assert up["y"] == pytest.approx(right["y"], abs=5)
             assert down["y"] > right["y"] + 15
             assert max(abs(down["x"] - right["x"]), abs(up["x"] - right["x"])) < 20
+
+
+# --- a page that runs a model ---
+
+LENGTH = 40
+PRIME = "the é한"
+PLAYS = [("", 0, 1), (PRIME, 0, 1), ("", 1, 5), ("", 1, 5), ("", 1, 6)]  # prime, temp, seed
+KOREAN = "바다는 the 이야기를 ㅋㅋ king 닭.\n" * 40
+
+
+def exported_models(folder: Path, text: str) -> dict[str, Model]:
+    """Return models by name, with weights that are exact in float16, and large."""
+    rng, hostile = np.random.default_rng(0), f"{KOREAN}{text}{HOSTILE}\n"
+    options: dict[str, dict[str, Any]] = {
+        f"{cell}-{num_layers}": {"cell": cell, "num_layers": num_layers}
+        for cell in CELLS
+        for num_layers in (1, 2, 3)
+    }
+    options["lines"] = {"documents": "line", "min_count": 2}
+    options["files"] = {"documents": "file"}
+    options |= {unit: {"unit": unit} for unit in ("char", "byte", "jamo")}
+    models = {}
+    for name, option in options.items():
+        corpus = [text] if "-" in name else [hostile] * 2
+        model = charrnn.train(corpus, hidden_size=9, max_steps=1, dtype="float64", **option)
+        model.network.params.vector[:] *= rng.uniform(1, 3, len(model.network.params.vector))
+        model.save(folder / f"{name}.npz", half=True)
+        models[name] = charrnn.load(folder / f"{name}.npz")
+    return models
+
+
+def logits_of_every_id(model: Model) -> np.ndarray[Any, Any]:
+    """Return the logits after each id of the vocabulary, read in order, (V, V)."""
+    step = Stepper(model.network, model.network.zero_state(1))
+    return np.array([step(np.array([i]))[:, 0].copy() for i in range(len(model.vocabulary))])
+
+
+def shown_text(model: Model, prime: str) -> str:
+    """Return the text of temperature 0 as a page shows it."""
+    text = "".join(model.sample(4 * LENGTH, temp=0, prime=prime, unknown="skip"))
+    if model.unit == "byte":
+        text = text.encode("latin-1").decode("utf-8", "replace")
+    text = re.sub("[\u1100-\u11ff]", lambda jamo: standalone_jamo(jamo[0]), text)
+    return "".join(c if c in "\n\t" else escape_control(c) for c in text)
+
+
+def test_page_runs_every_cell_and_unit_as_numpy_does(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(player, "LENGTH", LENGTH)
+    models, probe = exported_models(tmp_path, text), script("player_probe.js")
+    halves = np.arange(0, 2**16, 31).astype("<u2").view("<f2")
+    halves = halves[np.isfinite(halves)]
+    data = base64.b64encode(halves.tobytes()).decode()
+    probe = f"<script>const PLAYS = {json.dumps(PLAYS)}, HALVES = '{data}';</script>{probe}"
+    for name, model in models.items():
+        html = add_probe(player.render_player(model, f"{name} {HOSTILE}"), probe)
+        (tmp_path / f"{name}.html").write_text(html, encoding="utf-8")
+    frames = [(f"{name}.html", WIDTHS[i % 2]) for i, name in enumerate(models)]
+    results = run_frames(tmp_path, frames, budget_ms=10_000)
+    by_name = {result["title"].split()[0]: result for result in results}
+    assert by_name.keys() == models.keys()
+    for name, model in models.items():
+        result = by_name[name]
+        assert_close(np.array(result["logits"]), logits_of_every_id(model), 1e-9)
+        assert (result["errors"], result["hacked"], result["scripts"]) == ([], "undefined", 5)
+        assert not result["beyond"]
+        assert result["halves"] == halves.tolist()
+        zero, primed, first, again, other = result["texts"]
+        for play, prime in ((zero, ""), (primed, PRIME)):
+            expected = shown_text(model, prime)
+            assert expected.startswith(play["text"])
+            assert len(play["bits"]) >= LENGTH or play["text"] == expected
+        assert primed["prime"] == PRIME
+        assert first == again
+        assert first["text"] != other["text"]
+        assert LENGTH <= len(first["bits"]) < result["continued"] - LENGTH + 2
+        for bits, names in zip(first["bits"], first["classes"], strict=True):
+            assert int(names[1]) in (min(9, int(max(0, bits + d))) for d in (-0.005, 0.005))
+        if "-" in name:  # of a cell; the others skip, escape or compose characters
+            assert primed["status"].endswith("; unknown characters skipped in the prime: 2")
+            nll = model.nll(first["text"]) / np.log(2)
+            np.testing.assert_allclose(first["bits"], nll, atol=0.006)
+            assert first["status"] == f"{LENGTH} characters, {nll.mean():.2f} bits per character"

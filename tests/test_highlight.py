@@ -149,11 +149,8 @@ def test_colors_change_with_the_bin_and_end_with_the_line(color_depth: int, code
 
 # --- as HTML ---
 
-RESOURCES = [
-    path.name
-    for path in (Path(charrnn.__file__).parent / "drawing").iterdir()
-    if path.suffix in (".html", ".css", ".js")
-]
+PACKAGE = Path(charrnn.__file__).parent
+RESOURCES = [path for path in PACKAGE.rglob("*") if path.suffix in (".html", ".css", ".js")]
 
 
 def test_page_has_language_policy_and_escaped_title() -> None:
@@ -172,13 +169,13 @@ def test_page_has_language_policy_and_escaped_title() -> None:
 
 
 def test_wheel_contains_the_resources() -> None:
-    assert len(RESOURCES) == 6
+    assert len(RESOURCES) == 15
     included = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
-    for name in RESOURCES:
-        assert f"charrnn/drawing/{name}" in included
+    for path in RESOURCES:
+        assert path.relative_to(ROOT).as_posix() in included
         # they are inserted verbatim, load nothing and cannot end their element
-        if name != "page.html":
-            assert not re.search(r"</|https?:|url\(|@import", highlight.read_resource(name))
+        forbidden = r"https?:|url\(|@import" + "|</" * (path.suffix != ".html")
+        assert not re.search(forbidden, path.read_text(encoding="utf-8"))
 
 
 TRAIN: dict[str, Any] = {"hidden_size": 5, "max_steps": 3, "dtype": "float64", "seed": 2}

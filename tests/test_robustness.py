@@ -88,6 +88,7 @@ def test_what_standard_output_cannot_show_is_escaped(
         "report {run} -o",
         "plot {run} -o",
         "export {run} -o",
+        "export {run} --html",
         "gradflow {run} corpus.txt --lags 2 --plot",
     ],
 )

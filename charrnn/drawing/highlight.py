@@ -243,18 +243,30 @@ def render_html(
     if neuron:
         values, scale = activation(model, text[:length], *neuron), ACTIVATION_SCALE
     data = _panel_data(model, scored, values if neuron else None)
-    ticks = "".join(f"<i class={scale.name[0]}{k}>{tick}</i>" for k, tick in enumerate(scale.ticks))
     return (
-        f"<div class=highlight>\n<style>\n{read_resource('highlight.css')}"
-        f"{_color_rules(scale, dark=False)}@media screen and (prefers-color-scheme:dark){{\n"
-        f"{_color_rules(scale, dark=True)}}}\n</style>\n"
-        f"<p>{caption(text, length, scored.bits)}</p>\n<p>{scale.name} {ticks}</p>\n"
+        f"<div class=highlight>\n<style>\n{highlight_style(scale)}</style>\n"
+        f"<p>{caption(text, length, scored.bits)}</p>\n<p>{html_legend(scale)}</p>\n"
         '<pre tabindex=0 lang="" aria-label="the text; arrow keys move between characters">\n'
         f"{_spans(scored.characters, values.tolist(), scale)}</pre>\n"
         "<output>Hover over or tap a character, or use the arrow keys.</output>\n"
         f"<script type=application/json>{data}</script>\n"
         f"<script>\n{read_resource('highlight.js')}</script>\n</div>\n"
     )
+
+
+def highlight_style(scale: Scale) -> str:
+    """Return the CSS of a highlighted text, in light and dark: of an element of that class."""
+    return (
+        f"{read_resource('highlight.css')}"
+        f"{_color_rules(scale, dark=False)}@media screen and (prefers-color-scheme:dark){{\n"
+        f"{_color_rules(scale, dark=True)}}}\n"
+    )
+
+
+def html_legend(scale: Scale) -> str:
+    """Return the name of a scale and its colors, as HTML."""
+    ticks = (f"<i class={scale.name[0]}{k}>{tick}</i>" for k, tick in enumerate(scale.ticks))
+    return f"{scale.name} {''.join(ticks)}"
 
 
 def _spans(characters: Sequence[str], values: Sequence[float], scale: Scale) -> str:
