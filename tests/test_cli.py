@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import pytest
 import charrnn
 from charrnn.arrays import Array
 from charrnn.cli import main
-from charrnn.cli.common import default_checkpoint, default_run_name
+from charrnn.cli.choice import default_checkpoint
+from charrnn.cli.common import default_run_name
 from charrnn.formatting import format_baselines
 from charrnn.storage import checkpoint
 from tests.conftest import CHARRNN, ENV, QUICK, ROOT, SIZE, Cli, posix, read_run, run_on_terminal
@@ -288,7 +290,11 @@ def test_progress_fits_a_terminal_of_80_columns(corpus: Path, tmp_path: Path) ->
 def test_sample_prints_text_only(cli: Cli, run: Path) -> None:
     done = cli("sample", "--length", "100", "--seed", "4")
     assert len(done.stdout.decode()) == 100
-    assert done.stderr == b"charrnn: checkpoints/corpus.npz, seed 4\n"
+    assert re.fullmatch(
+        rb"charrnn: checkpoints/corpus.npz, the only checkpoint \(\d+ \w+ old, trained on "
+        rb"corpus.txt\), seed 4\n",
+        done.stderr,
+    )
     assert cli("sample", run, "--length", "100", "--seed", "4").stdout == done.stdout
     assert cli("sample", "--length", "100").stdout != done.stdout
     assert done.stdout.decode() == "".join(charrnn.load(run).sample(100, seed=4))
@@ -419,7 +425,7 @@ def test_sample_ends_quietly_when_the_pipe_is_closed(run: Path, tmp_path: Path) 
         process.stdout.close()
         err = process.stderr.read().decode()
         assert process.wait(60) == 0
-    assert re.fullmatch(r"charrnn: checkpoints/corpus.npz, seed \d+\n", err)
+    assert re.fullmatch(r"charrnn: checkpoints/corpus.npz, .*, seed \d+\n", err)
 
 
 def test_sample_does_not_keep_the_first_text(
@@ -482,19 +488,23 @@ def test_default_checkpoint_is_the_newest_trained_one(cli: Cli, run: Path) -> No
             shutil.copy(run, folder / f"{name}.npz")
         os.utime(folder / f"{name}.npz", (1e9 - age, 1e9 - age))
     shutil.copy(ROOT / "checkpoints" / "example.npz", folder / "example.npz")
-    assert default_checkpoint() == Path("checkpoints/new.npz")
+    path, _, reason = default_checkpoint()
+    assert path == Path("checkpoints/new.npz")
+    assert re.fullmatch(
+        r"the newest of 4 checkpoints \([\d,]+ days old, trained on corpus.txt\)", reason
+    )
 
     # a link to nothing, a folder, and a run that has only been started do not count
     (folder / "dangling.npz").symlink_to("nowhere.npz")
     (folder / "folder.npz").mkdir()
     checkpoint.write_checkpoint(folder / "started.npz", dataclasses.replace(state, step=0), arrays)
-    assert default_checkpoint() == Path("checkpoints/new.npz")
+    assert default_checkpoint().path == Path("checkpoints/new.npz")
     assert b"checkpoints/new.npz" in cli("sample", "--length", "1").stderr
 
     # what is not a checkpoint is named only if nothing else is left
     (folder / "._new.npz").write_bytes(b"\0\5\x16\7")
     (folder / "damaged.npz").write_bytes(b"PK")
-    assert cli("sample", "-n", "1").stderr.startswith(b"charrnn: checkpoints/new.npz, seed")
+    assert cli("sample", "-n", "1").stderr.startswith(b"charrnn: checkpoints/new.npz, the ")
     for name in ("new", "corpus", "old", "example", "started"):
         (folder / f"{name}.npz").unlink()
     *passed_over, chosen = cli("sample", "-n", "1").stderr.decode().splitlines()
@@ -506,7 +516,75 @@ def test_default_checkpoint_is_the_newest_trained_one(cli: Cli, run: Path) -> No
 def test_default_checkpoint_without_a_run_is_the_example(cli: Cli) -> None:
     done = cli("sample", "--length", "80")
     assert len(done.stdout.decode()) == 80
-    assert b"example.npz" in done.stderr
+    assert b"example.npz, the bundled example, because ./checkpoints has no" in done.stderr
+
+
+def test_bare_name_is_a_checkpoint(cli: Cli, run: Path, corpus: Path) -> None:
+    whole = cli("sample", run, "--length", "50", "--seed", "1").stdout
+    for name in ("corpus", "corpus.npz", "checkpoints/corpus"):
+        assert cli("sample", name, "--length", "50", "--seed", "1").stdout == whole
+    assert cli("eval", "corpus", "corpus.txt").stderr == b"charrnn: checkpoints/corpus.npz\n"
+    cli("train", "corpus.txt", *QUICK[-2:], "--init-from", "corpus", "-o", "new.npz", "-q")
+    cli("export", "corpus", "-o", "small.npz")
+    cli("report", "corpus")
+    cli("plot", "corpus", "--terminal")
+
+    # an existing file is a text, whatever checkpoints there are
+    corpus.rename("corpus")
+    assert b"the only checkpoint" in cli("eval", "corpus").stderr
+    err = cli("sample", "corpsu", rc=4).stderr.decode()
+    assert err == "charrnn: corpsu: no such file; did you mean checkpoints/corpus.npz?\n"
+    assert b"charrnn ls lists" in cli("info", "xyzzy", rc=4).stderr
+
+
+def test_wrong_files_are_recognized_by_their_content(cli: Cli, run: Path, tmp_path: Path) -> None:
+    first = "is a charrnn checkpoint: it comes first, before the text"
+    assert first in cli("eval", "corpus.txt", run, rc=2).stderr.decode()
+    run.rename("renamed")
+    assert cli("eval", "renamed", "corpus.txt").stdout
+    assert cli("train", "renamed", rc=2).stderr.decode().splitlines()[1:] == [
+        "  charrnn train CORPUS --init-from renamed -o NEW.npz",
+        "  charrnn train CORPUS -o renamed --resume",
+    ]
+    np.savez("other.npz", a=np.zeros(3))
+    np.save("array.npy", np.zeros(3))
+    with zipfile.ZipFile("model.pt", "w") as z:
+        z.writestr("model/data.pkl", b"")
+    Path("old.pt").write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+    kinds = {"other.npz": "NumPy archive", "array.npy": "NumPy array"}
+    for name, kind in {**kinds, "model.pt": "PyTorch file", "old.pt": "PyTorch file"}.items():
+        err = cli("info", name, rc=4).stderr.decode()
+        assert err == f"charrnn: {name}: a {kind}, not a charrnn checkpoint\n"
+        err = cli("train", name, rc=3).stderr.decode()
+        assert err == f"charrnn: {name}: a {kind}, not text\n"
+    assert "is a folder; name a checkpoint" in cli("info", tmp_path, rc=4).stderr.decode()
+    assert (
+        "is a folder; name a file in it" in cli("train", "a", "-o", tmp_path, rc=2).stderr.decode()
+    )
+    assert "download it first" in cli("train", "https://a.b/c.txt", rc=3).stderr.decode()
+    assert "download it first" in cli("info", "https://a.b/c.npz", rc=4).stderr.decode()
+    err = cli("report", "corpus.txt", rc=4).stderr.decode()
+    assert err == "charrnn: corpus.txt: a text file, not a charrnn checkpoint\n"
+
+
+def test_checkpoints_are_listed(cli: Cli, run: Path, tmp_path: Path) -> None:
+    cli("export", run, "-o", "checkpoints/small.npz")
+    os.utime(run, (1e9, 1e9))
+    head, small, whole = cli("ls").stdout.decode().splitlines()
+    assert head.split() == ["name", "age", "model", "steps", "val", "loss", "corpus"]
+    assert re.fullmatch(r"small +\d+ seconds? +gru 1x12 +30 +\d\.\d{3} +\(exported\)", small)
+    assert re.fullmatch(r"corpus +[\d,]+ days +gru 1x12 +30 +\d\.\d{3} +corpus.txt", whole)
+    (tmp_path / "checkpoints/damaged.npz").write_bytes(b"PK")
+    done = cli("ls", "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["name"], row["step"], row["corpus"]) for row in rows] == [
+        ("small", 30, None),
+        ("corpus", 30, "corpus.txt"),
+    ]
+    assert b"damaged.npz: a text file, not a charrnn checkpoint" in done.stderr
+    shutil.rmtree("checkpoints")
+    done = cli("ls")
+    assert (done.stdout, b"create one: charrnn train CORPUS" in done.stderr) == (b"", True)
 
 
 def test_default_run_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,9 +613,9 @@ def test_default_run_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (("train", "-"), b"ab\ncaf\xe9", 3, "UTF-8 at offset 6, line 2 (bytes e9)"),
         (("train", "-", "-o", "file/run.npz", *QUICK), b"abcabc" * 50, 7, "could not be saved"),
         (("sample", "nothing.npz"), b"", 4, "nothing.npz: no such file"),
-        (("sample", "file"), b"", 4, "file: not a "),
-        (("info", "file"), b"", 4, "file: not a "),
-        (("export", "file", "-o", "x.npz"), b"", 4, "file: not a "),
+        (("sample", "file"), b"", 4, "file: a text file, not a "),
+        (("info", "file"), b"", 4, "file: a text file, not a "),
+        (("export", "file", "-o", "x.npz"), b"", 4, "file: a text file, not a "),
         (("sample", "--prime", "a", "--prime-file", "b"), b"", 2, "are mutually exclusive"),
         (("sample", "--prime-file", "nothing.txt"), b"", 3, "nothing.txt: no such file"),
         (("sample", "--length", "-3"), b"", 2, "-3 is not in the range"),
@@ -587,10 +665,9 @@ def test_exceptions_get_one_line_and_an_exit_code(
         (f"train corpus.txt -o {'x' * 300} >&-", 7, f"{'x' * 300}: file name too long"),
         (
             f"report checkpoints/corpus.npz -o {'x' * 300} >&-",
-            7,
-            f"{'x' * 300}: file name too long",
+            4,
+            "checkpoints/corpus.npz: no such file; charrnn ls lists those there are",
         ),
-        ("report checkpoints/corpus.npz -o - >&-", 7, "standard output is closed"),
     ],
 )
 def test_closed_streams_are_errors(

@@ -108,3 +108,18 @@ def test_text_that_cannot_be_evaluated_is_an_error(
         run.rename(run.with_name("changed.npz"))
         Path("corpus.txt").write_text("another text\n" * 100)
     assert message in cli("eval", *args, rc=rc).stderr.decode().splitlines()[-1]
+
+
+def test_unknown_characters_are_reported(cli: Cli, run: Path) -> None:
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text("The king.\n")
+    Path("texts/b.txt").write_text("한국 king", encoding="utf-8")
+    done = cli("eval", "texts", "--json")
+    a, b = map(json.loads, done.stdout.splitlines())
+    assert (a["file"], a["unknown"]) == ("texts/a.txt", 0)
+    assert (b["file"], b["unknown"]) == ("texts/b.txt", pytest.approx(2 / 7))
+    warning = "29% of the characters of texts/b.txt are unknown to checkpoints/corpus.npz: wrong"
+    assert warning in done.stderr.decode()
+    out = cli("eval", "texts").stdout.decode().splitlines()
+    assert "unknown" not in out[0]
+    assert out[1].endswith("; 28.6% of the characters are unknown to the model")

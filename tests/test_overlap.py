@@ -227,7 +227,7 @@ def test_overlap_shows_progress_on_terminal_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "stdin", "rc", "message"),
     [
-        ("run.npz", b"", 2, "missing CORPUS"),
+        ("run.npz", b"", 4, "run.npz: no such file"),
         ("--sample - -", b"ab", 2, "- (standard input) can be given only once"),
         ("--sample - --seed 1 corpus.txt", b"ab", 2, "--seed cannot be combined with --sample"),
         ("--unit byte --encoding big5 a.txt --sample -", b"ab", 2, "unit byte cannot be combined"),

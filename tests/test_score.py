@@ -33,12 +33,16 @@ def test_each_line_is_scored_separately(cli: Cli, run: Path, text: str) -> None:
     rows = [row.split("\t", 1) for row in out.removesuffix("\n").split("\n")]
     assert [shown for _, shown in rows] == [line.removesuffix("\n") for line in lines]
     bits = nll / math.log(2)
-    assert [value for value, _ in rows] == [f"{value:.3f}" for value in bits]
+    has_score = [line != "\n" for line in lines]
+    assert [value for value, _ in rows] == [
+        f"{value:.3f}" if scored else "" for value, scored in zip(bits, has_score, strict=True)
+    ]
     # line by line, as they arrive, the result is the same but for rounding
     piped = cli("score", stdin="".join(lines).encode()).stdout.decode()
     piped_rows = [row.split("\t", 1) for row in piped.removesuffix("\n").split("\n")]
     assert [shown for _, shown in piped_rows] == [shown for _, shown in rows]
-    np.testing.assert_allclose([float(value) for value, _ in piped_rows], bits, atol=0.002)
+    values = [float(value) for value, _ in piped_rows if value]
+    np.testing.assert_allclose(values, bits[has_score], atol=0.002)
 
 
 def test_score_prints_json_sorts_and_has_thresholds(cli: Cli, run: Path, text: str) -> None:
@@ -50,7 +54,7 @@ def test_score_prints_json_sorts_and_has_thresholds(cli: Cli, run: Path, text: s
     Path("lines.txt").write_bytes(data)
     ranked = rows_of(cli("score", "lines.txt", "--json", "--sort").stdout)
     assert sorted(ranked, key=lambda row: -row["bits"]) == ranked
-    assert {row["line"] for row in ranked} == {1, 2, 3, 4, 5}
+    assert {row["line"] for row in ranked} == {1, 2, 3, 5}  # not the empty line
     limit = str(ranked[1]["bits"] - 0.01)
     kept = rows_of(cli("score", "lines.txt", "--json", "--threshold", limit).stdout)
     assert {row["line"] for row in kept} == {row["line"] for row in ranked[:2]}
@@ -60,7 +64,9 @@ def test_score_prints_json_sorts_and_has_thresholds(cli: Cli, run: Path, text: s
     val = text[splits["train"] : splits["train"] + splits["val"]]
     quantile = np.quantile(charrnn.load(run).nll_lines(val), 0.9) / math.log(2)
     kept = rows_of(cli("score", "--json", "--quantile", "0.9", stdin=data).stdout)
-    assert [row["line"] for row in kept] == [r["line"] for r in rows if r["bits"] > quantile]
+    assert [row["line"] for row in kept] == [
+        row["line"] for row in rows if row["text"] and row["bits"] > quantile
+    ]
     assert 0 < len(kept) < 5
 
 
@@ -71,7 +77,34 @@ def test_score_per_character_and_per_file(cli: Cli, run: Path) -> None:
     bits = [float(row.split("\t")[0]) for row in out[:4]]
     assert bits == pytest.approx(nats / math.log(2), abs=0.002)
     whole = cli("score", "--per", "file", stdin=b"The\n").stdout.decode()
-    assert whole == f"{nats.mean() / math.log(2):.3f}\t4 characters\n"
+    assert whole == f"{nats.mean() / math.log(2):.3f}\tstandard input\n"
+
+
+def test_rows_of_json_say_what_is_scored_and_where(cli: Cli, run: Path) -> None:
+    data = "The\n한é\n".encode()
+    rows = rows_of(cli("score", "--per", "char", "--json", stdin=data).stdout)
+    at = [(row["line"], row["column"], row["offset"], row["text"]) for row in rows]
+    assert at[:4] == [(1, 1, 0, "T"), (1, 2, 1, "h"), (1, 3, 2, "e"), (1, 4, 3, "\n")]
+    assert at[4:] == [(2, 1, 4, "한"), (2, 2, 5, "é"), (2, 3, 6, "\n")]
+    assert [row["unknown"] for row in rows] == [False] * 4 + [True, True, False]
+    Path("folder").mkdir()
+    Path("folder/a.txt").write_bytes(data)
+    Path("folder/b.txt").write_text("The king")
+    done = cli("score", "folder", "--per", "file", "--json")
+    a, b = rows_of(done.stdout)
+    assert (a["file"], a["lines"], a["characters"]) == ("folder/a.txt", 2, 7)
+    assert (b["file"], b["lines"], b["characters"]) == ("folder/b.txt", 1, 8)
+    assert a["unknown"] == pytest.approx(2 / 7)
+    assert b"13.3% of the characters are unknown to checkpoints/corpus.npz\n" in done.stderr
+    by_line = cli("score", "folder").stdout.decode().splitlines()
+    assert [row.split("\t")[1] for row in by_line] == [
+        "folder/a.txt:The",
+        "folder/a.txt:한é",
+        "folder/b.txt:The king",
+    ]
+    done = cli("score", "--json", stdin="한\n".encode())
+    assert b"100.0% of the characters" in done.stderr
+    assert b"wrong checkpoint?" in done.stderr
 
 
 def test_undecodable_bytes_are_printed_unchanged(cli: Cli, run: Path) -> None:
@@ -111,7 +144,6 @@ def test_lines_are_printed_as_they_arrive(run: Path, tmp_path: Path) -> None:
 
 
 def test_score_refuses_bad_arguments(cli: Cli, run: Path) -> None:
-    assert b"give one FILE, not 2" in cli("score", "a", "b", rc=2).stderr
     thresholds = ("--threshold", "1", "--quantile", "0.5")
     assert b"mutually exclusive" in cli("score", *thresholds, rc=2).stderr
     assert b"no such file" in cli("score", "nothing.txt", rc=3).stderr

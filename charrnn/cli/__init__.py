@@ -15,6 +15,7 @@ from charrnn.cli.export import export
 from charrnn.cli.gradcheck import gradcheck
 from charrnn.cli.gradflow import gradflow
 from charrnn.cli.info import info
+from charrnn.cli.ls import list_command
 from charrnn.cli.overlap import overlap
 from charrnn.cli.plot import plot
 from charrnn.cli.report import report
@@ -34,7 +35,7 @@ GROUPS = {
     "Measure": (evaluate, score, overlap),
     "Look": (show, plot, report),
     "Understand": (gradflow, gradcheck),
-    "Files": (info, export),
+    "Files": (list_command, info, export),
 }
 
 

@@ -8,28 +8,31 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from charrnn.cli.streams import print_message
-from charrnn.errors import CheckpointError, UsageError
+from charrnn.errors import UsageError
 from charrnn.formatting import format_count
-from charrnn.storage.checkpoint import find_file, read_state
+from charrnn.storage.checkpoint import find_file
 from charrnn.storage.output import replace_file
 from charrnn.storage.state import ModelState, State
 from charrnn.text.files import display_name
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from charrnn.arrays import Ids
     from charrnn.model import Model
     from charrnn.training.splits import Splits
 
 CHECKPOINT_DIR = Path("checkpoints")
 SHOWN_FILES = 10
-EXAMPLE = "example.npz"
+WRONG_CHECKPOINT_SHARE = 0.2  # of unknown characters
 # Of training: the same on every machine, so that the same seed gives the same result everywhere.
 DEFAULT_THREADS = 2
 BLAS_VARIABLES = (
@@ -38,14 +41,6 @@ BLAS_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "OMP_NUM_THREADS",
 )
-
-CHECKPOINT_HELP = """
-    Default: the newest checkpoint in ./checkpoints, or the bundled example if there is none.
-    """
-FILES_HELP = """
-    If the first argument does not end in .npz, the newest checkpoint in ./checkpoints is used, or
-    the bundled example if there is none.
-    """
 
 
 class Count(click.IntRange):
@@ -118,87 +113,6 @@ def format_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=indent)
 
 
-class ModelFile(NamedTuple):
-    """The checkpoint that a command reads, and which of its weights."""
-
-    path: Path
-    last: bool = False
-
-    def load(self, *notes: str) -> Model:
-        """Load the model, and print on stderr which file it is from. Raises CheckpointError."""
-        from charrnn.model import load
-
-        model = load(self.path, last=self.last)
-        print_message(f"charrnn: {', '.join([str(self.path), *notes])}")
-        return model
-
-
-def model_argument(
-    files: str = "", last: bool = False
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the argument ``[CHECKPOINT]``, and with ``last`` the option ``--last``.
-
-    The command gets a ModelFile as its first argument. With ``files``, the metavar of the texts
-    after the checkpoint, it gets their names as its second; ``[FILE]`` may be missing. Its help
-    then ends with the default.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def run(paths: Any, last: bool = False, **options: Any) -> None:
-            if files:
-                checkpoint, texts = split_arguments(paths, required=not files.startswith("["))
-                command(ModelFile(checkpoint or default_checkpoint(), last), texts, **options)
-            else:
-                path = Path(paths) if paths else default_checkpoint()
-                command(ModelFile(path, last), **options)
-
-        run.__doc__ = f"{command.__doc__}{FILES_HELP if files else CHECKPOINT_HELP}"
-        metavar, nargs = f"[CHECKPOINT] {files}".rstrip(), -1 if files else 1
-        argument = click.argument("paths", metavar=metavar, nargs=nargs, required=False)
-        return argument(last_option(run) if last else run)
-
-    return decorate
-
-
-def default_checkpoint() -> Path:
-    """Return the newest checkpoint of a trained model in ./checkpoints, or the bundled example.
-
-    What is not a checkpoint is passed over, and named if nothing else is there.
-    """
-    files = [path for path in CHECKPOINT_DIR.glob("*.npz") if path.is_file()]
-    newest = sorted(files, key=lambda p: (p.name != EXAMPLE, p.stat().st_mtime, p.name))[::-1]
-    unusable = []
-    for path in newest:
-        try:
-            if read_state(path).step > 0:
-                return path
-        except CheckpointError as e:
-            unusable.append(f"charrnn: passed over {e}")
-    print_message(*unusable)
-    package = Path(__file__).parent.parent
-    for path in (package / EXAMPLE, package.parent / CHECKPOINT_DIR / EXAMPLE):  # wheel, clone
-        if path.is_file():
-            return path
-    raise CheckpointError("no checkpoint in ./checkpoints; create one with: charrnn train CORPUS")
-
-
-def split_arguments(
-    arguments: Sequence[str], required: bool = True
-) -> tuple[Path | None, list[str]]:
-    """Split ``[CHECKPOINT] FILE...``: a first argument that ends in .npz is the checkpoint.
-
-    Raises UsageError if standard input is named twice, or if a required file is missing.
-    """
-    has_checkpoint = bool(arguments) and arguments[0].endswith(".npz")
-    files = list(arguments[has_checkpoint:])
-    if required and not files:
-        after = f" after {arguments[0]}" if has_checkpoint else ""
-        raise UsageError(f"missing text file{after} (use - for standard input)")
-    check_stdin_once(files)
-    return (Path(arguments[0]) if has_checkpoint else None), files
-
-
 def check_stdin_once(paths: Sequence[str | None]) -> None:
     """Raise UsageError if ``-``, standard input, is among the paths more than once.
 
@@ -234,6 +148,32 @@ def read_ids(paths: Sequence[str], model: Model) -> Ids:
     if unknown:
         print_message(f"charrnn: skipped {format_count(unknown, 'unknown symbol')}")
     return ids
+
+
+def expand_folders(paths: Sequence[str], model: Model) -> list[str]:
+    """Return the files, with the text files of each folder in its place. Raises TextError."""
+    from charrnn.text.files import list_files
+
+    files, skipped = list_files(paths, None if model.unit == "byte" else model.encoding)
+    if skipped:
+        print_message(f"charrnn: skipped in folders: {', '.join(skipped[:SHOWN_FILES])}")
+    return ["./-" if file == Path("-") else str(file) for file in files]
+
+
+def is_unknown(model: Model, text: str | bytes) -> NDArray[np.bool_]:
+    """Return which characters of a text are not in the model's vocabulary, (n,)."""
+    from charrnn.text.units import to_codes
+
+    return model.vocabulary.lookup(to_codes(text, model.unit))[2]
+
+
+def warn_of_unknown(name: str, share: float, path: Path) -> None:
+    """Ask on stderr whether the checkpoint is the wrong one if many characters are unknown."""
+    if share > WRONG_CHECKPOINT_SHARE:
+        print_message(
+            f"charrnn: {share:.0%} of the characters of {display_name(name)} are unknown to "
+            f"{path}: wrong checkpoint?"
+        )
 
 
 def read_splits(state: ModelState, path: Path) -> Splits:

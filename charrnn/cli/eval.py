@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charrnn.cli import common
+from charrnn.cli.choice import ModelFile, model_argument
+from charrnn.cli.common import expand_folders, is_unknown, warn_of_unknown
 from charrnn.cli.streams import print_lines, stdout
 from charrnn.errors import NotFiniteError, TextError, UsageError
 from charrnn.formatting import best_baseline, format_count, format_loss, format_number, loss_unit
@@ -38,9 +40,9 @@ SPLITS = {"val": "validation", "test": "test"}
     help="Learning rate for --adapt.",
 )
 @common.json_option(help="Print one JSON object per line, one for each file.")
-@common.model_argument("[FILE]...", last=True)
+@model_argument("[FILE]...", last=True)
 def evaluate(
-    model_file: common.ModelFile,
+    model_file: ModelFile,
     files: list[str],
     split: str | None,
     adapt: bool,
@@ -49,7 +51,8 @@ def evaluate(
 ) -> None:
     """Measure how well the model in CHECKPOINT predicts each FILE.
 
-    FILE may be - for standard input. Losses are per character, or per byte for byte models.
+    FILE may be - for standard input, or a folder, whose text files are evaluated one by one.
+    Losses are per character, or per byte for byte models.
 
     \b
       charrnn eval draft.txt
@@ -61,11 +64,12 @@ def evaluate(
     stdout()
     model = model_file.load()
     rate, nonfinite = adapt_lr if adapt else None, []
-    for name in [split] if split else files:
+    for name in [split] if split else expand_folders(files, model):
         if split:
             row = evaluate_split(model_file.path, model, split, rate)
         else:
             row = evaluate_file(model, name, rate)
+            warn_of_unknown(row["file"], row["unknown"], model_file.path)
         text = common.format_json(row) if as_json else format_metrics(row, loss_unit(model.unit))
         print_lines(text)
         if not math.isfinite(row["nats"]):
@@ -83,7 +87,9 @@ def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any
         raise TextError(f"{display_name(file)} is empty")
     started = time.perf_counter()
     nll = model.nll(text, unknown="cost", dynamic_lr=adapt)
-    return metrics(file, nll, len(nll), text, time.perf_counter() - started, {})
+    seconds = time.perf_counter() - started
+    row = metrics(file, nll, len(nll), text, seconds, {})
+    return {**row, "unknown": float(is_unknown(model, text).mean())}
 
 
 def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> dict[str, Any]:
@@ -139,6 +145,8 @@ def format_metrics(row: dict[str, Any], unit: str) -> str:
         f"{row['file']}: {format_loss(row['nats'])} per {unit}, {bits} bits per byte, "
         f"perplexity {perplexity}; {rate}"
     )
+    if row.get("unknown"):
+        line += f"; {row['unknown']:.1%} of the {unit}s are unknown to the model"
     if name := best_baseline(row["baselines"]):
         line += f"; best baseline {name} {row['baselines'][name]:.3f}, model {row['nats']:.3f}"
     return line

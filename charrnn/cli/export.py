@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from charrnn.cli.choice import find_checkpoint
 from charrnn.cli.common import file_option, flag, force_option, last_option, write_output
 from charrnn.cli.streams import print_message
 from charrnn.errors import UsageError
@@ -13,7 +14,7 @@ from charrnn.storage.output import check_output
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint")
 @file_option("-o", "--output", help="Model file to write (.npz).")
 @file_option("--html", help="Write a self-contained HTML page that runs the model in a browser.")
 @flag(
@@ -24,7 +25,7 @@ from charrnn.storage.output import check_output
 @last_option
 @force_option
 def export(
-    checkpoint: Path, output: Path | None, html: Path | None, half: bool, last: bool, force: bool
+    checkpoint: str, output: Path | None, html: Path | None, half: bool, last: bool, force: bool
 ) -> None:
     """Export the model in CHECKPOINT, without its training state.
 
@@ -35,13 +36,14 @@ def export(
       charrnn export checkpoints/play.npz -o verse.npz --half
       charrnn export checkpoints/play.npz --html verse.html
     """  # noqa: D301
-    check_outputs(output, html, force, checkpoint)
+    path = find_checkpoint(checkpoint)
+    check_outputs(output, html, force, path)
     from charrnn.drawing.player import render_player
     from charrnn.model import load
 
     # the page first: if the model cannot run in one, nothing is written
-    model = load(checkpoint, last=last)
-    page = render_player(model, checkpoint.stem).encode() if html is not None else b""
+    model = load(path, last=last)
+    page = render_player(model, path.stem).encode() if html is not None else b""
     if output is not None:
         model.save(output, half=half)
         print_message(f"saved {output}, {format_count(output.stat().st_size, 'byte')}")

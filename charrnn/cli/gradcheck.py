@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import click
 
-from charrnn.cli.common import Count, ModelFile, model_argument, read_ids, seed_option
+from charrnn.cli.choice import ModelFile, model_argument
+from charrnn.cli.common import Count, read_ids, seed_option
 from charrnn.cli.streams import print_lines, print_message, stdout
 from charrnn.config import MAX_COUNT
 from charrnn.errors import GradientError, TextError

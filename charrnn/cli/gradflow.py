@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from charrnn.cli import common
+from charrnn.cli.choice import ModelFile, split_arguments
 from charrnn.cli.common import Count
 from charrnn.cli.streams import print_lines, stdout
 from charrnn.config import CELL_ALIASES, CELLS, Config
@@ -54,7 +55,7 @@ def gradflow(
       charrnn gradflow --cell vanilla --cell lstm --hidden-size 64 --lags 50 corpus.txt
       charrnn gradflow checkpoints/play.npz corpus.txt > flow.tsv
     """  # noqa: D301
-    checkpoint, corpus = common.split_arguments(arguments)
+    checkpoint, corpus = split_arguments(arguments)
     if checkpoint and cells:
         raise UsageError("--cell cannot be combined with CHECKPOINT")
     stdout()
@@ -70,7 +71,7 @@ def gradflow(
 
     columns: dict[str, Array] = {}
     if checkpoint:
-        model = common.ModelFile(checkpoint).load()
+        model = ModelFile(checkpoint).load()
         v = model.vocabulary
         ids = common.read_ids(corpus, model)
         separator_id = v.separator_id(model.documents)

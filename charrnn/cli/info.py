@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from charrnn import formatting as fmt
-from charrnn.cli.common import ModelFile, format_json, json_option, model_argument
-from charrnn.cli.streams import print_lines
+from charrnn.cli.choice import ModelFile, model_argument
+from charrnn.cli.common import format_json, json_option
+from charrnn.cli.streams import print_lines, stdout
 from charrnn.storage.checkpoint import find_file, read_state
 from charrnn.storage.state import ModelState, State
 from charrnn.text.files import display_name
@@ -26,8 +27,11 @@ def info(model_file: ModelFile, as_json: bool) -> None:
       charrnn info
       charrnn info --json checkpoints/play.npz
     """  # noqa: D301
+    stdout()
     path = model_file.path
     state = read_state(path)
+    if model_file.reason:
+        model_file.announce()
     if as_json:
         print_lines(*format_json(vars(state), indent=2).split("\n"))
     else:

@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from charrnn.cli import common
+from charrnn.cli.choice import choose, split_arguments
 from charrnn.cli.common import Count
 from charrnn.cli.streams import print_lines, print_message, stdout
 from charrnn.config import MAX_COUNT
@@ -59,15 +60,15 @@ def overlap(
     sample that lies in verbatim copies of at least 20, 40 and 80 characters, and lists the
     longest copies with their positions.
 
-    If the first argument does not end in .npz, the newest checkpoint in ./checkpoints is used,
-    or the bundled example if there is none.
+    CHECKPOINT is a file, or the name of one in ./checkpoints. Without it, the newest trained
+    checkpoint in ./checkpoints is used, or the bundled example.
 
     \b
       charrnn overlap corpus.txt
       charrnn overlap checkpoints/play.npz data/play.txt --temp 0.5
       charrnn sample | charrnn overlap --sample - corpus.txt
     """  # noqa: D301
-    checkpoint, corpus = common.split_arguments(paths, required=False)
+    checkpoint, corpus = split_arguments(paths, required=False)
     if not corpus:
         raise UsageError("missing CORPUS, the training text to compare with")
     common.check_stdin_once([*corpus, sample_file])
@@ -84,8 +85,8 @@ def overlap(
     from charrnn.text.files import decode_bytes, read_file
 
     # the unit and the encoding of the model, if there is one
-    path = checkpoint or (common.default_checkpoint() if sample_file is None else None)
-    model = load(path) if path else None
+    model_file = choose(checkpoint) if checkpoint or sample_file is None else None
+    model = load(model_file.path) if model_file else None
     unit = unit or ("byte" if model and model.unit == "byte" else "char")
     if unit == "byte" and encoding:
         raise UsageError(f"unit byte cannot be combined with an encoding ({encoding})")
@@ -104,8 +105,9 @@ def overlap(
         data = read_file(sample_file, raw=unit == "byte")
     else:
         assert model
+        assert model_file
         seed = secrets.randbits(32) if seed is None else seed
-        print_message(f"charrnn: {path}, seed {seed}")
+        model_file.announce(f"seed {seed}")
         data = generate(model, length, temp, seed)
     if not data:
         raise TextError("the sample is empty")
@@ -116,7 +118,12 @@ def overlap(
         total=len(text.store), unit="ch", unit_scale=True, leave=False, delay=1, disable=None
     ) as bar:
         result = find_overlap(sample, text, top, bar.update)
-    result = {"checkpoint": path and str(path), "seed": seed, "unit": unit, **result}
+    result = {
+        "checkpoint": model_file and str(model_file.path),
+        "seed": seed,
+        "unit": unit,
+        **result,
+    }
     if as_json:
         print_lines(*common.format_json(result, indent=2).split("\n"))
     else:

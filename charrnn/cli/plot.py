@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli.common import default_checkpoint, file_option, flag, force_option
+from charrnn.cli.choice import default_checkpoint, find_checkpoint
+from charrnn.cli.common import file_option, flag, force_option
 from charrnn.cli.streams import print_message, stdout, supports_color
 from charrnn.errors import UsageError
 from charrnn.storage.output import check_output
@@ -46,7 +47,12 @@ def plot(
     from charrnn.drawing.figures import plot_losses, read_states, save_figure
     from charrnn.drawing.terminal import render_losses
 
-    paths = runs or [default_checkpoint()]
+    if runs:
+        paths = [find_checkpoint(run) for run in runs]
+    else:
+        newest = default_checkpoint()
+        newest.announce()
+        paths = [newest.path]
     if output is not None:
         check_output(output, force, paths)
     states = read_states(paths)

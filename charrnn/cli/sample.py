@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from charrnn.cli import common
+from charrnn.cli.choice import ModelFile, model_argument
 from charrnn.cli.common import Count, Number, flag
 from charrnn.cli.streams import print_message, stdout
 from charrnn.config import MAX_COUNT
@@ -69,9 +70,9 @@ MAX_BATCH = 1024  # texts
     default=1,
     help="Threads per matrix product; 2 is faster for models with 512 hidden units or more.",
 )
-@common.model_argument(last=True)
+@model_argument(last=True)
 def sample(
-    model_file: common.ModelFile,
+    model_file: ModelFile,
     length: int,
     prime: str | None,
     prime_file: str | None,

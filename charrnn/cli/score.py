@@ -1,28 +1,33 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
 from charrnn.cli import common
-from charrnn.cli.common import DEFAULT_THREADS, ModelFile, Number, read_splits
-from charrnn.cli.streams import stdout
+from charrnn.cli.choice import ModelFile, model_argument
+from charrnn.cli.common import DEFAULT_THREADS, Number, read_splits
+from charrnn.cli.streams import print_message, stdout
 from charrnn.errors import TextError, UsageError
-from charrnn.formatting import escape_control, format_count, loss_unit
+from charrnn.formatting import escape_control
 
 if TYPE_CHECKING:
     from charrnn.model import Model
 
 
-class Score(NamedTuple):  # of a line, of a character or of a file
-    number: int  # from 1
-    bits: float  # per character
-    text: str
+class Score(NamedTuple):
+    """The score of a line, of a character or of a file."""
+
+    bits: float | None  # per character; None for an empty line, which has no score
+    shown: str  # next to it
+    row: dict[str, Any]  # as JSON
+    characters: int
+    unknown: int  # of the characters
 
 
 @click.command()
@@ -46,8 +51,8 @@ class Score(NamedTuple):  # of a line, of a character or of a file
     "validation split's lines.",
 )
 @common.flag("--sort", help="Sort by score, most surprising first.")
-@common.json_option(help='Print JSON lines: {"line": 1, "bits": 2.5, "text": "..."}.')
-@common.model_argument("[FILE]", last=True)
+@common.json_option(help='Print JSON lines: {"file": "a", "line": 1, "bits": 2.5, "text": "a"}.')
+@model_argument("[FILE]...", last=True)
 def score(
     model_file: ModelFile,
     files: list[str],
@@ -59,64 +64,79 @@ def score(
 ) -> None:
     """Score each line of FILE by how surprising the model finds it.
 
-    Print bits per character, a tab and the line. Without FILE, or with -, read standard input and
-    print each line as soon as it arrives. The hidden state is reset at the start of every line.
+    Print bits per character, a tab and the line. FILE may be a folder. Without FILE, or with -,
+    read standard input and print each line as soon as it arrives. The hidden state is reset at the
+    start of every line. An empty line has no score.
 
     \b
       charrnn score draft.txt --sort | head -3
       tail -n 20 draft.txt | charrnn score checkpoints/play.npz --threshold 3
       charrnn score checkpoints/play.npz draft.txt --quantile 0.99 --json
     """  # noqa: D301
-    if len(files) > 1:
-        raise UsageError(f"give one FILE, not {len(files)} (concatenate them with cat)")
     if threshold is not None and quantile is not None:
         raise UsageError("--threshold and --quantile are mutually exclusive")
-    out = stdout().buffer
+    if not files:
+        common.check_stdin_once(["-"])
+    stdout()
     model = model_file.load()
     if quantile is not None:
         threshold = quantile_threshold(model_file, model, quantile)
-    file = files[0] if files else "-"
-    live = per == "line" and file == "-" and not sort
-    text_encoding = "latin-1" if model.unit == "byte" else model.encoding
+    files = common.expand_folders(files or ["-"], model)
+    live = per == "line" and files == ["-"] and not sort
+    unknown = UnknownCharacters()
+
+    # score, filter, sort
     scores: Iterable[Score]
     if live:
-        lines = enumerate(read_lines(text_encoding), 1)
+        lines = enumerate(read_lines(text_encoding(model)), 1)
         scores = (score for n, line in lines for score in score_lines(model, line, n))
     else:
-        scores = score_file(model, file, text_encoding, per)
+        scores = (score for file in files for score in score_file(model, file, per))
+    scores = unknown.count(scores)
+    if threshold is not None:
+        scores = (s for s in scores if s.bits is not None and s.bits > threshold)
     if sort:
-        scores = sorted(scores, key=lambda score: -score.bits)
-    for number, bits, text in scores:
-        if threshold is not None and not bits > threshold:
-            continue
-        row = {"line": number, "bits": bits, "text": text}
-        line = common.format_json(row) if as_json else f"{bits:.3f}\t{text}"
-        # bytes that could not be decoded are written unchanged
-        encoding = "latin-1" if model.unit == "byte" else "utf-8"
+        scores = sorted((s for s in scores if s.bits is not None), key=lambda s: -(s.bits or 0))
+
+    show_file = len(files) > 1 and per == "line"
+    write_scores(scores, model.unit, as_json, live, show_file)
+    unknown.report(model_file.path)
+
+
+class UnknownCharacters:
+    """Counts the characters of the scored texts that the model does not know."""
+
+    def __init__(self) -> None:
+        self.unknown = self.characters = 0
+
+    def count(self, scores: Iterable[Score]) -> Iterator[Score]:
+        for score in scores:
+            self.unknown += score.unknown
+            self.characters += score.characters
+            yield score
+
+    def report(self, path: Path) -> None:
+        """Print on stderr which share is unknown, if any is."""
+        if self.unknown:
+            share = self.unknown / self.characters
+            ask = ": wrong checkpoint?" * (share > common.WRONG_CHECKPOINT_SHARE)
+            print_message(f"charrnn: {share:.1%} of the characters are unknown to {path}{ask}")
+
+
+def write_scores(
+    scores: Iterable[Score], unit: str, as_json: bool, live: bool, show_file: bool
+) -> None:
+    """Write a line for each score, if it is ``live`` at once; ``show_file``: with its file."""
+    out = stdout().buffer
+    # bytes that could not be decoded are written unchanged
+    encoding = "latin-1" if unit == "byte" else "utf-8"
+    for score in scores:
+        bits = "" if score.bits is None else f"{score.bits:.3f}"
+        file = f"{score.row['file']}:" if show_file else ""
+        line = common.format_json(score.row) if as_json else f"{bits}\t{file}{score.shown}"
         out.write(line.encode(encoding, "surrogateescape") + b"\n")
         if live:
             out.flush()
-
-
-def score_file(model: Model, file: str, encoding: str, per: str) -> Iterable[Score]:
-    """Score a file: its lines, its characters, or all of it. Raises TextError."""
-    from charrnn.text.files import decode_bytes, read_file
-
-    data = read_file(file, raw=model.unit == "byte")
-    try:
-        text = data.decode(encoding, "surrogateescape")
-    except UnicodeError:  # UTF-16 and UTF-32 have no way to escape a byte
-        text = decode_bytes(data, file, encoding)
-    if per == "line":
-        return score_lines(model, text)
-    nll = model.nll(to_input(model, text), unknown="cost")
-    if per == "char":
-        bits = (nll / math.log(2)).tolist()
-        return map(Score, itertools.count(1), bits, map(escape_control, text))
-    if not len(nll):
-        return ()
-    count = format_count(len(nll), loss_unit(model.unit))
-    return (Score(1, float(nll.mean()) / math.log(2), count),)
 
 
 def read_lines(encoding: str) -> Iterator[str]:
@@ -132,10 +152,62 @@ def read_lines(encoding: str) -> Iterator[str]:
         raise TextError(f"standard input: invalid {encoding.upper()} ({reason})") from None
 
 
-def score_lines(model: Model, text: str, first: int = 1) -> Iterator[Score]:
-    bits = model.nll_lines(to_input(model, text), threads=DEFAULT_THREADS) / math.log(2)
+def score_file(model: Model, file: str, per: str) -> Iterable[Score]:
+    """Score a file: its lines, its characters, or all of it. Raises TextError."""
+    from charrnn.text.files import decode_bytes, display_name, read_file
+
+    data = read_file(file, raw=model.unit == "byte")
+    encoding = text_encoding(model)
+    try:
+        text = data.decode(encoding, "surrogateescape")
+    except UnicodeError:  # UTF-16 and UTF-32 have no way to escape a byte
+        text = decode_bytes(data, file, encoding)
+    name = display_name(file)
+    if per == "line":
+        return score_lines(model, text, file=name)
+    if per == "char":
+        return score_characters(model, text, name)
+    return score_whole(model, text, name) if text else ()
+
+
+def score_lines(
+    model: Model, text: str, first: int = 1, file: str = "standard input"
+) -> Iterator[Score]:
     lines = text.removesuffix("\n").split("\n") if text else []
-    return map(Score, itertools.count(first), bits.tolist(), lines)
+    all_bits = model.nll_lines(to_input(model, text), threads=DEFAULT_THREADS) / math.log(2)
+    for n, (line, of_line) in enumerate(zip(lines, all_bits.tolist(), strict=True), first):
+        bits = of_line if line else None
+        unknown = int(common.is_unknown(model, to_input(model, line)).sum())
+        share = unknown / max(len(line), 1)
+        row = {"file": file, "line": n, "bits": bits, "unknown": share, "text": line}
+        yield Score(bits, line, row, len(line), unknown)
+
+
+def score_characters(model: Model, text: str, file: str) -> Iterator[Score]:
+    source = to_input(model, text)
+    bits = (model.nll(source, unknown="cost") / math.log(2)).tolist()
+    line = column = 1
+    for offset, (c, of_c, is_unknown) in enumerate(
+        zip(text, bits, common.is_unknown(model, source).tolist(), strict=True)
+    ):
+        at = {"line": line, "column": column, "offset": offset}
+        row = {"file": file, **at, "bits": of_c, "unknown": is_unknown, "text": c}
+        yield Score(of_c, escape_control(c), row, 1, int(is_unknown))
+        line, column = (line + 1, 1) if c == "\n" else (line, column + 1)
+
+
+def score_whole(model: Model, text: str, file: str) -> Iterator[Score]:
+    source = to_input(model, text)
+    bits = float(model.nll(source, unknown="cost").mean()) / math.log(2)
+    n, unknown = len(text), int(common.is_unknown(model, source).sum())
+    lines = text.count("\n") + (not text.endswith("\n"))
+    row = {"file": file, "lines": lines, "characters": n, "bits": bits, "unknown": unknown / n}
+    yield Score(bits, escape_control(file), row, n, unknown)
+
+
+def text_encoding(model: Model) -> str:
+    """Return the encoding of the texts; a byte is read as the character of the same number."""
+    return "latin-1" if model.unit == "byte" else model.encoding
 
 
 def to_input(model: Model, text: str) -> str | bytes:
@@ -154,4 +226,6 @@ def quantile_threshold(model_file: ModelFile, model: Model, quantile: float) -> 
         )
     text = split.text(model.vocabulary)
     nll = model.nll_lines(text, threads=DEFAULT_THREADS)
-    return float(np.quantile(nll, quantile)) / math.log(2)
+    lines = text.splitlines() if isinstance(text, bytes) else text.removesuffix("\n").split("\n")
+    real = nll[[len(line) > 0 for line in lines]]  # an empty line has no score
+    return float(np.quantile(real if len(real) else nll, quantile)) / math.log(2)

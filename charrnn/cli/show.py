@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from charrnn.cli import common
-from charrnn.cli.common import Count, ModelFile, file_option, flag
+from charrnn.cli.choice import ModelFile, model_argument
+from charrnn.cli.common import Count, expand_folders, file_option, flag
 from charrnn.cli.streams import print_lines, print_message, stdout, supports_color
 from charrnn.config import MAX_COUNT
 from charrnn.errors import TextError, UsageError
@@ -61,7 +62,7 @@ def parse_neuron(value: str) -> tuple[int, int]:
     help="Print how often each gate is nearly closed or nearly open, instead of the text.",
 )
 @common.force_option
-@common.model_argument("FILE")
+@model_argument("FILE")
 def show(
     model_file: ModelFile,
     files: list[str],
@@ -100,7 +101,8 @@ def show(
     from charrnn.text.files import read_text
 
     model = model_file.load()
-    text = read_text(files[0], model.unit, model.encoding)
+    texts = [read_text(f, model.unit, model.encoding) for f in expand_folders(files, model)]
+    text = texts[0][:0].join(texts)  # type: ignore[arg-type]  # all of one type
     if gates:
         print_lines(*format_saturation(model, text))
         return

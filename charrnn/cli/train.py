@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from charrnn.cli import common
+from charrnn.cli.choice import find_checkpoint
 from charrnn.cli.common import Count, file_option, flag
 from charrnn.cli.progress import Display, end_lines, start_lines
 from charrnn.cli.streams import print_message
@@ -22,6 +23,7 @@ from charrnn.storage import checkpoint
 from charrnn.storage.lock import lock
 from charrnn.storage.output import check_output
 from charrnn.storage.state import MAX_THREADS
+from charrnn.text.files import CHECKPOINT_KIND, recognize
 from charrnn.training.interrupt import STOP_SIGNALS, StopRequest
 
 if TYPE_CHECKING:
@@ -121,6 +123,9 @@ def train(
     """  # noqa: D301
     # the file to write
     path = output or default_path(corpus)
+    init_from = find_checkpoint(init_from) if init_from else None
+    if options["unit"] != "byte":
+        check_corpus(corpus)
     common.check_stdin_once([*corpus, val_file])
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     given = {name for name, source in sources.items() if source is ParameterSource.COMMANDLINE}
@@ -164,6 +169,18 @@ def train(
             print_message(f"{path}: {at}{early}; use --max-steps N to extend it")
     if interrupt.signal_number:
         ctx.exit(128 + interrupt.signal_number)
+
+
+def check_corpus(corpus: Sequence[str]) -> None:
+    """Raise UsageError for a checkpoint among the texts."""
+    for path in corpus:
+        if recognize(path) == CHECKPOINT_KIND:
+            raise UsageError(
+                f"{path} is {CHECKPOINT_KIND}, not a text to train on; to start from its weights, "
+                f"or to resume its run:",
+                f"  charrnn train CORPUS --init-from {shell_command(path)} -o NEW.npz",
+                f"  charrnn train CORPUS -o {shell_command(path)} --resume",
+            )
 
 
 def check_resume_options(ctx: click.Context, given: set[str]) -> None:

@@ -28,7 +28,7 @@ from charrnn.formatting import escape_control
 from charrnn.storage import state as headers
 from charrnn.storage.output import replace_file
 from charrnn.storage.state import UNRELEASED, InvalidCheckpoint, ModelState, State, damage_error
-from charrnn.text.files import STDIN, Source
+from charrnn.text.files import CHECKPOINT_KIND, STDIN, Source, is_url, recognize
 
 if TYPE_CHECKING:
     from charrnn.arrays import Array
@@ -41,6 +41,7 @@ ARRAYS = {
 MEMBERS = {HEADER, *(f"{name}.npy" for name in ARRAYS["run"])}
 MAX_DIRECTORY_BYTES = 2**12  # of the zip; five members need some 400
 ZIP64_BYTES = 2**31 - 1  # a directory beyond this has a longer end
+TEXT_BYTES = 256  # at the start of a file: if they are ASCII, it is a text
 CHUNK_BYTES = 2**20  # of an array that are read at a time
 NOT_A_CHECKPOINT = "not a charrnn checkpoint, or damaged"
 
@@ -105,7 +106,8 @@ def read_checkpoint(
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its other end
-            kind = "is a directory" if stat.S_ISDIR(mode) else "not a regular file"
+            is_folder = stat.S_ISDIR(mode)
+            kind = "is a folder; name a checkpoint in it" if is_folder else "not a regular file"
             raise InvalidCheckpoint(kind)
         with path.open("rb") as f:
             _check_zip_directory(f)
@@ -114,14 +116,30 @@ def read_checkpoint(
     except InvalidCheckpoint as e:
         reason = str(e)
     except FileNotFoundError:
-        reason = "no such file"
+        reason = "a URL: download it first" if is_url(str(path)) else "no such file"
     except OSError as e:
         reason = os_reason(e)
     except MemoryError:
         reason = "not enough free memory to load it"
     except (zipfile.BadZipFile, struct.error, EOFError, ValueError, RuntimeError, OverflowError):
         reason = NOT_A_CHECKPOINT
+    if reason == NOT_A_CHECKPOINT or HEADER in reason:
+        reason = _describe_foreign(path) or reason
     raise CheckpointError(escape_control(f"{path}: {reason}"))
+
+
+def _describe_foreign(path: Path) -> str:
+    """Return what a file is that is no checkpoint; nothing if it may be a damaged one."""
+    kind = recognize(path)
+    if kind:
+        return "" if kind == CHECKPOINT_KIND else f"{kind}, not {CHECKPOINT_KIND}"
+    try:
+        with path.open("rb") as f:
+            head = f.read(TEXT_BYTES)
+    except (OSError, ValueError):  # also a name that no file can have
+        return ""
+    is_text = head != b"" and head.isascii() and b"\0" not in head
+    return f"a text file, not {CHECKPOINT_KIND}" if is_text else ""
 
 
 def _check_zip_directory(f: IO[bytes]) -> None:

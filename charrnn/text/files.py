@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import sys
 import zlib
@@ -31,13 +32,22 @@ ENCODING_HINT = "specify the encoding (for example --encoding latin-1), or use -
 CONVERT_HINT = "convert it first, for example with: iconv -f latin1 -t utf-8"
 
 # by the first bytes of a file
-MAGIC_BYTES = 8
+MAGIC_BYTES = 64
 DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
+CHECKPOINT_KIND = "a charrnn checkpoint"
+# by the name of the first member of a zip archive
+ARCHIVES = {
+    rb"(best_weights|last_weights|optimizer_state|hidden_state)\.npy|header\.json": CHECKPOINT_KIND,
+    rb"[^/]*\.npy": "a NumPy archive",
+    rb"[^/]*/(data\.pkl|version|byteorder|\.format_version)": "a PyTorch file",
+}
 FOREIGN_FORMATS = {
+    b"\x80\x02\x8a\nl\xfc\x9c": ("a PyTorch file", ""),
+    b"\x93NUMPY": ("a NumPy array", ""),
     b"PK\3\4": ("a zip archive or an office document", "unzip -p FILE, or pandoc -t plain FILE"),
     b"%PDF-": ("a PDF document", "pdftotext FILE -"),
     b"\xd0\xcf\x11\xe0": ("an office document", "antiword FILE"),
@@ -201,14 +211,44 @@ def _decompress(file: Any, name: str) -> IO[bytes]:
     for magic, decompressor in DECOMPRESSORS.items():
         if head.startswith(magic):
             return cast(IO[bytes], decompressor(peekable))
-    for magic, (kind, command) in FOREIGN_FORMATS.items():
-        if head.startswith(magic):
-            hint = f"; extract its text first, for example with: {command}" if command else ""
-            raise TextError(f"{name}: {kind}, not text{hint}")
+    kind, hint = identify(head)
+    if kind:
+        raise TextError(f"{name}: {kind}, not text{hint}")
     return cast(IO[bytes], peekable)
 
 
+def identify(head: bytes) -> tuple[str, str]:
+    """Return what a file is, by its first bytes, and a hint; two empty strings for a text."""
+    if head.startswith(b"PK\3\4"):
+        length = int.from_bytes(head[26:28], "little")
+        for pattern, kind in ARCHIVES.items():
+            if re.fullmatch(pattern, head[30 : 30 + length]):
+                return kind, ""
+    for magic, (kind, command) in FOREIGN_FORMATS.items():
+        if head.startswith(magic):
+            hint = f"; extract its text first, for example with: {command}" if command else ""
+            return kind, hint
+    return "", ""
+
+
+def recognize(path: Source) -> str:
+    """Return what a file is, by its first bytes; nothing for a text, or what cannot be read."""
+    try:
+        if path == STDIN or not Path(path).is_file():
+            return ""
+        with Path(path).open("rb") as f:
+            return identify(f.read(MAGIC_BYTES))[0]
+    except (OSError, ValueError):  # also a name that no file can have
+        return ""
+
+
+def is_url(name: str) -> bool:
+    return re.match(r"[a-z][a-z0-9+.-]+://", name) is not None
+
+
 def _read_error(path: Source, e: OSError) -> TextError:
+    if is_url(str(path)):
+        return TextError(f"{path} is a URL: download it first, for example with: curl -O URL")
     return TextError(f"{display_name(path)}: {os_reason(e)}")
 
 
