@@ -587,6 +587,69 @@ def test_checkpoints_are_listed(cli: Cli, run: Path, tmp_path: Path) -> None:
     assert (done.stdout, b"create one: charrnn train CORPUS" in done.stderr) == (b"", True)
 
 
+def test_runs_are_compared(cli: Cli, run: Path) -> None:
+    cli("train", "corpus.txt", *SIZE, "--max-steps", "12", "--seed", "1", "-o", "two.npz", "-q")
+    one, two = read_run(run), read_run(Path("two.npz"))
+    done = cli("compare", "corpus", "two.npz")
+    table = {row[:12].strip(): row[12:].split() for row in done.stdout.decode().splitlines()}
+    assert table["run"] == ["corpus", "two"]
+    assert table["max steps"] == ["30", "12"]
+    assert table["seed"] == ["0", "1"]
+    assert "hidden size" not in table
+    assert table["parameters"] == [f"{one.parameters:,}"] * 2
+    losses = [state.best["val_loss"] for state in (one, two)]
+    shown = [f"{loss:.4f}" for loss in losses if loss is not None]
+    assert [cell for cell in table["val loss"] if cell != "*"] == shown
+    rows = [
+        json.loads(line) for line in cli("compare", "corpus", "two", "--json").stdout.splitlines()
+    ]
+    assert [row["val_loss"] for row in rows] == losses
+    assert [row["seed"] for row in rows] == [0, 1]
+    many = cli("compare", *["corpus"] * 12).stdout.decode().splitlines()
+    assert max(map(len, many)) <= 80
+    assert sum(line.startswith("run ") for line in many) > 1
+    assert b"two runs or more" in cli("compare", "corpus", rc=2).stderr
+
+
+def test_history_is_printed_for_a_spreadsheet(cli: Cli, run: Path) -> None:
+    names, *rows = cli("info", "corpus", "--history").stdout.decode().splitlines()
+    history = read_run(run).history
+    assert len(rows) == len(history)
+    for row, wanted in zip(rows, history, strict=True):
+        values = dict(zip(names.split("\t"), map(float, row.split("\t")), strict=True))
+        assert values == wanted
+    assert b"mutually exclusive" in cli("info", "corpus", "--history", "--json", rc=2).stderr
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there is no tomllib")
+def test_options_of_a_run_make_it_again(cli: Cli, run: Path) -> None:
+    options = ("--dropout", "0.25", "--seed", "3", "--threads", "1", "--cell", "lstm")
+    cli("train", "corpus.txt", *QUICK, *options, "-o", "one.npz", "-q")
+    toml = cli("info", "one.npz", "--toml").stdout
+    Path("run.toml").write_bytes(toml)
+    assert toml.startswith(b"# charrnn train corpus.txt --config FILE\n")
+    cli("train", "corpus.txt", "--config", "run.toml", "-o", "two.npz", "-q")
+    assert (last_weights(Path("one.npz")) == last_weights(Path("two.npz"))).all()
+    assert read_run(Path("two.npz")).config == read_run(Path("one.npz")).config
+    cli("train", "corpus.txt", "--config", "run.toml", "--seed", "4", "-o", "three.npz", "-q")
+    assert read_run(Path("three.npz")).config.seed == 4
+
+    # faults are named with their file
+    resume = ("train", "corpus.txt", "--config", "run.toml", "-o", "two.npz", "--resume")
+    assert b"--config cannot be used with --resume" in cli(*resume, rc=2).stderr
+    for text, message in {
+        "hiden-size = 3": "run.toml: unknown option 'hiden_size'; did you mean hidden_size?",
+        "hidden-size = 3.5": "run.toml: invalid hidden_size: 3.5; must be an integer",
+        "cell = 'tape'": "run.toml: invalid cell: 'tape'; must be one of lstm, gru, vanilla",
+        "cell": "run.toml: Expected '=' after a key",
+    }.items():
+        Path("run.toml").write_text(text)
+        err = cli("train", "corpus.txt", "--config", "run.toml", "-o", "x.npz", rc=2).stderr
+        assert f"charrnn: {message}" in err.decode()
+    err = cli("train", "corpus.txt", "--config", "none.toml", rc=2).stderr
+    assert err == b"charrnn: none.toml: no such file or directory\n"
+
+
 def test_default_run_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert default_run_name(["-"]) == "stdin"

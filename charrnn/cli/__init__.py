@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from charrnn.cli.common import DEFAULT_THREADS, set_threads
+from charrnn.cli.compare import compare
 from charrnn.cli.eval import evaluate
 from charrnn.cli.export import export
 from charrnn.cli.gradcheck import gradcheck
@@ -35,7 +36,7 @@ GROUPS = {
     "Measure": (evaluate, score, overlap),
     "Look": (show, plot, report),
     "Understand": (gradflow, gradcheck),
-    "Files": (list_command, info, export),
+    "Files": (list_command, info, compare, export),
 }
 
 

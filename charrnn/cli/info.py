@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ import click
 
 from charrnn import formatting as fmt
 from charrnn.cli.choice import ModelFile, model_argument
-from charrnn.cli.common import format_json, json_option
+from charrnn.cli.common import flag, format_json, json_option
 from charrnn.cli.streams import print_lines, stdout
+from charrnn.errors import CheckpointError, UsageError
+from charrnn.formatting import shell_command
 from charrnn.storage.checkpoint import find_file, read_state
-from charrnn.storage.state import ModelState, State
+from charrnn.storage.state import Evaluation, ModelState, State
 from charrnn.text.files import display_name
 
 SHOWN_SYMBOLS = 100
@@ -19,23 +22,68 @@ SHOWN_SYMBOLS = 100
 
 @click.command()
 @json_option(help="Print the complete header as JSON; docs/checkpoint-format.md lists the keys.")
+@flag("--history", help="Print the evaluations of the run as tab-separated values.")
+@flag("--toml", "as_toml", help="Print the options of the run, for charrnn train --config.")
 @model_argument()
-def info(model_file: ModelFile, as_json: bool) -> None:
+def info(model_file: ModelFile, as_json: bool, history: bool, as_toml: bool) -> None:
     """Describe a checkpoint.
 
     \b
       charrnn info
       charrnn info --json checkpoints/play.npz
+      charrnn info --history checkpoints/play.npz > losses.tsv
+      charrnn info --toml checkpoints/play.npz > run.toml
     """  # noqa: D301
     stdout()
     path = model_file.path
     state = read_state(path)
     if model_file.reason:
         model_file.announce()
-    if as_json:
+    if as_json + history + as_toml > 1:
+        raise UsageError("--json, --history and --toml are mutually exclusive")
+    if history:
+        print_lines(*format_history(require_run(state, path)))
+    elif as_toml:
+        print_lines(*format_toml(state, path))
+    elif as_json:
         print_lines(*format_json(vars(state), indent=2).split("\n"))
     else:
         print_lines(*format_info(path, state))
+
+
+def require_run(state: ModelState, path: Path) -> State:
+    if not isinstance(state, State):
+        raise CheckpointError(f"{path}: an exported model, which has no history")
+    return state
+
+
+def format_history(state: State) -> Iterator[str]:
+    """Yield a line of names and one per evaluation; what is missing is empty."""
+    names = Evaluation.__annotations__
+    yield "\t".join(names)
+    for row in state.history:
+        values = [row[name] for name in names]  # type: ignore[literal-required]
+        yield "\t".join("" if value is None else str(value) for value in values)
+
+
+def format_toml(state: ModelState, path: Path) -> Iterator[str]:
+    """Yield the options with which the run was started, as TOML."""
+    options = {name: value for name, value in vars(state.config).items() if value is not None}
+    if isinstance(state, State):
+        names = [find_file(path, name) for name, _, _ in state.corpus["files"]]
+        yield f"# {shell_command('charrnn', 'train', *map(display_name, names))} --config FILE"
+        if len(state.plans) > 1:
+            steps = [plan["steps"] for plan in state.plans]
+            yield f"# The run was extended, from {steps[0]:,} to {steps[-1]:,} steps, which"
+            yield "# changed its learning rates; a run of this length at once has others."
+        options["threads"] = state.threads
+        if state.val_corpus:
+            val = find_file(path, state.val_corpus["files"][0][0])
+            options["val_file"] = "-" if val is None else str(val)
+        if state.init_from:
+            options["init_from"] = state.init_from["file"]
+    for name, value in options.items():
+        yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
 
 
 def format_info(path: Path, state: ModelState) -> Iterator[str]:

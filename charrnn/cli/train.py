@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
+import importlib
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,8 +19,8 @@ from charrnn.cli.common import Count, file_option, flag
 from charrnn.cli.progress import Display, end_lines, start_lines
 from charrnn.cli.streams import print_message
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
-from charrnn.errors import CharrnnError, UsageError
-from charrnn.formatting import file_argument, shell_command
+from charrnn.errors import CharrnnError, UsageError, os_reason
+from charrnn.formatting import escape_control, file_argument, shell_command
 from charrnn.storage import checkpoint
 from charrnn.storage.lock import lock
 from charrnn.storage.output import check_output
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 
     LoadTexts = Callable[..., tuple[Corpus, Corpus | None]]
 
-FIXED_OPTIONS = {f.name for f in dataclasses.fields(Config)} - {"max_steps"} | {"init_from"}
+CONFIG_OPTIONS = {f.name for f in dataclasses.fields(Config)}
+FIXED_OPTIONS = CONFIG_OPTIONS - {"max_steps"} | {"init_from", "config"}
+# of a file of options: those that decide the result
+FILE_OPTIONS = CONFIG_OPTIONS | {"threads", "val_file", "init_from"}
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,11 +60,48 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def read_defaults(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Take the options in a TOML file as defaults. Raises UsageError, naming the file."""
+    if path is None:
+        return
+    if sys.version_info < (3, 11):
+        raise UsageError("--config needs Python 3.11 or later; give the options themselves")
+    tomllib = importlib.import_module("tomllib")
+    try:
+        with path.open("rb") as f:
+            given = tomllib.load(f)
+    except (OSError, ValueError) as e:
+        reason = os_reason(e) if isinstance(e, OSError) else e
+        raise UsageError(escape_control(f"{path}: {reason}")) from None
+    options = {name.replace("-", "_"): value for name, value in given.items()}
+    if "lr" in options:
+        options["learning_rate"] = options.pop("lr")
+    for name in options:
+        if name not in FILE_OPTIONS:
+            similar = difflib.get_close_matches(name, FILE_OPTIONS, n=1)
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            raise UsageError(escape_control(f"{path}: unknown option {name!r}{hint}"))
+    try:
+        Config(**{name: value for name, value in options.items() if name in CONFIG_OPTIONS})
+    except UsageError as e:
+        raise UsageError(escape_control(f"{path}: {e}")) from None
+    ctx.default_map = options
+
+
 @click.command()
 @click.argument("corpus", nargs=-1, required=True)
 @config_options
 @click.option(
     "--val-file", metavar="FILE", help="Validate on this file instead of on a split of the corpus."
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    is_eager=True,
+    expose_value=False,
+    callback=read_defaults,
+    help="Read options from a TOML file; those on the command line have precedence.",
 )
 @file_option(
     *("-o", "--output"),
@@ -130,7 +172,7 @@ def train(
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     given = {name for name, source in sources.items() if source is ParameterSource.COMMANDLINE}
     if resume:
-        check_resume_options(ctx, given)
+        check_resume_options(ctx, given | ({"config"} if ctx.default_map else set()))
     else:
         inputs = [*corpus, val_file or "", init_from or ""]
         check_output(path, force or path.is_file(), inputs)
@@ -155,7 +197,8 @@ def train(
                 # the weights decide some options: a default from the environment is ignored,
                 # an option on the command line is refused
                 default = {n for n, source in sources.items() if source is ParameterSource.DEFAULT}
-                default |= set(ARCHITECTURE_OPTIONS) - given
+                in_file = {n for n, s in sources.items() if s is ParameterSource.DEFAULT_MAP}
+                default |= set(ARCHITECTURE_OPTIONS) - given - in_file
                 options = {name: value for name, value in options.items() if name not in default}
             run = start_run(load_texts, init_from, threads or common.DEFAULT_THREADS, options)
 
