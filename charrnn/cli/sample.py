@@ -15,6 +15,7 @@ import click
 from charrnn.cli import common
 from charrnn.cli.choice import ModelFile, model_argument
 from charrnn.cli.common import Count, Number, flag
+from charrnn.cli.interactive import Session, run_session
 from charrnn.cli.streams import print_message, stdout
 from charrnn.config import MAX_COUNT
 from charrnn.errors import UnknownCharacterError, UsageError
@@ -56,6 +57,10 @@ MAX_BATCH = 1024  # texts
     default=1,
     help="Number of texts to generate, in batches of up to 1,024.",
 )
+@flag(
+    *("-i", "--interactive"),
+    help="Continue each line that is typed; :help lists the commands.",
+)
 @flag("-0", "--null", help="Separate the texts with NUL instead of an empty line.")
 @flag("--no-echo", help="Do not print the prime.")
 @click.option(
@@ -79,6 +84,7 @@ def sample(
     seed: int | None,
     until: str | None,
     num_samples: int,
+    interactive: bool,
     null: bool,
     no_echo: bool,
     unknown: str,
@@ -91,9 +97,12 @@ def sample(
       charrnn sample --temp 0.8 --length 500
       charrnn sample checkpoints/play.npz --prime 'ORSELLA:' --until 'MERIEL:'
       head -20 draft.txt | charrnn sample --prime-file - --seed 7
+      charrnn sample --interactive
     """  # noqa: D301
     if prime_file is not None and prime is not None:
         raise UsageError("--prime and --prime-file are mutually exclusive")
+    if interactive and (null or no_echo or num_samples > 1 or prime is not None or prime_file):
+        raise UsageError("--interactive takes its primes from the terminal, one text at a time")
     out = stdout().buffer
     common.set_threads(threads)
     from charrnn.text import units
@@ -103,6 +112,9 @@ def sample(
     data = read_file(prime_file, raw=True) if prime_file is not None else prime or ""
     seed = secrets.randbits(32) if seed is None else seed
     model = model_file.load(f"seed {seed}")
+    if interactive:
+        run_session(Session(model, length, seed, {**options, "until": until, "unknown": unknown}))
+        return
     text = to_model_text(model, data, prime_file or "--prime")
     if unknown == "error":
         check_escapes(model, prime)
