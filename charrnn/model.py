@@ -5,8 +5,11 @@ from __future__ import annotations
 import codecs
 import contextlib
 import dataclasses
+import difflib
+import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +17,27 @@ import numpy as np
 
 from charrnn import sampling, scoring
 from charrnn.arrays import Array
+from charrnn.blas import limit_threads, with_threads
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
 from charrnn.errors import CheckpointError, TextError, UsageError
+from charrnn.formatting import loss_unit
 from charrnn.network import Network
 from charrnn.storage import checkpoint
 from charrnn.storage.lock import lock
-from charrnn.storage.state import MAX_THREADS, ModelState, State
+from charrnn.storage.output import check_output
+from charrnn.storage.state import MAX_THREADS, Baselines, Evaluation, ModelState, State
 from charrnn.text import units
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import NEWLINE, Vocabulary
 from charrnn.training.interrupt import StopRequest
 from charrnn.training.loop import train_with_saves
+from charrnn.training.observer import Observer, Progress
 from charrnn.training.run import InitialModel, begin
 
+Text = str | bytes | Path
 DEFAULT_SAMPLE_LENGTH = 2000
+KEYWORDS = ("val", "output", "force", "init_from", "threads", "progress", "on_step")  # of train
+MAX_NAME_CHARACTERS = 1000  # of a text that may be meant as the name of a file
 UNKNOWN_CHOICES = ("error", "skip", "cost")
 
 
@@ -41,6 +51,40 @@ class Model:
         self.network, self.vocabulary, self.state = network, vocabulary, state
         self.unit, self.documents = state.config.unit, state.config.documents
         self.encoding = state.config.encoding
+
+    @property
+    def config(self) -> Config:
+        """The options of its run."""
+        return self.state.config
+
+    @property
+    def history(self) -> list[Evaluation]:
+        """The evaluations of its run, losses in nats per character; none if it was exported."""
+        return self.state.history if isinstance(self.state, State) else []
+
+    @property
+    def baselines(self) -> Baselines:
+        """For ``val`` and ``test`` the losses of n-grams and of a uniform guess, by name."""
+        none = Baselines(val={}, test={})
+        return self.state.baselines if isinstance(self.state, State) else none
+
+    def __repr__(self) -> str:
+        c, state, best = self.config, self.state, self.state.best
+        parts = [f"{c.cell} {c.num_layers}x{c.hidden_size}", f"{state.parameters:,} parameters"]
+        parts += [f"{len(self.vocabulary):,} symbols", f"step {state.step:,}"]
+        if best["val_loss"] is not None:
+            parts.append(f"validation loss {best['val_loss']:.4f} nats per {loss_unit(c.unit)}")
+        if isinstance(state, State):
+            parts.append(f"trained on {state.corpus['name']}")
+        return f"<charrnn.Model: {', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        """Return the head of its report, for a notebook."""
+        if not isinstance(self.state, State):
+            return f"<p>{escape(repr(self))}</p>"
+        from charrnn.drawing.report import head_html  # late: other uses of a model start faster
+
+        return head_html(self.state)
 
     def sample(
         self, length: int = DEFAULT_SAMPLE_LENGTH, *, seed: int | None = None, **options: Any
@@ -70,6 +114,7 @@ class Model:
         top_k: int | None = None,
         top_p: float | None = None,
         until: str | bytes | None = None,
+        threads: int = 1,
     ) -> Iterator[tuple[str, ...]]:
         """Generate several texts in one batch; yield the new characters of each, "" once it ended.
 
@@ -77,6 +122,7 @@ class Model:
         ``until``. ``unknown="skip"`` skips unknown characters in it. ``temp`` divides the logits (0
         always picks the most likely symbol); ``top_k`` and ``top_p`` keep only the most likely
         ones. A text ends after ``length`` characters, or once ``until`` has been generated.
+        ``threads`` is the number of threads per matrix product.
         """
         if length < 0:
             raise UsageError(f"length must be at least 0, not {length}")
@@ -97,9 +143,11 @@ class Model:
             num_samples=num_samples,
         )
         separator_id = v.separator_id(self.documents)
-        return sampling.decode_stream(id_stream, v, num_samples, length, until, separator_id)
+        pieces = sampling.decode_stream(id_stream, v, num_samples, length, until, separator_id)
+        return with_threads(pieces, threads)
 
     @np.errstate(all="ignore")
+    @limit_threads()
     def nll(
         self, text: str | bytes, *, unknown: str = "error", dynamic_lr: float | None = None
     ) -> Array:
@@ -130,6 +178,7 @@ class Model:
         return nll[~is_unknown] if unknown == "skip" else nll
 
     @np.errstate(all="ignore")
+    @limit_threads()
     def nll_lines(self, text: str | bytes, *, threads: int = 1) -> Array:
         """Return the mean of -log p over the characters of each line, in nats, (n,) float64.
 
@@ -161,11 +210,13 @@ class Model:
         return means
 
     @np.errstate(all="ignore")
-    def save(self, path: str | Path, *, half: bool = False) -> None:
+    def save(self, path: str | Path, *, half: bool = False, force: bool = False) -> None:
         """Export the model, without training state; with ``half`` its weights become float16.
 
-        Raises SaveError, and NotFiniteError for a weight beyond the range of float16.
+        Raises UsageError for a file that exists, unless ``force`` is given, SaveError, and
+        NotFiniteError for a weight beyond the range of float16.
         """
+        check_output(Path(path), force, option="force=True")
         weights = self.network.params.vector
         if half:
             weights = weights.astype(np.float16)  # infinite ones are not saved
@@ -175,57 +226,89 @@ class Model:
 
 
 @np.errstate(all="ignore")
+@limit_threads()
 def train(
-    text: str | bytes | Sequence[str | bytes],
+    text: Text | Sequence[Text],
     *,
-    val: str | bytes | None = None,
+    val: Text | None = None,
     output: str | Path | None = None,
+    force: bool = False,
     init_from: str | Path | None = None,
     threads: int = 1,
+    progress: bool = False,
+    on_step: Callable[[Progress], object] | None = None,
     **options: Any,
 ) -> Model:
     """Train on a text, or on several that are joined; return the model with the best weights.
 
+    A text is a ``str`` (``bytes`` with ``unit="byte"``), or the ``Path`` of a file or a folder.
     ``options`` are the fields of ``charrnn.Config``, the options of ``charrnn train``: ``cell``,
     ``hidden_size``, ``num_layers``, ``max_steps`` and so on. ``val`` is a separate validation text;
-    by default a split of ``text`` is used. ``output`` is the checkpoint to write. ``init_from`` is
-    a checkpoint or exported model with the initial weights; its cell, sizes, unit and dtype are
-    used. Each of the ``threads`` trains on a part of the batch; more than one need a linear algebra
-    library limited to one thread (for example, set OPENBLAS_NUM_THREADS=1 before importing NumPy).
+    by default a split of ``text`` is used. ``output`` is the checkpoint to write; an existing one
+    is replaced only with ``force``. ``init_from`` is a checkpoint or exported model with the
+    initial weights; its cell, sizes, unit and dtype are used. Each of the ``threads`` trains on a
+    part of the batch.
 
-    Ctrl-C ends the training after its step; then the run is saved and the model so far returned.
+    ``progress`` shows a bar, in a notebook as well. ``on_step`` is called with a ``Progress`` after
+    every step; if it returns True, the training ends. Ctrl-C ends it after its step, too: then the
+    run is saved and the model so far returned.
 
-    Raises UsageError for an option outside its range, TextError for a text that is too short,
-    NotFiniteError after too many non-finite losses, CheckpointError, SaveError.
+    Raises UsageError for an option outside its range or a file that exists, TextError for a text
+    that is too short, NotFiniteError after too many non-finite losses, CheckpointError, SaveError.
     """
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"invalid threads: {threads!r}; must be an int from 1 to {MAX_THREADS}")
+    _check_names(options)
     path = None if output is None else Path(output)
+    if path is not None:
+        check_output(path, force, option="force=True")
     with contextlib.nullcontext() if path is None else lock(path, "charrnn.train"):
+        # the run
         initial_model = None
         if init_from is not None:
             initial_model, options = load_initial_model(init_from, options)
         config = Config(**options)
-
-        unit, documents, encoding = config.unit, config.documents, config.encoding
-
-        def to_corpus(name: str, texts: Sequence[str | bytes]) -> Corpus:
-            is_utf8 = codecs.lookup(encoding).name == "utf-8"
-            if not is_utf8 and any(isinstance(text, str) for text in texts):
-                raise UsageError(f"encoding {encoding} needs a text of bytes, not a str")
-            return Corpus(name, *texts, unit=unit, documents=documents, encoding=encoding)
-
-        texts = [text] if isinstance(text, (str, bytes)) else list(text)
-        if not texts:
-            raise TextError("there is no text: the list of texts is empty")
-        corpus = to_corpus("text", texts)
-        val_corpus = None if val is None else to_corpus("val", [val])
+        corpus = _to_corpus("text", text, config)
+        val_corpus = None if val is None else _to_corpus("val", val, config)
         run = begin(corpus, config, val=val_corpus, initial_model=initial_model, threads=threads)
-        with StopRequest([signal.SIGINT]) as stop:
-            for _ in train_with_saves(run, path, stop=stop):
-                pass
+
+        # its steps
+        with StopRequest([signal.SIGINT]) as stop, Observer(run, progress, on_step) as observer:
+            for step in train_with_saves(run, path, stop=lambda: stop() or observer.has_ended):
+                observer.update(step)
     run.network.params.vector[:] = run.model_weights
     return Model(run.network, run.vocabulary, run.state)
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    """Raise UsageError for an option that does not exist, with the name that is most like it."""
+    names = [f.name for f in dataclasses.fields(Config)]
+    for name in options.keys() - set(names):
+        similar = difflib.get_close_matches(name, [*names, *KEYWORDS], n=1)
+        meant = "learning_rate" if name == "lr" else similar[0] if similar else ""
+        hint = f"; did you mean {meant}?" if meant else ""
+        raise UsageError(f"unknown option {name!r}{hint}")
+
+
+def _to_corpus(name: str, text: Text | Sequence[Text], config: Config) -> Corpus:
+    """Return a text, several texts or files as a corpus. Raises TextError, UsageError."""
+    how: dict[str, Any] = {"unit": config.unit, "documents": config.documents}
+    texts = [text] if isinstance(text, (str, bytes, Path)) else list(text)
+    if not texts:
+        raise TextError("there is no text: the list of texts is empty")
+    paths = [text for text in texts if isinstance(text, Path)]
+    if paths:
+        if len(paths) < len(texts):
+            raise UsageError("give texts or paths, not both")
+        return Corpus(paths[0].stem, paths=paths, encoding=config.encoding, **how)
+    strings = [text for text in texts if isinstance(text, str)]
+    for text in strings:
+        if len(text) < MAX_NAME_CHARACTERS and os.path.isfile(text):  # noqa: PTH113  # any text
+            raise UsageError(f"{text!r} would be the text, but is a file; give Path({text!r})")
+    if strings and codecs.lookup(config.encoding).name != "utf-8":
+        raise UsageError(f"encoding {config.encoding} needs a text of bytes, not a str")
+    given = [text for text in texts if not isinstance(text, Path)]
+    return Corpus(name, *given, encoding=config.encoding, **how)
 
 
 def load_initial_model(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charrnn.drawing.chart import evenly_spaced, render_chart, ticks
 from charrnn.drawing.figures import Curve
-from charrnn.drawing.report import evenly_spaced, render_chart, ticks
 from tests.pages import Page
 
 LOSSES = [(3.1, 3.0), (2.5, 2.6), (2.0, 2.4), (1.7, 2.5)]

@@ -88,7 +88,8 @@ def test_init_from_keeps_the_weights_of_known_symbols(
     fresh_loss = read_run(tmp_path / "fresh.npz").initial_loss
     for file in (path, tmp_path / "exported.npz"):
         options: dict[str, Any] = {"max_steps": 3, "learning_rate": 0.0}
-        new = charrnn.train(other, init_from=file, output=tmp_path / "new.npz", **options)
+        options |= {"output": tmp_path / "new.npz", "force": True}
+        new = charrnn.train(other, init_from=file, **options)
         assert new.vocabulary.symbols == "".join(sorted({*text, "é", "#"}))
         ids = new.vocabulary.ids_of(model.vocabulary.codes)
         assert (new.network.params["0.Wxh"][:, ids] == model.network.params["0.Wxh"]).all()

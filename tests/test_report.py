@@ -24,12 +24,13 @@ from tests.conftest import Cli
 from tests.pages import ESCAPES, HOSTILE, Page
 
 TITLES = [
-    "Corpus and model",
-    "Loss curves",
+    "From noise to words",
+    "Loss",
     "Comparison with baselines",
-    "Samples during training",
     "Samples at four temperatures",
     "Surprisal per character",
+    "Samples during training",
+    "Corpus and model",
     "Gate saturation",
     "Problems and notes",
     "Reproducing this run",
@@ -103,14 +104,22 @@ def test_samples_are_in_order_and_at_four_temperatures(model: Model) -> None:
     new = ["".join(model.sample(300, seed=0, temp=temp)).rstrip("\n") for temp in TEMPERATURES]
     page = Page(render_report(model))
     assert len(old) == 11
-    assert page.texts["pre"][:-1] == ["\n" + text for text in [*old, *new]]
+    head, rest = page.texts["pre"][:4], page.texts["pre"][4:-1]
+    assert rest == ["\n" + text for text in [*new, *old]]
     titles = [title.split(",")[0] for title in page.texts["h3"]]
     wanted = [f"Step {sample['step']}" for sample in samples]
-    assert titles[:15] == wanted + [f"Temperature {temp}" for temp in (0.4, 0.7, 1.0, 1.3)]
+    assert titles[4:19] == [f"Temperature {temp}" for temp in TEMPERATURES] + wanted
+
+    # the first screen has the beginnings of four of them
+    chosen = [0, 3, 7, 10]
+    assert titles[:4] == [wanted[i] for i in chosen]
+    for shown, i in zip(head, chosen, strict=True):
+        assert old[i].startswith(shown.removeprefix("\n"))
+        assert len(shown) > 20
 
     run_state(model).samples = [{"step": i + 1, "text": str(i + 1)} for i in range(900)]
     page = Page(render_report(model))
-    steps_shown = [int(text) for text in page.texts["pre"][:24]]
+    steps_shown = [int(text) for text in page.texts["pre"][8:32]]
     assert (steps_shown[0], steps_shown[-1]) == (1, 900)
     assert steps_shown == sorted(set(steps_shown))
     assert "Samples generated during training, in order (24 of 900)." in page.texts["p"]

@@ -10,14 +10,14 @@ import charrnn
 
 PACKAGE = Path(charrnn.__file__).parent
 LAYERS = """
-    errors version config formatting arrays
+    errors version config formatting arrays blas
     affine loss optim text cells
     network
     sampling scoring storage
     analysis
+    drawing
     training
     model
-    drawing
     cli
     __main__
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, UsageError
 from charrnn.network import Network
 from charrnn.scoring import UNKNOWN_COST
+from charrnn.storage.state import ModelState
 from charrnn.text import units
 from charrnn.text.batches import document_ends, single_lane_batches
 from charrnn.text.vocabulary import Vocabulary
@@ -25,6 +27,16 @@ class ModelLike(Protocol):
     network: Network
     vocabulary: Vocabulary
     documents: str | None
+
+
+class SavedModel(ModelLike, Protocol):
+    """What the pages need to know of a ``charrnn.Model``."""
+
+    unit: str
+    state: ModelState
+
+    @property
+    def sample_batch(self) -> Callable[..., Iterator[tuple[str, ...]]]: ...
 
 
 class ScoredText(NamedTuple):

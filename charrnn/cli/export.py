@@ -45,7 +45,7 @@ def export(
     model = load(path, last=last)
     page = render_player(model, path.stem).encode() if html is not None else b""
     if output is not None:
-        model.save(output, half=half)
+        model.save(output, half=half, force=True)
         print_message(f"saved {output}, {format_count(output.stat().st_size, 'byte')}")
     if html is not None:
         write_output(html, page)

@@ -113,7 +113,14 @@ def sample(
     seed = secrets.randbits(32) if seed is None else seed
     model = model_file.load(f"seed {seed}")
     if interactive:
-        run_session(Session(model, length, seed, {**options, "until": until, "unknown": unknown}))
+        run_session(
+            Session(
+                model,
+                length,
+                seed,
+                {**options, "until": until, "unknown": unknown, "threads": threads},
+            )
+        )
         return
     text = to_model_text(model, data, prime_file or "--prime")
     if unknown == "error":
@@ -122,7 +129,7 @@ def sample(
         print_message("charrnn: standard input is ignored; to prime with it: --prime-file -")
     if until is not None:
         options["until"] = to_model_text(model, until, "--until")
-    options |= {"prime": text, "unknown": unknown}
+    options["prime"] = text
     batches = (
         (n, model.sample_batch(n, length, seed=[seed, k] if k else seed, **options))
         for k, n in enumerate(batch_sizes(num_samples))

@@ -14,6 +14,7 @@ from string import Template
 
 import numpy as np
 
+from charrnn.analysis.surprisal import SavedModel
 from charrnn.drawing.highlight import (
     SURPRISAL_SCALE,
     escape_inline,
@@ -24,7 +25,6 @@ from charrnn.drawing.highlight import (
 )
 from charrnn.errors import NotFiniteError, UsageError
 from charrnn.formatting import format_count, format_loss, loss_unit
-from charrnn.model import Model
 from charrnn.storage.state import ModelState, State
 from charrnn.text.units import UNKNOWN
 
@@ -33,7 +33,7 @@ PACKAGE = Path(__file__).parent.parent
 TWINS = ("network.js", "sampling.js", "text/units.js", "drawing/player.js")  # and that of the cell
 
 
-def render_player(model: Model, title: str) -> str:
+def render_player(model: SavedModel, title: str) -> str:
     """Return a self-contained HTML page that runs the model.
 
     The symbols of the vocabulary are in the page as numbers only, and the title is escaped.
@@ -53,7 +53,7 @@ def render_player(model: Model, title: str) -> str:
     return render_page(title, body, css)
 
 
-def read_twin_of_cell(model: Model) -> str:
+def read_twin_of_cell(model: SavedModel) -> str:
     """Return the JavaScript of the model's cell, from the file beside that of its class."""
     source = Path(inspect.getfile(type(model.network.cell)))
     twin = source.with_suffix(".js")
@@ -65,7 +65,7 @@ def read_twin_of_cell(model: Model) -> str:
     return twin.read_text(encoding="utf-8")
 
 
-def page_data(model: Model) -> dict[str, object]:
+def page_data(model: SavedModel) -> dict[str, object]:
     """Return what the script needs of a model: numbers, and the weights in base64."""
     v, network = model.vocabulary, model.network
     with np.errstate(over="ignore"):

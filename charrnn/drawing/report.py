@@ -1,27 +1,21 @@
-"""A report of a run: one self-contained HTML page, for the screen or for paper.
-
-The loss curves are SVG, in which every evaluation can be pointed at.
-"""
+"""A report of a run: one self-contained HTML page, for the screen or for paper."""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
-from itertools import pairwise
-
-import numpy as np
 
 from charrnn import formatting
 from charrnn.analysis.neurons import gate_saturation
-from charrnn.arrays import Array
-from charrnn.drawing.figures import Curve, loss_curve, round_step
+from charrnn.analysis.surprisal import SavedModel
+from charrnn.drawing.chart import evenly_spaced, render_chart
+from charrnn.drawing.figures import loss_curve
 from charrnn.drawing.highlight import escape_inline, read_resource, render_html, render_page
 from charrnn.errors import CheckpointError
 from charrnn.formatting import escape_control, format_count, format_loss, loss_unit
-from charrnn.model import Model
 from charrnn.storage.state import State
 from charrnn.text import units
 from charrnn.text.batches import document_ends
@@ -29,17 +23,13 @@ from charrnn.text.files import display_name
 
 HIGHLIGHT_CHARACTERS = 1500  # of the validation text
 GATE_CHARACTERS = 10_000  # of the validation text
+HEAD_SAMPLES, HEAD_LINES, HEAD_CHARACTERS = 4, 4, 160  # on the first screen
 REPORT_SAMPLES = 24  # of those generated during training, evenly spaced
+BASELINE_TITLES = ("validation,<br>nats", "validation,<br>bits", "test,<br>nats", "lower is better")
 TEMPERATURES = (0.4, 0.7, 1.0, 1.3)
 REPORT_SAMPLE_LENGTH = 300
 REPORT_SAMPLE_LINES = 40  # of a model with one document per line
 SEED = 0
-
-MAX_POINTS = 40  # of a chart
-MAX_LOSS = 1e300  # nats; with larger numbers the positions could overflow
-TICKS = 5  # about, on an axis of a chart
-LABELS = {"train": "training", "val": "validation"}
-LINE = '<line class="{0}" x2="100%" y1="{1}%" y2="{1}%"/>'
 
 # Conjoining jamo that form a syllable, or (the group) one that joins to nothing: a browser draws
 # such jamo on top of each other.
@@ -49,7 +39,7 @@ JAMO = re.compile(
 ZERO_WIDTH_JOINERS = "\u200c\u200d"  # some scripts and emoji are written with them
 
 
-def render_report(model: Model, text: str | bytes = "", missing: str = "") -> str:
+def render_report(model: SavedModel, text: str | bytes = "", missing: str = "") -> str:
     """Return the report of a run as an HTML page.
 
     ``text`` is the run's validation text, whose beginning is shown; if it is empty, ``missing`` is
@@ -64,21 +54,44 @@ def render_report(model: Model, text: str | bytes = "", missing: str = "") -> st
     reason = escape_inline(missing or "the run has no validation split")
     omitted = f"<p>Omitted because the validation text is unavailable: {reason}.</p>"
     sections = {
-        "Corpus and model": run_facts(state),
-        "Loss curves": curves_section(state),
         "Comparison with baselines": baselines_section(state),
-        "Samples during training": training_samples(state),
         "Samples at four temperatures": temperature_samples(model),
         "Surprisal per character": surprisal_section(model, text) if text else omitted,
+        "Samples during training": training_samples(state),
+        "Corpus and model": run_facts(state),
         "Gate saturation": gates_section(model, text) if text else omitted,
         "Problems and notes": problems_section(state),
         "Reproducing this run": reproduction_section(state),
     }
-    body = f'<p class="summary">{summary(state)}</p>\n'
+    body = head(state)
     for title, section in sections.items():
         body += f"<section>\n<h2>{title}</h2>\n{section}\n</section>\n"
     body += f"<script>\n{read_resource('report.js')}</script>"
     return render_page(state.corpus["name"], body, read_resource("report.css"))
+
+
+def head_html(state: State) -> str:
+    """Return the first screen of the report as an element for a notebook, without scripts."""
+    page = render_page(state.corpus["name"], head(state), read_resource("report.css"))
+    style = "width:100%;height:38rem;border:0"
+    return f'<iframe sandbox="" style="{style}" srcdoc="{escape(page)}"></iframe>'
+
+
+def head(state: State) -> str:
+    """Return the first screen: the result, and samples from noise to words next to the curves."""
+    samples = state.samples
+    chosen = [samples[i] for i in evenly_spaced(len(samples), HEAD_SAMPLES)]
+    cards = ""
+    for sample in chosen:
+        lines = sample["text"].removesuffix("\n")[:HEAD_CHARACTERS].split("\n")[:HEAD_LINES]
+        text = preformatted("\n".join(lines), state.config.unit)
+        cards += f"<section>\n<h3>Step {sample['step']:,}</h3>\n{text}\n</section>\n"
+    title = "<h2>From noise to words</h2>\n" if len(chosen) > 1 else ""
+    return (
+        f'<p class="summary">{summary(state)}</p>\n'
+        f'<div class="head">\n<div>\n{title}{cards}</div>\n'
+        f"<div>\n<h2>Loss</h2>\n{curves_section(state)}\n</div>\n</div>\n"
+    )
 
 
 def preformatted(text: str, unit: str = "char") -> str:
@@ -203,10 +216,9 @@ def baselines_section(state: State) -> str:
         bar = f'<i style="width:{100 * loss / highest:.1f}%"></i>'
         rows.append((f'<tr{kind}><th scope="row">{name}</th>', numbers, bar))
     return (
-        f"<p>Validation loss per {loss_unit(state.config.unit)} in nats and in bits, and "
-        "test loss in nats, compared with a uniform guess and n-gram models. A model that does not "
-        "beat the best n-gram has learned little.</p>\n"
-        + render_table("<th>model</th>", ("nats", "bits", "test", "lower is better"), rows)
+        f"<p>Losses per {loss_unit(state.config.unit)}, compared with a uniform guess and n-gram "
+        "models. A model that does not beat the best n-gram has learned little.</p>\n"
+        + render_table("<th>model</th>", BASELINE_TITLES, rows)
     )
 
 
@@ -216,17 +228,18 @@ def training_samples(state: State) -> str:
     chosen = [samples[i] for i in evenly_spaced(len(samples), REPORT_SAMPLES)]
     count = f" ({len(chosen)} of {len(samples):,})" if len(chosen) < len(samples) else ""
     losses = {row["step"]: row["val_loss"] for row in state.history}
-    section = f"<p>Samples generated during training, in order{count}.</p>"
+    section = f"<p>Samples generated during training, in order{count}.</p>\n"
+    section += '<div class="samples">'
     for sample in chosen:
         loss = losses.get(sample["step"])
         title = f"Step {sample['step']:,}"
         title += "" if loss is None else f", validation loss {loss:.3f}"
         text = preformatted(sample["text"].removesuffix("\n"), state.config.unit)
         section += f"\n<section>\n<h3>{title}</h3>\n{text}\n</section>"
-    return section
+    return f"{section}\n</div>"
 
 
-def temperature_samples(model: Model) -> str:
+def temperature_samples(model: SavedModel) -> str:
     """Return a sample per temperature; with one document per line, as many lines as fit."""
     n = REPORT_SAMPLE_LINES if model.documents == "line" else 1
     sections = ""
@@ -244,12 +257,12 @@ def temperature_samples(model: Model) -> str:
     )
 
 
-def surprisal_section(model: Model, text: str | bytes) -> str:
+def surprisal_section(model: SavedModel, text: str | bytes) -> str:
     beginning = "The beginning of the validation text, which was not used for training."
     return f"<p>{beginning}</p>\n{render_html(model, text[:HIGHLIGHT_CHARACTERS])}"
 
 
-def gates_section(model: Model, text: str | bytes) -> str:
+def gates_section(model: SavedModel, text: str | bytes) -> str:
     v = model.vocabulary
     ids = v.ids_of(units.to_codes(text[:GATE_CHARACTERS], v.unit))
     ids = ids[ids >= 0]
@@ -314,97 +327,3 @@ def reproduction_section(state: State) -> str:
         f"{command}\n{definition_list(rows)}\n<p>The same command, corpus, number of threads and "
         "NumPy version give the same weights, bit for bit, on the same machine.</p>"
     )
-
-
-# --- the chart of the loss curves ---
-
-
-def render_chart(curve: Curve) -> str:
-    """Return the losses of a run, in nats, over its steps, as HTML."""
-    losses = {"train": curve.train, "val": curve.val}
-    losses = {name: ys for name, ys in losses.items() if np.isfinite(ys).any()}
-    if not losses:
-        return "<p>No loss has been measured yet.</p>"
-    (low, high), last_step = curve.loss_range(), float(curve.xs[-1])
-    if not 0 <= low <= high <= MAX_LOSS or last_step < 1:
-        return "<p>The losses are out of range.</p>"
-
-    # positions are percentages of the width and of the height
-    y_ticks = ticks(low, high)
-    top, height = y_ticks[-1], y_ticks[-1] - y_ticks[0]
-    xs = 100 * curve.xs / last_step
-    ys = {name: 100 * (top - values) / height for name, values in losses.items()}
-
-    # from back to front; the lines stretch with the page, the text and the dots do not
-    shapes = []
-    for loss in y_ticks:
-        y = f"{100 * (top - loss) / height:.2f}"
-        shapes.append(LINE.format("grid", y))
-        shapes.append(f'<text x="-8" y="{y}%" dy=".3em" text-anchor="end">{loss:g}</text>')
-    for step in ticks(0, last_step, whole=True):
-        if step <= last_step:
-            x = f'x="{100 * step / last_step:.2f}%" y="100%" dy="1.4em"'
-            shapes.append(f'<text {x} text-anchor="middle">{step:,.0f}</text>')
-    if curve.baseline:
-        shapes.append(LINE.format("baseline", f"{100 * (top - curve.baseline[0]) / height:.2f}"))
-    shapes.append('<svg viewBox="0 0 100 100" preserveAspectRatio="none">')
-    for name in losses:
-        pairs = zip(xs, ys[name], strict=True)
-        points = "".join(f"{x:.3f},{y:.3f} " if np.isfinite(y) else "|" for x, y in pairs)
-        segments = filter(None, points.split("|"))  # a non-finite loss leaves a gap
-        shapes += [f'<polyline class="{name}" points="{s.strip()}"/>' for s in segments]
-    points, shown = _points(curve, losses, xs, ys)
-
-    # the legend, above the chart
-    legend = [(LINE.format(name, 50), LABELS[name]) for name in losses]
-    if curve.best:
-        legend.append(('<circle class="best" cx="50%" cy="50%" r="5"/>', "best"))
-    if curve.baseline:
-        loss, name = curve.baseline
-        legend.append((LINE.format("baseline", 50), f"{escape_inline(name)}, {loss:.3f}"))
-    items = (f'<li><svg aria-hidden="true">{key}</svg>{label}</li>' for key, label in legend)
-    return (
-        f'<ul class="legend">{"".join(items)}</ul>\n'
-        '<div class="chart"><svg role="group" aria-label="loss curves">\n'
-        + "\n".join([*shapes, "</svg>", points])
-        + f'\n</svg></div>\n<output id="values">{shown}</output>'
-    )
-
-
-def _points(
-    curve: Curve, losses: Mapping[str, Array], xs: Array, ys: Mapping[str, Array]
-) -> tuple[str, str]:
-    """Return the dots of each step, in a strip that has its values; and the values of the best."""
-    best = np.flatnonzero(curve.xs == curve.best[0]).tolist() if curve.best else []
-    chosen = sorted({*evenly_spaced(len(xs), MAX_POINTS), *best})
-    edges = [0.0, *((a + b) / 2 for a, b in pairwise(xs[chosen])), 100.0]
-    shapes, labels = [], {}
-    for i, (left, right) in zip(chosen, pairwise(edges), strict=True):
-        values, circles = [], []
-        for name in losses:
-            finite = bool(np.isfinite(ys[name][i]))
-            values.append(f"{LABELS[name]} {format_loss(losses[name][i] if finite else None)}")
-            center = f'cx="{xs[i]:.2f}%" cy="{ys[name][i]:.2f}%"'
-            circles += [f'<circle class="{name}" {center} r="3"/>'] * finite
-            circles += [f'<circle class="best" {center} r="7"/>'] * (name == "val" and i in best)
-        labels[i] = f"Step {curve.xs[i]:,.0f}: {', '.join(values)}{' (best)' * (i in best)}"
-        shapes += [
-            f'<g class="point" tabindex="0" role="img" aria-label="{labels[i]}">',
-            f'<rect x="{left:.2f}%" width="{right - left:.2f}%" height="100%"/>',
-            *circles,
-            "</g>",
-        ]
-    return "\n".join(shapes), labels[(best or chosen)[0]]
-
-
-def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Return about ``TICKS`` round numbers from at most ``low`` to at least ``high``."""
-    step = round_step(max(high - low, abs(high) * 1e-3, 1e-9) / (TICKS - 1), 1e-3)
-    step = max(step, 1.0) if whole else step
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
-
-
-def evenly_spaced(n: int, most: int) -> list[int]:
-    """Return at most ``most`` of the indices below n, the first and the last among them."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist() if n else []

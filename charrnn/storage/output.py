@@ -19,10 +19,12 @@ NEW_FILE_MODE = 0o666  # less the umask
 _unfinished: set[Path] = set()  # temporary files that are being written
 
 
-def check_output(path: Path, force: bool, inputs: Iterable[Path | str] = ()) -> None:
+def check_output(
+    path: Path, force: bool, inputs: Iterable[Path | str] = (), option: str = "--force"
+) -> None:
     """Raise UsageError if ``path`` must not be written: it exists, or it is one of ``inputs``.
 
-    ``force`` allows a regular file that exists.
+    ``force`` allows a regular file that exists; ``option`` is what the message names for it.
     """
     if path.is_dir() or not path.name:
         raise UsageError(f"{path} is a folder; name a file in it")
@@ -34,7 +36,7 @@ def check_output(path: Path, force: bool, inputs: Iterable[Path | str] = ()) -> 
         if source.is_file() and path.samefile(source):
             raise UsageError(f"{path} is read by this command; name another file to write")
     if not force:
-        raise UsageError(f"{path} already exists; use --force to overwrite it")
+        raise UsageError(f"{path} already exists; use {option} to overwrite it")
 
 
 @contextlib.contextmanager
