@@ -38,7 +38,7 @@ Text = str | bytes | Path
 DEFAULT_SAMPLE_LENGTH = 2000
 KEYWORDS = ("val", "output", "force", "init_from", "threads", "progress", "on_step")  # of train
 MAX_NAME_CHARACTERS = 1000  # of a text that may be meant as the name of a file
-UNKNOWN_CHOICES = ("error", "skip", "cost")
+UNKNOWN_IN_PRIME, UNKNOWN_IN_TEXT = ("error", "skip"), ("cost", "error")
 
 
 class Model:
@@ -128,7 +128,7 @@ class Model:
             raise UsageError(f"length must be at least 0, not {length}")
         if until is not None and not until:
             raise UsageError("the stop string must not be empty")
-        _check_unknown(unknown, UNKNOWN_CHOICES[:2])
+        _check_unknown(unknown, UNKNOWN_IN_PRIME)
         v = self.vocabulary
         if until is not None:
             until = units.to_text(units.to_codes(until, v.unit).tolist())
@@ -149,21 +149,20 @@ class Model:
     @np.errstate(all="ignore")
     @limit_threads()
     def nll(
-        self, text: str | bytes, *, unknown: str = "error", dynamic_lr: float | None = None
+        self, text: str | bytes, *, unknown: str = "cost", dynamic_lr: float | None = None
     ) -> Array:
         """Return -log p of each character given those before it, in nats, (n,) float64.
 
         A model of bytes gives a value per byte. The first character follows the start symbol, an
         unprinted newline; with a model of lines so does the first of every line. Otherwise a text
         of 2,000 characters or more is read in parallel lanes, each warmed up by the 200 characters
-        before it. For unknown characters, ``unknown="error"`` raises UnknownCharacterError,
-        ``"skip"`` skips them, and ``"cost"`` gives each the loss of a uniform guess among all
-        1,114,112 code points or 256 bytes, and does not read it.
+        before it. An unknown character has the loss of a uniform guess among all 1,114,112 code
+        points or 256 bytes, and is not read; ``unknown="error"`` raises UnknownCharacterError.
 
         With ``dynamic_lr``, a learning rate, a copy of the model keeps training while it reads;
         see ``scoring.dynamic_nll``. Raises UsageError for another ``unknown``.
         """
-        _check_unknown(unknown, UNKNOWN_CHOICES)
+        _check_unknown(unknown, UNKNOWN_IN_TEXT)
         v = self.vocabulary
         ids, character, is_unknown = v.lookup(units.to_codes(text, v.unit))
         if unknown == "error" and is_unknown.any():
@@ -175,7 +174,7 @@ class Model:
         )
         nll: Array = np.bincount(character[kept], symbol_nll, len(is_unknown)).astype(np.float64)
         nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
-        return nll[~is_unknown] if unknown == "skip" else nll
+        return nll
 
     @np.errstate(all="ignore")
     @limit_threads()

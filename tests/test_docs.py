@@ -164,6 +164,7 @@ def test_examples_of_a_help_text_run(name: str) -> None:
 @each_page(*(page for page in DOCS if blocks(page, "python")))
 @pytest.mark.usefixtures("folder")
 def test_python_examples_of_a_page_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
     for block in blocks(page, "python"):
         first_line, _, code = block.code.partition("\n")
         if first_line.startswith("# charrnn/"):  # an excerpt of this file
@@ -171,8 +172,10 @@ def test_python_examples_of_a_page_run(page: Path, capsys: pytest.CaptureFixture
             for excerpt in code.split("...\n"):
                 assert excerpt in source
         else:
-            exec(compile(block.code, page.name, "exec"), {})
-            assert capsys.readouterr().out
+            exec(compile(block.code, page.name, "exec"), names)
+            out = capsys.readouterr().out
+            assert out
+            assert block.output in ("", out)
 
 
 # --- Everything is explained. ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import charrnn
+from charrnn.blas import find_library
 from charrnn.errors import CheckpointError, UnknownCharacterError, UsageError
 from charrnn.storage import checkpoint
 from tests import forge
@@ -77,6 +79,110 @@ def test_load_refuses_weights_that_do_not_fit(tmp_path: Path, name: str) -> None
     checkpoint.write_checkpoint(tmp_path / "x.npz", state, {"best_weights": weights})
     with pytest.raises(CheckpointError, match=r"best_weights.npy has shape \(\d+,\), expected"):
         charrnn.load(tmp_path / "x.npz")
+
+
+def test_existing_file_is_replaced_only_with_force(text: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**OPTIONS, "max_steps": 2, "output": tmp_path / "a.npz"}
+    model = charrnn.train(text, **options)
+    with pytest.raises(UsageError, match=r"a\.npz already exists; use force=True to overwrite it"):
+        charrnn.train(text, **options)
+    with pytest.raises(UsageError, match="use force=True"):
+        model.save(tmp_path / "a.npz")
+    model.save(tmp_path / "a.npz", force=True)
+    assert charrnn.load(tmp_path / "a.npz").state.kind == "model"
+    charrnn.train(text, force=True, **options)
+    assert charrnn.load(tmp_path / "a.npz").state.kind == "run"
+
+
+def test_paths_are_read_and_names_are_no_texts(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "corpus.txt"
+    file.write_bytes(text.encode())
+    wanted = charrnn.train(text, **OPTIONS).network.params.vector
+    model = charrnn.train(file, **OPTIONS)
+    assert (model.network.params.vector == wanted).all()
+    assert charrnn.train([file], val=file, **OPTIONS).state.corpus["num_files"] == 1  # type: ignore
+    with pytest.raises(UsageError, match=r"'corpus.txt' would be the text, but is a file; give"):
+        charrnn.train("corpus.txt", **OPTIONS)
+    with pytest.raises(UsageError, match="texts or paths, not both"):
+        charrnn.train([file, "a text"], **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("hiden_size", "hidden_size"), ("lr", "learning_rate"), ("outptu", "output")],
+)
+def test_unknown_keyword_names_the_nearest_one(name: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown option '{name}'; did you mean {meant}?"):
+        charrnn.train("some text", **{name: 1})  # type: ignore[arg-type]
+
+
+def test_callback_knows_what_the_bar_knows_and_ends_the_training(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+    options: dict[str, Any] = {**OPTIONS, "max_steps": 20, "eval_every": 5}
+    model = charrnn.train(text, on_step=seen.append, progress=True, **options)
+    assert [p.step for p in seen] == [*range(1, 21)]
+    assert {p.steps for p in seen} == {20}
+    assert [p.step for p in seen if p.val_loss is not None] == [5, 10, 15, 20]
+    assert [p.val_loss for p in seen if p.val_loss is not None] == [
+        row["val_loss"] for row in model.history
+    ]
+    assert all(p.characters_per_second > 0 for p in seen)
+    assert seen[-1].seconds_left == 0
+    assert "step 20" in capsys.readouterr().err
+    stopped = charrnn.train(text, on_step=lambda p: p.step == 7, **options)
+    assert stopped.state.step == 7
+
+
+def test_model_describes_itself(text: str, tmp_path: Path) -> None:
+    model = charrnn.train(text, **{**OPTIONS, "seed": 3})
+    assert model.config.seed == 3
+    assert model.history[-1]["step"] == model.state.step
+    assert set(model.baselines["val"]) >= {"uniform", "1-gram"}
+    loss = f"validation loss {model.state.best['val_loss']:.4f} nats per character"
+    assert re.fullmatch(
+        rf"<charrnn.Model: gru 1x\d+, [\d,]+ parameters, \d+ symbols, step \d+, {loss}, "
+        rf"trained on text>",
+        repr(model),
+    )
+    html = model._repr_html_()
+    assert html.startswith('<iframe sandbox=""')
+    assert "&lt;svg" in html
+    assert "<svg" not in html
+    model.save(tmp_path / "exported.npz")
+    exported = charrnn.load(tmp_path / "exported.npz")
+    assert (exported.history, exported.baselines) == ([], {"val": {}, "test": {}})
+    assert exported._repr_html_().startswith("<p>&lt;charrnn.Model: ")
+    public = {name for name in dir(charrnn) if not name.startswith("__")}
+    assert public == {"Config", "Model", "load", "train"}
+
+
+def test_linear_algebra_is_limited_to_one_thread_meanwhile(text: str) -> None:
+    library = find_library()
+    if library is None:
+        pytest.skip("the threads of this library cannot be set")
+    before = library.get_threads()
+    library.set_threads(2)
+    try:
+        if library.get_threads() != 2:
+            pytest.skip("built without threads")
+        inside: list[int] = []
+        options: dict[str, Any] = {**OPTIONS, "max_steps": 2}
+        model = charrnn.train(
+            text, on_step=lambda _: inside.append(library.get_threads()), **options
+        )
+        assert inside == [1, 1]
+        pieces = model.sample(5)
+        next(pieces)
+        assert library.get_threads() == 2  # between the characters
+        model.nll("The")
+        assert library.get_threads() == 2
+    finally:
+        library.set_threads(before)
 
 
 def test_init_from_keeps_the_weights_of_known_symbols(
@@ -181,16 +287,13 @@ def test_nll_matches_the_sampled_distribution(model: charrnn.Model) -> None:
     assert np.exp(-np.array(nll)).sum() == pytest.approx(1, rel=1e-5)
 
 
-def test_unknown_characters_are_an_error_skipped_or_cost_the_same(model: charrnn.Model) -> None:
+def test_unknown_characters_cost_the_same_or_are_an_error(model: charrnn.Model) -> None:
     with pytest.raises(UnknownCharacterError, match=r"'é' .*offset 1"):
-        model.nll("Té")
-    assert (model.nll("Téh", unknown="skip") == model.nll("Th")).all()
-    cost = model.nll("Téh", unknown="cost")
+        model.nll("Té", unknown="error")
+    cost = model.nll("Téh")
     assert (cost[[0, 2]] == model.nll("Th")).all()
     assert cost[1] == np.log(0x110000)
-    with pytest.raises(
-        UsageError, match="invalid unknown: 'foo'; must be one of error, skip, cost"
-    ):
+    with pytest.raises(UsageError, match="invalid unknown: 'foo'; must be one of cost, error"):
         model.nll("T", unknown="foo")
 
 
