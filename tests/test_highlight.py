@@ -169,7 +169,7 @@ def test_page_has_language_policy_and_escaped_title() -> None:
 
 
 def test_wheel_contains_the_resources() -> None:
-    assert len(RESOURCES) == 15
+    assert len(RESOURCES) == 16
     included = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
     for path in RESOURCES:
         assert path.relative_to(ROOT).as_posix() in included

@@ -24,6 +24,7 @@ from charrnn.cli.sample import sample
 from charrnn.cli.score import score
 from charrnn.cli.show import show
 from charrnn.cli.streams import discard_output, prepare_streams, print_message
+from charrnn.cli.trace import trace
 from charrnn.cli.train import train
 from charrnn.errors import CharrnnError, ExitCode, os_reason
 from charrnn.formatting import format_threads
@@ -35,7 +36,7 @@ GROUPS = {
     "Write": (train, sample),
     "Measure": (evaluate, score, overlap),
     "Look": (show, plot, report),
-    "Understand": (gradflow, gradcheck),
+    "Understand": (trace, gradflow, gradcheck),
     "Files": (list_command, info, compare, export),
 }
 
