@@ -112,7 +112,7 @@ def test_resume_refuses_another_text_and_exported_model(text: str, tmp_path: Pat
         resume(path, Corpus("text", text), val=Corpus("val", text))
     with pytest.raises(CheckpointError, match="was trained on a text in memory, which is in no"):
         resume(path)
-    charrnn.load(path).save(path)
+    charrnn.load(path).save(path, force=True)
     with pytest.raises(CheckpointError, match="an exported model, which cannot be resumed"):
         resume(path, Corpus("text", text))
 

@@ -112,15 +112,9 @@ def sample(
     data = read_file(prime_file, raw=True) if prime_file is not None else prime or ""
     seed = secrets.randbits(32) if seed is None else seed
     model = model_file.load(f"seed {seed}")
+    options |= {"unknown": unknown, "threads": threads}
     if interactive:
-        run_session(
-            Session(
-                model,
-                length,
-                seed,
-                {**options, "until": until, "unknown": unknown, "threads": threads},
-            )
-        )
+        run_session(Session(model, length, seed, {**options, "until": until}))
         return
     text = to_model_text(model, data, prime_file or "--prime")
     if unknown == "error":

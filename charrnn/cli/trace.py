@@ -50,8 +50,7 @@ def trace(
 
     \b
       charrnn trace hello hell
-      charrnn trace checkpoints/hello.npz hell --backward
-      charrnn trace checkpoints/hello.npz hell --html hello.html
+      charrnn trace hello hell --backward --html hello.html
     """  # noqa: D301
     if len(arguments) > 2:
         raise UsageError("give one TEXT; one of several words needs quotes")
