@@ -71,9 +71,9 @@ class Model:
     def __repr__(self) -> str:
         c, state, best = self.config, self.state, self.state.best
         parts = [f"{c.cell} {c.num_layers}x{c.hidden_size}", f"{state.parameters:,} parameters"]
-        parts += [f"{len(self.vocabulary):,} symbols", f"step {state.step:,}"]
+        parts.append(f"step {state.step:,}")
         if best["val_loss"] is not None:
-            parts.append(f"validation loss {best['val_loss']:.4f} nats per {loss_unit(c.unit)}")
+            parts.append(f"validation {best['val_loss']:.4f} nats per {loss_unit(c.unit)}")
         if isinstance(state, State):
             parts.append(f"trained on {state.corpus['name']}")
         return f"<charrnn.Model: {', '.join(parts)}>"

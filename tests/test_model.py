@@ -143,9 +143,9 @@ def test_model_describes_itself(text: str, tmp_path: Path) -> None:
     assert model.config.seed == 3
     assert model.history[-1]["step"] == model.state.step
     assert set(model.baselines["val"]) >= {"uniform", "1-gram"}
-    loss = f"validation loss {model.state.best['val_loss']:.4f} nats per character"
+    loss = f"validation {model.state.best['val_loss']:.4f} nats per character"
     assert re.fullmatch(
-        rf"<charrnn.Model: gru 1x\d+, [\d,]+ parameters, \d+ symbols, step \d+, {loss}, "
+        rf"<charrnn.Model: gru 1x\d+, [\d,]+ parameters, step \d+, {loss}, "
         rf"trained on text>",
         repr(model),
     )

@@ -36,7 +36,9 @@ def compare(runs: tuple[str, ...], as_json: bool) -> None:
     paths = [find_checkpoint(run) for run in runs]
     states = [read_state(path) for path in paths]
     options = differing_options(states)
-    rows = [describe(path, state, options) for path, state in zip(paths, states, strict=True)]
+    rows = [
+        compared_values(path, state, options) for path, state in zip(paths, states, strict=True)
+    ]
     if as_json:
         print_lines(*map(format_json, rows))
     else:
@@ -49,7 +51,7 @@ def differing_options(states: list[ModelState]) -> list[str]:
     return [name for name, value in configs[0].items() if any(c[name] != value for c in configs)]
 
 
-def describe(path: Path, state: ModelState, options: list[str]) -> dict[str, Any]:
+def compared_values(path: Path, state: ModelState, options: list[str]) -> dict[str, Any]:
     """Return what is compared of a run: its options, its size, its losses and its speed."""
     row: dict[str, Any] = {"run": str(path)}
     row |= {name: getattr(state.config, name) for name in options}
@@ -74,7 +76,7 @@ def format_runs(rows: list[dict[str, Any]]) -> list[str]:
     }
     columns = []
     for row in rows:
-        cells = [format_cell(name, row.get(name)) for name in names]
+        cells = [format_value(name, row.get(name)) for name in names]
         marks = [" *" if best.get(name) == row.get(name) is not None else "" for name in names]
         columns.append([cell + mark for cell, mark in zip(cells, marks, strict=True)])
 
@@ -101,7 +103,7 @@ def pad(column: list[str]) -> list[str]:
     return [cell + " " * (width - display_width(cell)) for cell in column]
 
 
-def format_cell(name: str, value: Any) -> str:
+def format_value(name: str, value: Any) -> str:
     """Return a value in as many characters as a column has."""
     if value is None:
         return "-"

@@ -42,7 +42,7 @@ def info(model_file: ModelFile, as_json: bool, history: bool, as_toml: bool) -> 
     if as_json + history + as_toml > 1:
         raise UsageError("--json, --history and --toml are mutually exclusive")
     if history:
-        print_lines(*format_history(require_run(state, path)))
+        print_lines(*format_history(require_history(state, path)))
     elif as_toml:
         print_lines(*format_toml(state, path))
     elif as_json:
@@ -51,7 +51,7 @@ def info(model_file: ModelFile, as_json: bool, history: bool, as_toml: bool) -> 
         print_lines(*format_info(path, state))
 
 
-def require_run(state: ModelState, path: Path) -> State:
+def require_history(state: ModelState, path: Path) -> State:
     if not isinstance(state, State):
         raise CheckpointError(f"{path}: an exported model, which has no history")
     return state

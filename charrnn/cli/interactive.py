@@ -109,7 +109,7 @@ def read_number(value: str, kind: type[Any]) -> Any:
     return number
 
 
-def read_lines() -> Iterator[str]:
+def typed_lines() -> Iterator[str]:
     """Yield the lines of standard input; on a terminal after a prompt, with a history."""
     if not sys.stdin.isatty():
         for line in sys.stdin:
@@ -133,7 +133,7 @@ def read_lines() -> Iterator[str]:
 
 def run_session(session: Session) -> None:
     """Answer each line of standard input: a command, or a text to continue."""
-    for line in read_lines():
+    for line in typed_lines():
         try:
             if line.startswith(":") and not line.startswith("::"):
                 if not session.obey(line[1:].strip()):

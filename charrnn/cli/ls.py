@@ -25,7 +25,7 @@ def list_command(as_json: bool) -> None:
       charrnn ls --json
     """  # noqa: D301
     checkpoints, unusable = list_checkpoints()
-    rows = [describe(path, state) for path, state in checkpoints]
+    rows = [listed_values(path, state) for path, state in checkpoints]
     if as_json:
         print_lines(*map(format_json, rows))
     elif rows:
@@ -35,7 +35,7 @@ def list_command(as_json: bool) -> None:
         print_message(f"no checkpoint in ./{CHECKPOINT_DIR}; create one: charrnn train CORPUS")
 
 
-def describe(path: Path, state: ModelState) -> dict[str, Any]:
+def listed_values(path: Path, state: ModelState) -> dict[str, Any]:
     """Return what the list shows of a checkpoint."""
     c, is_run = state.config, isinstance(state, State)
     return {

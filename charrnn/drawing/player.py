@@ -44,7 +44,7 @@ def render_player(model: SavedModel, title: str) -> str:
     cell, twins = read_twin_of_cell(model), [PACKAGE / name for name in TWINS]
     scripts = [cell, *(path.read_text(encoding="utf-8") for path in twins)]
     body = Template(read_resource("player.html")).substitute(
-        summary=summary(model.state),
+        summary=model_summary(model.state),
         legend=html_legend(SURPRISAL_SCALE),
         model=json.dumps(page_data(model), separators=(",", ":")),
         script="\n".join(scripts),
@@ -85,7 +85,7 @@ def page_data(model: SavedModel) -> dict[str, object]:
     }
 
 
-def summary(state: ModelState) -> str:
+def model_summary(state: ModelState) -> str:
     """Describe the model in two or three sentences, as HTML."""
     config, val_loss = state.config, state.best["val_loss"]
     cell = {"lstm": "An LSTM", "vanilla": "A vanilla RNN"}.get(config.cell)
