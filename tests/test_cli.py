@@ -641,6 +641,8 @@ def test_options_of_a_run_make_it_again(cli: Cli, run: Path) -> None:
         "hiden-size = 3": "run.toml: unknown option 'hiden_size'; did you mean hidden_size?",
         "hidden-size = 3.5": "run.toml: invalid hidden_size: 3.5; must be an integer",
         "cell = 'tape'": "run.toml: invalid cell: 'tape'; must be one of lstm, gru, vanilla",
+        "threads = 2.5": "run.toml: invalid threads: 2.5; must be an integer",
+        "init-from = [1]": "run.toml: invalid init_from: [1]; must be a string",
         "cell": "run.toml: Expected '=' after a key",
     }.items():
         Path("run.toml").write_text(text)

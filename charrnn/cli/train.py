@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 CONFIG_OPTIONS = {f.name for f in dataclasses.fields(Config)}
 FIXED_OPTIONS = CONFIG_OPTIONS - {"max_steps"} | {"init_from", "config"}
 # of a file of options: those that decide the result
-FILE_OPTIONS = CONFIG_OPTIONS | {"threads", "val_file", "init_from"}
+OTHER_TYPES = {"threads": int, "val_file": str, "init_from": str}
+FILE_OPTIONS = CONFIG_OPTIONS | {*OTHER_TYPES}
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,6 +82,10 @@ def read_defaults(ctx: click.Context, param: click.Parameter, path: Path | None)
             similar = difflib.get_close_matches(name, FILE_OPTIONS, n=1)
             hint = f"; did you mean {similar[0]}?" if similar else ""
             raise UsageError(escape_control(f"{path}: unknown option {name!r}{hint}"))
+        kind, value = OTHER_TYPES.get(name), options[name]
+        if kind and type(value) is not kind:
+            wanted = "an integer" if kind is int else "a string"
+            raise UsageError(escape_control(f"{path}: invalid {name}: {value}; must be {wanted}"))
     try:
         Config(**{name: value for name, value in options.items() if name in CONFIG_OPTIONS})
     except UsageError as e:
