@@ -42,6 +42,9 @@ def test_length_and_stop_can_be_set(cli: Cli, run: Path) -> None:
     assert len(out.splitlines()[0]) <= len("The king") + 3
     assert len(out) > 100
     assert "\n\n" not in out.strip("\n")
+    out, err = session(cli, ":length 99999999999999999999", "The king")
+    assert out.startswith("The king")
+    assert "Error" not in err
 
 
 def test_faults_are_reported_and_the_session_continues(cli: Cli, run: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from charrnn.cli.streams import print_message, stdout
+from charrnn.config import MAX_COUNT
 from charrnn.errors import CharrnnError, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Session:
         elif name == "temp":
             self.options["temp"] = read_number(value, float)
         elif name == "length":
-            self.length = read_number(value, int)
+            self.length = min(read_number(value, int), MAX_COUNT)
         elif name == "seed":
             self.seed, self.count = read_number(value, int), 0
         else:
