@@ -622,12 +622,15 @@ def test_history_is_printed_for_a_spreadsheet(cli: Cli, run: Path) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="there is no tomllib")
-def test_options_of_a_run_make_it_again(cli: Cli, run: Path) -> None:
+def test_options_of_a_run_make_it_again(
+    cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ("--dropout", "0.25", "--seed", "3", "--threads", "1", "--cell", "lstm")
     cli("train", "corpus.txt", *QUICK, *options, "-o", "one.npz", "-q")
     toml = cli("info", "one.npz", "--toml").stdout
     Path("run.toml").write_bytes(toml)
     assert toml.startswith(b"# charrnn train corpus.txt --config FILE\n")
+    monkeypatch.setenv("CHARRNN_TRAIN_DROPOUT", "0.5")  # the file has precedence
     cli("train", "corpus.txt", "--config", "run.toml", "-o", "two.npz", "-q")
     assert (last_weights(Path("one.npz")) == last_weights(Path("two.npz"))).all()
     assert read_run(Path("two.npz")).config == read_run(Path("one.npz")).config

@@ -41,6 +41,13 @@ OTHER_TYPES = {"threads": int, "val_file": str, "init_from": str}
 FILE_OPTIONS = CONFIG_OPTIONS | {*OTHER_TYPES}
 
 
+class FileOption(click.Option):
+    """An option that a file of options can set; the file has precedence over the environment."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        return None if self.name in (ctx.default_map or {}) else super().resolve_envvar_value(ctx)
+
+
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for every field of Config."""
     for f in reversed(dataclasses.fields(Config)):
@@ -57,7 +64,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
             kind = Count(m["low"], high)
         elif kind is float:
             kind = common.Number(m["low"], high)
-        command = option(type=kind)(command)
+        command = option(type=kind, cls=FileOption)(command)
     return command
 
 
@@ -97,7 +104,10 @@ def read_defaults(ctx: click.Context, param: click.Parameter, path: Path | None)
 @click.argument("corpus", nargs=-1, required=True)
 @config_options
 @click.option(
-    "--val-file", metavar="FILE", help="Validate on this file instead of on a split of the corpus."
+    "--val-file",
+    cls=FileOption,
+    metavar="FILE",
+    help="Validate on this file instead of on a split of the corpus.",
 )
 @click.option(
     "--config",
@@ -114,6 +124,7 @@ def read_defaults(ctx: click.Context, param: click.Parameter, path: Path | None)
 )
 @file_option(
     "--init-from",
+    cls=FileOption,
     metavar="CHECKPOINT",
     help="Initialize from the weights of this checkpoint or exported model; its cell, sizes, unit "
     "and dtype are used.",
@@ -135,6 +146,7 @@ def read_defaults(ctx: click.Context, param: click.Parameter, path: Path | None)
 @flag("-q", "--quiet", help="Print only warnings and errors.")
 @click.option(
     "--threads",
+    cls=FileOption,
     type=Count(1, MAX_THREADS),
     help=f"Number of threads; each trains on a part of the batch [{common.DEFAULT_THREADS}].",
 )
