@@ -295,6 +295,8 @@ def build_template(folder: Path) -> None:
             if not module.name.endswith("__main__"):
                 with contextlib.suppress(ImportError, AssertionError):  # of another system
                     importlib.import_module(module.name)
+    with contextlib.suppress(ImportError):  # before Python 3.11
+        importlib.import_module("tomllib")
     for name, data in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_bytes(data)
