@@ -80,15 +80,18 @@ def find_library() -> Library | None:
 
 
 def _candidates() -> Iterator[Path]:
-    """Yield the libraries that this process has loaded, or those that come with NumPy."""
+    """Yield the libraries that come with NumPy, then those that this process has loaded.
+
+    Another package may have loaded a library of its own, which is not the one that NumPy uses.
+    """
+    package = Path(np.__file__).parent
+    for folder in (package.with_name("numpy.libs"), package / ".dylibs"):
+        yield from sorted(path for path in folder.glob("*") if _is_library(path.name))
     maps = Path("/proc/self/maps")
     with contextlib.suppress(OSError):
         fields = (line.split(maxsplit=5) for line in maps.read_text(errors="replace").splitlines())
         paths = {field[5] for field in fields if len(field) == 6}
         yield from (Path(path) for path in sorted(paths) if _is_library(path))
-    package = Path(np.__file__).parent
-    for folder in (package.with_name("numpy.libs"), package / ".dylibs"):
-        yield from sorted(path for path in folder.glob("*") if _is_library(path.name))
 
 
 def _is_library(path: str) -> bool:

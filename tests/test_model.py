@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +186,27 @@ def test_linear_algebra_is_limited_to_one_thread_meanwhile(text: str) -> None:
         assert library.get_threads() == 2
     finally:
         library.set_threads(before)
+
+
+def test_library_of_numpy_is_limited_beside_that_of_another_package(tmp_path: Path) -> None:
+    folder = Path(np.__file__).parent.with_name("numpy.libs")
+    names = [path.name for path in folder.glob("*openblas*")]
+    if not names:
+        pytest.skip("this NumPy comes without OpenBLAS")
+    other = tmp_path / "libs"  # before that of NumPy in the order of names
+    shutil.copytree(folder, other)
+    (other / names[0]).rename(other / "libopenblas.so")
+    code = f"""if True:
+        import ctypes
+        ctypes.CDLL({str(other / "libopenblas.so")!r})
+        from charrnn.blas import find_library
+        get_threads = find_library().get_threads
+        expected = ctypes.CDLL({str(folder / names[0])!r})[get_threads.__name__]
+        address = lambda function: ctypes.cast(function, ctypes.c_void_p).value
+        assert address(get_threads) == address(expected)
+    """
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not result.returncode, result.stderr
 
 
 def test_init_from_keeps_the_weights_of_known_symbols(
