@@ -104,6 +104,7 @@ def test_gates_are_between_0_and_1(case: Case) -> None:
     tape = case.cell.new_tape(T, H, B, np.float64)
     case.cell.forward(case.Whh, case.ax, case.state, tape)
     gates = case.cell.gate_activations(tape.views)
+    assert len(case.cell.BLOCK_NAMES) == case.cell.NUM_BLOCKS
     assert len(gates) < case.cell.NUM_BLOCKS  # one block is the new content, not a gate
     for gate in gates.values():
         assert gate.shape == (T, H, B)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,36 @@ def test_steps_are_printed_in_aligned_columns(cli: Cli, hello: charrnn.Model) ->
             "da": result.da[0, t],
         }.items():
             (row,) = re.findall(rf"^  {name} +(.*)$", step, re.M)
-            assert row.split() == [f"{x:.3f}" for x in values]
+            assert row.split() == [f"{round(x, 3) + 0.0:.3f}" for x in values]
     assert f"  target 'e', p {result.p[0, 0]:.3f}, loss -ln p = {result.loss[0]:.3f}\n" in steps[0]
     assert "  no target; the most likely symbol is 'o'" in steps[3]
     assert max(map(len, out.splitlines())) <= 80
     assert cli("trace", "hell").stdout  # the newest model
-    assert b"is not in the model's vocabulary" in cli("trace", "hello", "hex", rc=5).stderr
+    unknown = cli("trace", "hello", "hex", rc=5).stderr
+    assert b"is not in the model's vocabulary of 4 symbols; leave it out of TEXT" in unknown
+
+
+@pytest.mark.parametrize(("cell", "names"), [("vanilla", ["da"]), ("gru", "zrn"), ("lstm", "ifog")])
+def test_gradients_of_every_gate_have_its_name(cli: Cli, cell: str, names: Sequence[str]) -> None:
+    options = ("--cell", cell, "--num-layers", "2", "--hidden-size", "16", "--max-steps", "1", "-q")
+    cli("train", ROOT / "data" / "hello.txt", *options)
+    args = ("trace", "hello", "hel", "--backward")
+    out = cli(*args).stdout.decode()
+    rows = [json.loads(line) for line in cli(*args, "--json").stdout.splitlines()]
+    blocks = ["da" if name == "da" else f"da {name}" for name in names]
+    for layer in range(2):
+        found = [
+            re.findall(rf"^  {block} layer {layer} +(.*)\n.*\n +(.*)$", out, re.M)
+            for block in blocks
+        ]
+        for t, row in enumerate(rows):
+            shown = " ".join(" ".join(block[t]) for block in found).split()
+            assert shown == [f"{round(x, 3) + 0.0:.3f}" for x in row["da"][layer]]
+    assert "-0.000" not in out
+    assert max(map(len, out.splitlines())) <= 80
+    cli(*args, "--html", "hello.html")
+    page = Path("hello.html").read_text(encoding="utf-8")
+    assert page.count("".join(f"<th>{block}</th>" for block in blocks)) == 3 * 2
 
 
 def test_json_has_every_number(cli: Cli, hello: charrnn.Model) -> None:
@@ -123,6 +148,8 @@ def test_json_has_every_number(cli: Cli, hello: charrnn.Model) -> None:
         assert [row[name][0] for row in rows] == values.tolist()
     assert [row["da"][0] for row in rows] == result.da[0].tolist()
     assert [row["dy"] for row in rows] == result.dy.tolist()
+    both = ("--json", "--html", "hello.html")
+    assert b"mutually exclusive" in cli("trace", "hello", "hell", *both, rc=2).stderr
 
 
 def test_diagram_shows_the_target_in_every_step(cli: Cli, hello: charrnn.Model) -> None:

@@ -63,6 +63,7 @@ class Cell(ABC, Generic[V]):
     """
 
     NUM_BLOCKS: int
+    BLOCK_NAMES: tuple[str, ...] = ("",)  # of the G blocks of ax, top to bottom
     STATE_NAMES: tuple[str, ...] = ("h",)
 
     def init_bias(self, bh: Array) -> None:

@@ -35,6 +35,7 @@ class GRU(Cell[GRUViews]):
     """z, r = sigmoid(a), n = tanh(Wxn x + Whn (r h') + bn), h = (1 - z) h' + z n."""
 
     NUM_BLOCKS = 3
+    BLOCK_NAMES = ("z", "r", "n")
 
     def new_views(self, a: Array, states: Array, Whh_h: Array) -> GRUViews:
         """Name the values; ``a`` becomes z, r, n."""

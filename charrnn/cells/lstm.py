@@ -36,6 +36,7 @@ class LSTM(Cell[LSTMViews]):
     """i, f, o = sigmoid(a), g = tanh(a), c = f c' + i g, h = o tanh(c)."""
 
     NUM_BLOCKS = 4
+    BLOCK_NAMES = ("i", "f", "o", "g")
     STATE_NAMES = ("h", "c")
 
     def init_bias(self, bh: Array) -> None:

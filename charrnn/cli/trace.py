@@ -22,10 +22,11 @@ from charrnn.storage.output import check_output
 if TYPE_CHECKING:
     from charrnn.analysis.trace import Trace
     from charrnn.arrays import Array
+    from charrnn.cells.base import Cell
 
 MAX_SHOWN = 16  # numbers of a vector; of a longer one the largest
 LARGEST = 5  # of a longer one
-PER_LINE, LABEL_WIDTH, NUMBER_WIDTH = 8, 12, 8  # of a terminal of 80 columns
+PER_LINE, LABEL_WIDTH, NUMBER_WIDTH = 8, 14, 8  # of a terminal of 80 columns
 
 
 @click.command()
@@ -54,6 +55,8 @@ def trace(
     """  # noqa: D301
     if len(arguments) > 2:
         raise UsageError("give one TEXT; one of several words needs quotes")
+    if as_json and html is not None:
+        raise UsageError("--json and --html are mutually exclusive")
     *checkpoint, text = arguments
     model_file = choose(find_checkpoint(checkpoint[0]) if checkpoint else None)
     if html is not None:
@@ -64,41 +67,42 @@ def trace(
 
     model = model_file.load()
     source = text.encode("utf-8", "surrogateescape") if model.unit == "byte" else text
-    result = analysis.trace(model.network, model.vocabulary.encode(source))
+    ids = model.vocabulary.encode(source, advice="leave it out of TEXT")
+    result, cell = analysis.trace(model.network, ids), model.network.cell
     symbols = [symbol_label(code, model.unit) for code in model.vocabulary.codes.tolist()]
-    names = list(model.network.cell.STATE_NAMES)
     if html is not None:
         from charrnn.drawing.diagram import render_diagram
 
-        page = render_diagram(f"{text} in {model_file.path.name}", result, symbols, names, backward)
+        page = render_diagram(f"{text} in {model_file.path.name}", result, symbols, cell, backward)
         write_output(html, page.encode("utf-8", "backslashreplace"))
     elif as_json:
-        print_lines(*(format_json(row) for row in rows(result, symbols, names, backward)))
+        print_lines(*(format_json(row) for row in rows(result, symbols, cell, backward)))
     else:
         for t in range(len(result.ids)):
-            print_lines(*format_step(result, t, symbols, names, backward))
+            print_lines(*format_step(result, t, symbols, cell, backward))
 
 
 def rows(
-    trace: Trace, symbols: list[str], names: list[str], backward: bool
+    trace: Trace, symbols: list[str], cell: Cell[Any], backward: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield what JSON shows of each step; of the states a list of layers."""
+    names = list(enumerate(cell.STATE_NAMES))
     for t, target in enumerate(trace.targets.tolist()):
         row: dict[str, Any] = {"step": t + 1, "input": symbols[trace.ids[t]], "symbols": symbols}
         row["x"] = [int(i == trace.ids[t]) for i in range(len(symbols))]
-        row |= {name: trace.states[:, s, t].tolist() for s, name in enumerate(names)}
+        row |= {name: trace.states[:, s, t].tolist() for s, name in names}
         row |= {"scores": trace.scores[t].tolist(), "p": trace.p[t].tolist()}
         row["target"] = symbols[target] if target >= 0 else None
         row["loss"] = trace.loss[t] if target >= 0 else None
         if backward:
             row["dy"] = trace.dy[t].tolist()
-            row |= {f"d{name}": trace.dstates[:, s, t].tolist() for s, name in enumerate(names)}
+            row |= {f"d{name}": trace.dstates[:, s, t].tolist() for s, name in names}
             row["da"] = trace.da[:, t].tolist()
         yield row
 
 
 def format_step(
-    trace: Trace, t: int, symbols: list[str], names: list[str], backward: bool
+    trace: Trace, t: int, symbols: list[str], cell: Cell[Any], backward: bool
 ) -> Iterator[str]:
     """Yield the lines of a step."""
     V, target, is_last = len(symbols), int(trace.targets[t]), trace.targets[t] < 0
@@ -110,7 +114,7 @@ def format_step(
     yield f"step {t + 1}: input {symbols[trace.ids[t]]!r}"
     yield from format_vector("x", [float(i == trace.ids[t]) for i in range(V)], symbols, digits=0)
     for layer in layers:
-        for s, state in enumerate(names):
+        for s, state in enumerate(cell.STATE_NAMES):
             yield from format_vector(name_of(state, layer), trace.states[layer, s, t])
     yield from format_vector("scores", trace.scores[t], symbols)
     yield from format_vector("p", trace.p[t], symbols)
@@ -125,9 +129,11 @@ def format_step(
     if backward:
         yield from format_vector("dy", trace.dy[t], symbols)
         for layer in reversed(layers):
-            for s, state in enumerate(names):
+            for s, state in enumerate(cell.STATE_NAMES):
                 yield from format_vector(f"d{name_of(state, layer)}", trace.dstates[layer, s, t])
-            yield from format_vector(name_of("da", layer), trace.da[layer, t])
+            blocks = trace.da[layer, t].reshape(len(cell.BLOCK_NAMES), -1)
+            for block, da in zip(cell.BLOCK_NAMES, blocks, strict=True):
+                yield from format_vector(name_of(f"da {block}".strip(), layer), da)
     yield ""
 
 
@@ -135,7 +141,7 @@ def format_vector(
     name: str, values: Array | list[float], labels: list[str] | None = None, digits: int = 3
 ) -> Iterator[str]:
     """Yield the lines of a vector: its numbers below their labels, or the largest of many."""
-    numbers = [float(value) for value in values]
+    numbers = [round(float(value), digits) + 0.0 for value in values]  # no -0.000
     labels = labels or [str(i) for i in range(len(numbers))]
     if len(numbers) > MAX_SHOWN:
         largest = sorted(range(len(numbers)), key=lambda i: -abs(numbers[i]))[:LARGEST]

@@ -14,6 +14,7 @@ from charrnn.text import units
 from charrnn.text.units import END_OF_DOCUMENT, FIRST_SPECIAL, UNKNOWN, Codes
 
 NEWLINE = ord("\n")
+SKIP_UNKNOWN = "use --unknown skip to ignore it"
 
 
 class Vocabulary:
@@ -107,11 +108,14 @@ class Vocabulary:
         n = int(character[-1]) + 1 if len(codes) else 0
         return ids, character, np.bincount(character, ids < 0, n) > 0
 
-    def encode(self, text: str | bytes, *, unknown: str = "error") -> Ids:
+    def encode(
+        self, text: str | bytes, *, unknown: str = "error", advice: str = SKIP_UNKNOWN
+    ) -> Ids:
         """Return the ids of a text's symbols, (n,).
 
         A character that is not in the vocabulary, if there is no unknown symbol, raises
-        UnknownCharacterError, or with ``unknown="skip"`` is left out, with all of its jamo.
+        UnknownCharacterError, which ends with ``advice``; with ``unknown="skip"`` it is left out,
+        with all of its jamo.
         """
         codes = units.to_codes(text, self.unit)
         ids, character, is_unknown = self.lookup(codes)
@@ -128,8 +132,7 @@ class Vocabulary:
         if isinstance(text, str) and self.unit != "byte":
             symbol_name = f"{text[offset]!r} (U+{ord(text[offset]):04X}, offset {offset:,})"
         raise UnknownCharacterError(
-            f"{symbol_name} is not in the model's vocabulary of {len(self):,} symbols; "
-            f"use --unknown skip to ignore it"
+            f"{symbol_name} is not in the model's vocabulary of {len(self):,} symbols; {advice}"
         )
 
     def decode(self, ids: Ids) -> str:
