@@ -16,6 +16,7 @@ from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.loop import train_steps
 from charrnn.training.run import begin
+from charrnn.workers import Workers
 
 NEVER = 10**9
 
@@ -48,7 +49,7 @@ def train(job: dict[str, Any]) -> Callable[[], int]:
         test_fraction=0,
         **job.get("options", {}),
     )
-    run = begin(Corpus("text", text(job["V"])), config, threads=job["threads"])
+    run = begin(Corpus("text", text(job["V"])), config, workers=job["threads"])
     stepping = train_steps(run)
     return lambda: next(stepping).characters
 
@@ -71,4 +72,5 @@ def score(job: dict[str, Any]) -> Callable[[], int]:
     """Score a text of half a million characters."""
     model, vocabulary = network(job)
     ids = vocabulary.encode(text(job["V"], 500_000))
-    return lambda: len(contiguous_nll(model, ids, ids[:1], job["threads"]))
+    workers = Workers(job["threads"])
+    return lambda: len(contiguous_nll(model, ids, ids[:1], workers))

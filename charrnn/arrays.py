@@ -20,11 +20,15 @@ class Parameters:
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype: DTypeLike = np.float32,
+        vector: Array | None = None,
     ) -> None:
-        """Place the named arrays of ``shapes`` one after the other in a vector of zeros."""
+        """Place the named arrays of ``shapes`` one after the other, in ``vector`` or in zeros."""
         self.shapes = dict(shapes)
-        self.vector: Array = np.zeros(sum(math.prod(s) for s in self.shapes.values()), dtype)
+        n = sum(math.prod(shape) for shape in self.shapes.values())
+        self.vector: Array = np.zeros(n, dtype) if vector is None else vector
         self._views: dict[str, Array] = {}
         end = 0
         for name, shape in self.shapes.items():

@@ -9,8 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
+# which set the number of threads of a library when it is loaded
+BLAS_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "OMP_NUM_THREADS",
+)
 # the functions of OpenBLAS, as NumPy's wheels name them and as distributions do, and of MKL
 FUNCTIONS = (
     ("scipy_openblas_get_num_threads64_", "scipy_openblas_set_num_threads64_"),
@@ -84,6 +89,8 @@ def _candidates() -> Iterator[Path]:
 
     Another package may have loaded a library of its own, which is not the one that NumPy uses.
     """
+    import numpy as np  # late: the command line sets the variables before
+
     package = Path(np.__file__).parent
     for folder in (package.with_name("numpy.libs"), package / ".dylibs"):
         yield from sorted(path for path in folder.glob("*") if _is_library(path.name))

@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     UNKNOWN_CHARACTER = 5
     NOT_FINITE = 6
     SAVE = 7
+    WORKER = 8
     HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
@@ -69,6 +70,13 @@ class SaveError(CharrnnError, OSError):
     """A file that could not be written."""
 
     exit_code = ExitCode.SAVE
+
+
+class WorkerError(CharrnnError, RuntimeError):
+    """A worker process that ended before its work was done."""
+
+    exit_code = ExitCode.WORKER
+    is_partial = False  # it was to update weights: some are new, others old
 
 
 def os_reason(e: OSError) -> str:

@@ -43,9 +43,9 @@ def format_count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
-def format_threads(threads: int) -> str:
-    """Return a number of threads: ``2 threads``."""
-    return format_count(threads, "thread")
+def format_workers(workers: int) -> str:
+    """Return a number of workers: ``2 workers``."""
+    return format_count(workers, "worker")
 
 
 def escape_control(text: str) -> str:

@@ -25,7 +25,7 @@ from charrnn.network import Network
 from charrnn.storage import checkpoint
 from charrnn.storage.lock import lock
 from charrnn.storage.output import check_output
-from charrnn.storage.state import MAX_THREADS, Baselines, Evaluation, ModelState, State
+from charrnn.storage.state import MAX_WORKERS, Baselines, Evaluation, ModelState, State
 from charrnn.text import units
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import NEWLINE, Vocabulary
@@ -33,10 +33,11 @@ from charrnn.training.interrupt import StopRequest
 from charrnn.training.loop import train_with_saves
 from charrnn.training.observer import Observer, Progress
 from charrnn.training.run import InitialModel, begin
+from charrnn.workers import Workers, available_cores
 
 Text = str | bytes | Path
 DEFAULT_SAMPLE_LENGTH = 2000
-KEYWORDS = ("val", "output", "force", "init_from", "threads", "progress", "on_step")  # of train
+KEYWORDS = ("val", "output", "force", "init_from", "workers", "progress", "on_step")  # of train
 MAX_NAME_CHARACTERS = 1000  # of a text that may be meant as the name of a file
 UNKNOWN_IN_PRIME, UNKNOWN_IN_TEXT = ("error", "skip"), ("cost", "error")
 
@@ -51,6 +52,11 @@ class Model:
         self.network, self.vocabulary, self.state = network, vocabulary, state
         self.unit, self.documents = state.config.unit, state.config.documents
         self.encoding = state.config.encoding
+        self._workers = Workers(available_cores())  # none starts before a long text is scored
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle or copy the model, without its workers."""
+        return Model, (self.network, self.vocabulary, self.state)
 
     @property
     def config(self) -> Config:
@@ -169,21 +175,20 @@ class Model:
             v.encode(text)  # raises
         kept = ~is_unknown[character]
         separator_id, start_id = v.separator_id(self.documents), int(v.start_id[0])
-        symbol_nll = scoring.symbol_nll(
-            self.network, ids[kept], v.start_id, separator_id, start_id, dynamic_lr=dynamic_lr
-        )
+        texts = ids[kept], v.start_id, separator_id, start_id
+        symbol_nll = scoring.symbol_nll(self.network, *texts, self._workers, dynamic_lr)
         nll: Array = np.bincount(character[kept], symbol_nll, len(is_unknown)).astype(np.float64)
         nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
         return nll
 
     @np.errstate(all="ignore")
     @limit_threads()
-    def nll_lines(self, text: str | bytes, *, threads: int = 1) -> Array:
+    def nll_lines(self, text: str | bytes) -> Array:
         """Return the mean of -log p over the characters of each line, in nats, (n,) float64.
 
         A line includes its newline. The hidden state is reset at the start of every line, with any
-        model; the lines are read in parallel on ``threads`` threads. An unknown character has the
-        loss of ``unknown="cost"`` in ``nll``.
+        model; the lines are read in parallel. An unknown character has the loss of
+        ``unknown="cost"`` in ``nll``.
         """
         v = self.vocabulary
         codes = units.to_codes(text, v.unit)
@@ -199,7 +204,8 @@ class Model:
         symbol_nll: Array = np.empty(0)
         if len(ends):
             start_id = int(v.start_id[0])
-            symbol_nll = scoring.document_nll(self.network, ids[kept], ends, start_id, threads)
+            texts = ids[kept], ends, start_id
+            symbol_nll = scoring.document_nll(self.network, *texts, self._workers)
 
         # sums over symbols, divided by the number of characters
         line_of_character = line[units.starts_character(codes)]
@@ -233,7 +239,7 @@ def train(
     output: str | Path | None = None,
     force: bool = False,
     init_from: str | Path | None = None,
-    threads: int = 1,
+    workers: int | None = None,
     progress: bool = False,
     on_step: Callable[[Progress], object] | None = None,
     **options: Any,
@@ -245,8 +251,9 @@ def train(
     ``hidden_size``, ``num_layers``, ``max_steps`` and so on. ``val`` is a separate validation text;
     by default a split of ``text`` is used. ``output`` is the checkpoint to write; an existing one
     is replaced only with ``force``. ``init_from`` is a checkpoint or exported model with the
-    initial weights; its cell, sizes, unit and dtype are used. Each of the ``threads`` trains on a
-    part of the batch.
+    initial weights; its cell, sizes, unit and dtype are used. Each of the ``workers``, processes of
+    which the first is this one, trains on a part of the batch; by default there is one for each
+    core, if each has 16 sequences or more.
 
     ``progress`` shows a bar, in a notebook as well. ``on_step`` is called with a ``Progress`` after
     every step; if it returns True, the training ends. Ctrl-C ends it after its step, too: then the
@@ -255,8 +262,8 @@ def train(
     Raises UsageError for an option outside its range or a file that exists, TextError for a text
     that is too short, NotFiniteError after too many non-finite losses, CheckpointError, SaveError.
     """
-    if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
-        raise UsageError(f"invalid threads: {threads!r}; must be an int from 1 to {MAX_THREADS}")
+    if workers is not None and (type(workers) is not int or not 1 <= workers <= MAX_WORKERS):
+        raise UsageError(f"invalid workers: {workers!r}; must be an int from 1 to {MAX_WORKERS}")
     _check_names(options)
     path = None if output is None else Path(output)
     if path is not None:
@@ -269,7 +276,7 @@ def train(
         config = Config(**options)
         corpus = _to_corpus("text", text, config)
         val_corpus = None if val is None else _to_corpus("val", val, config)
-        run = begin(corpus, config, val=val_corpus, initial_model=initial_model, threads=threads)
+        run = begin(corpus, config, val=val_corpus, initial_model=initial_model, workers=workers)
 
         # its steps
         with StopRequest([signal.SIGINT]) as stop, Observer(run, progress, on_step) as observer:

@@ -66,12 +66,18 @@ class Network:
         self.architecture = cell, vocab_size, hidden_size, num_layers
         self.vocab_size, self.hidden_size, self.num_layers = vocab_size, hidden_size, num_layers
         self.cell = load_cell(cell)
-        self.params = Parameters(parameter_shapes(*self.architecture), dtype)
-        self.grads = self.params.zeros_like()
-        self._layers = self._by_layer(self.params)
-        self._dlayers = self._by_layer(self.grads)
+        params = Parameters(parameter_shapes(*self.architecture), dtype)
+        self.use_vectors(params.vector, np.zeros_like(params.vector))
         if rng is not None:
             self.init_parameters(rng)
+
+    def use_vectors(self, params: Array, grads: Array) -> None:
+        """Use two vectors as they are for the parameters and the gradients, without a copy."""
+        shapes = parameter_shapes(*self.architecture)
+        self.params = Parameters(shapes, params.dtype, params)
+        self.grads = Parameters(shapes, grads.dtype, grads)
+        self._layers = self._by_layer(self.params)
+        self._dlayers = self._by_layer(self.grads)
 
     def init_parameters(self, rng: Generator) -> None:
         """Initialize the parameters: weights uniform, recurrent ones orthogonal, biases by cell.
@@ -101,10 +107,8 @@ class Network:
 
     def replica(self) -> Network:
         """Return a network that shares these parameters and has its own gradients."""
-        other = Network.__new__(Network)
-        vars(other).update(vars(self))
-        other.grads = self.params.zeros_like()
-        other._dlayers = self._by_layer(other.grads)
+        other = copy.copy(self)
+        other.use_vectors(self.params.vector, np.zeros_like(self.params.vector))
         return other
 
     def copy(self, dtype: DTypeLike | None = None) -> Network:

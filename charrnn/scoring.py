@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
 from itertools import islice, pairwise
-from typing import Any
 
 import numpy as np
 
@@ -16,87 +14,90 @@ from charrnn.network import Network
 from charrnn.optim import OPTIMIZERS, clip
 from charrnn.text import batches
 from charrnn.text.batches import Batch, document_ends
+from charrnn.workers import ALONE, Workers
 
 WARM_UP_SYMBOLS = 200  # read before the first target of every lane
 # -log p of a character that is not in the vocabulary, in nats: it could be any character.
 UNKNOWN_COST = {"char": math.log(0x110000), "jamo": math.log(0x110000), "byte": math.log(256)}
 DYNAMIC_STEPS = 20  # symbols between two updates of dynamic evaluation
 CHUNK_SYMBOLS = 1024  # of all lanes together, at a time: their buffers stay in the cache
+MIN_WORK = 10**9  # symbols times parameters, below which starting a worker takes longer
 MAX_LANES = 64  # of a contiguous text
 MIN_LANE_SYMBOLS = 1000
 DOCUMENT_LANES = 128
 
 
-def contiguous_nll(network: Network, ids: Ids, context: Ids, threads: int = 1) -> Array:
+def contiguous_nll(network: Network, ids: Ids, context: Ids, workers: Workers = ALONE) -> Array:
     """Return -log p of each symbol given those before it, in nats, (n,) float64.
 
     ``context`` (at least one symbol) comes before the first. From 2,000 symbols on, parallel lanes
-    read the text, each warmed up by the 200 symbols before it; threads share the lanes.
+    read the text, each warmed up by the 200 symbols before it; workers share the lanes.
     """
     n, c = len(ids), len(context)
-    out = np.zeros(n)
     if not n:
-        return out
+        return np.zeros(0)
     context_and_ids = np.concatenate([context, ids])
     B = max(1, min(MAX_LANES, n // MIN_LANE_SYMBOLS))  # the same for every caller
     starts = c + np.arange(B) * n // B  # the first target of each lane
     lane_ends = np.append(starts[1:], c + n)
 
-    def score_lanes(starts: Ids, ends: Ids) -> None:
-        T = min(max(1, CHUNK_SYMBOLS // len(starts)), len(context_and_ids))
-        stream = batches.warm_up_batches(context_and_ids, starts, ends, WARM_UP_SYMBOLS, T)
-        _write_nll(network, stream, T, len(starts), out, c)
+    # for each worker, the symbols that its lanes read
+    tasks = []
+    groups = min(_useful_workers(workers, network, n), B)
+    pairs = zip(np.array_split(starts, groups), np.array_split(lane_ends, groups), strict=True)
+    for group, ends in pairs:
+        first = max(int(group[0]) - 1 - WARM_UP_SYMBOLS, 0)
+        tasks.append((network, context_and_ids[first : ends[-1]], group - first, ends - first))
+    return np.concatenate(workers.call(score_lanes, tasks))
 
-    threads = min(threads, B)
-    _map(score_lanes, *(np.array_split(a, threads) for a in (starts, lane_ends)))
-    return out
+
+def score_lanes(network: Network, ids: Ids, starts: Ids, ends: Ids) -> Array:
+    """Return -log p of the symbols of adjoining lanes, from ``starts`` to ``ends``, (B,) each."""
+    T = min(max(1, CHUNK_SYMBOLS // len(starts)), len(ids))
+    stream = batches.warm_up_batches(ids, starts, ends, WARM_UP_SYMBOLS, T)
+    return _nll_of_targets(network, stream, T, len(starts), int(starts[0]), int(ends[-1]))
 
 
-def document_nll(network: Network, ids: Ids, ends: Ids, start: int, threads: int = 1) -> Array:
+def document_nll(
+    network: Network, ids: Ids, ends: Ids, start: int, workers: Workers = ALONE
+) -> Array:
     """Return -log p of each symbol given those before it in its document, in nats, (n,) float64.
 
     ``ends`` are the documents' ends (see ``document_ends``); ``start`` is the id that is fed before
-    the first symbol of each. Threads share the documents.
+    the first symbol of each. Workers share the documents.
     """
-    out = np.zeros(len(ids))
-
-    def score_group(begin: int, ends: Ids) -> None:
-        B, T = min(DOCUMENT_LANES, len(ends)), CHUNK_SYMBOLS // DOCUMENT_LANES
-        group, ends = ids[begin : ends[-1]], ends - begin
-        stream = batches.document_batches(group, ends, B, T, batches.Position(), start, None)
-        one_epoch = islice(stream, batches.batches_per_epoch(ends, B, T))
-        _write_nll(network, one_epoch, T, B, out[begin:], 0)
-
-    groups = np.array_split(ends, min(threads, len(ends)))
-    _map(score_group, [0, *(int(group[-1]) for group in groups[:-1])], groups)
-    return out
+    tasks, begin = [], 0
+    groups = min(_useful_workers(workers, network, len(ids)), len(ends))
+    for group in np.array_split(ends, groups):
+        tasks.append((network, ids[begin : group[-1]], group - begin, start))
+        begin = int(group[-1])
+    return np.concatenate(workers.call(score_documents, tasks))
 
 
-def _map(work: Callable[..., None], *args: Sequence[Any]) -> None:
-    """Call ``work`` for each of the arguments, on a thread each if there are several."""
-    futures: list[Future[None]] = []
-    if len(args[0]) == 1:
-        work(*(each[0] for each in args))
-        return
-    with ThreadPoolExecutor(len(args[0])) as pool:
-        for each in zip(*args, strict=True):
-            try:
-                futures.append(pool.submit(work, *each))
-            except RuntimeError:  # the system has no more threads
-                work(*each)
-        for future in futures:
-            future.result()
+def score_documents(network: Network, ids: Ids, ends: Ids, start: int) -> Array:
+    """Return -log p of each symbol of some documents."""
+    B, T = min(DOCUMENT_LANES, len(ends)), CHUNK_SYMBOLS // DOCUMENT_LANES
+    stream = batches.document_batches(ids, ends, B, T, batches.Position(), start, None)
+    one_epoch = islice(stream, batches.batches_per_epoch(ends, B, T))
+    return _nll_of_targets(network, one_epoch, T, B, 0, len(ids))
 
 
-def _write_nll(
-    network: Network, batches: Iterable[Batch], T: int, B: int, out: Array, offset: int
-) -> None:
-    """Write -log p of every target to ``out``, at its position less ``offset``."""
+def _useful_workers(workers: Workers, network: Network, n: int) -> int:
+    """Return the number of workers that make scoring ``n`` symbols faster."""
+    return workers.size if n * len(network.params.vector) >= MIN_WORK else 1
+
+
+def _nll_of_targets(
+    network: Network, batches: Iterable[Batch], T: int, B: int, start: int, end: int
+) -> Array:
+    """Return -log p of every target, whose positions are from ``start`` to ``end``."""
+    out = np.zeros(end - start)
     for batch, tape in network.read(batches, T, B):
         with np.errstate(all="ignore"):  # weights that diverged
             nll, _ = loss.forward(merge_time_batch(tape.logits), batch.ys.ravel())
         is_target = batch.ys >= 0
-        out[batch.at[is_target] - offset] = nll.reshape(batch.ys.shape)[is_target]
+        out[batch.at[is_target] - start] = nll.reshape(batch.ys.shape)[is_target]
+    return out
 
 
 def symbol_nll(
@@ -105,7 +106,7 @@ def symbol_nll(
     context: Ids,
     separator_id: int | None,
     start: int,
-    threads: int = 1,
+    workers: Workers = ALONE,
     dynamic_lr: float | None = None,
 ) -> Array:
     """Return -log p of each symbol, in nats, (n,) float64, as the text and the options require.
@@ -116,8 +117,8 @@ def symbol_nll(
     if dynamic_lr is not None:
         return dynamic_nll(network.copy(), ids, context, separator_id, start, dynamic_lr)
     if separator_id is None or not len(ids):
-        return contiguous_nll(network, ids, context, threads)
-    return document_nll(network, ids, document_ends(ids, separator_id), start, threads)
+        return contiguous_nll(network, ids, context, workers)
+    return document_nll(network, ids, document_ends(ids, separator_id), start, workers)
 
 
 @np.errstate(all="ignore")  # the weights may diverge

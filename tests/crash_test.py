@@ -35,7 +35,7 @@ from charrnn.storage import checkpoint
 
 CORPORA = ("a.txt", "a.txt b.txt c.txt", "folder", "folder b.txt")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU")
-REPORTED = ("cell", "num-layers", "unit", "documents", "optimizer", "dtype", "threads", "init")
+REPORTED = ("cell", "num-layers", "unit", "documents", "optimizer", "dtype", "workers", "init")
 ENDED = (0, 6)  # exit codes of a run that goes no further: finished, or too often not finite
 
 
@@ -85,7 +85,7 @@ def draw_options(rng: np.random.Generator) -> dict[str, str]:
         "optimizer": draw(*OPTIMIZERS),
         "lr-schedule": draw(*SCHEDULES),
         "clip-value": draw(0, 0, 0.01),
-        "threads": draw(1, 2),
+        "workers": draw(1, 2),
         "max-steps": str(rng.integers(100, 251)),
         "eval-every": str(rng.integers(5, 80)),
         "sample-every": draw(0, 30, 90),

@@ -44,7 +44,7 @@ HOSTILE += ["{x}", "%s", "e" + "\u0301" * 50, [], {}, [[]]]
 FREE_FORM = [("arrays",), ("config",), ("baselines", "val"), ("baselines", "test")]
 
 TEXT = "the quick brown fox jumps over the lazy dog; 한글 too.\n" * 60
-SIZE = "--batch-size 4 --seq-length 8 --threads 1"
+SIZE = "--batch-size 4 --seq-length 8 --workers 1"
 RUN = f"{SIZE} --max-steps 6 --stop-after 4 --eval-every 2 --sample-every 2"
 SETUP = [
     f"train corpus.txt -o old.npz --hidden-size 6 {SIZE} --max-steps 2 --min-count 2",

@@ -47,7 +47,7 @@ def test_train_reports_progress_on_stderr_only(cli: Cli, corpus: Path, text: str
     pattern = (
         r"gru 1x12, [\d,]+ parameters; batch size 8, sequence length 16; 12 steps \([\d.]+ epochs\)"
     )
-    assert re.match(rf"{pattern}; 2 threads$", model)
+    assert re.match(rf"{pattern}; 1 worker$", model)
     assert baselines.startswith("baseline validation loss, nats per character: uniform ")
     values = [float(x) for x in re.findall(r"(?:uniform|[1-6]-gram) (\d\.\d{3})", baselines)]
     assert len(values) == 7
@@ -168,16 +168,16 @@ def test_init_from_reports_the_symbols(cli: Cli, run: Path, text: str) -> None:
     assert "hidden_size must be 12, as in the initial model, not 13" in err
 
 
-def test_resume_keeps_the_number_of_threads(cli: Cli, corpus: Path) -> None:
+def test_resume_keeps_the_number_of_workers(cli: Cli, corpus: Path) -> None:
     path = Path("checkpoints/corpus.npz")
-    cli("train", "corpus.txt", *QUICK, "--threads", "3", "--stop-after", "5")
-    assert read_run(path).threads == 3
+    cli("train", "corpus.txt", *QUICK, "--workers", "3", "--stop-after", "5")
+    assert read_run(path).workers == 3
     resume = ("train", "corpus.txt", "--resume")
-    assert b"; 3 threads\n" in cli(*resume, "--stop-after", "2").stderr
-    assert b"from step 7: 1 thread instead of 3" in cli(*resume, "--threads", "1").stderr
+    assert b"; 3 workers\n" in cli(*resume, "--stop-after", "2").stderr
+    assert b"from step 7: 1 worker instead of 3" in cli(*resume, "--workers", "1").stderr
     state = read_run(path)
-    assert (state.threads, len(state.notes)) == (1, 1)
-    assert state.command.endswith("--threads 3 --stop-after 5")
+    assert (state.workers, len(state.notes)) == (1, 1)
+    assert state.command.endswith("--workers 3 --stop-after 5")
 
 
 def test_rare_characters_are_reported_and_never_sampled(cli: Cli) -> None:
@@ -625,7 +625,7 @@ def test_history_is_printed_for_a_spreadsheet(cli: Cli, run: Path) -> None:
 def test_options_of_a_run_make_it_again(
     cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ("--dropout", "0.25", "--seed", "3", "--threads", "1", "--cell", "lstm")
+    options = ("--dropout", "0.25", "--seed", "3", "--workers", "1", "--cell", "lstm")
     cli("train", "corpus.txt", *QUICK, *options, "-o", "one.npz", "-q")
     toml = cli("info", "one.npz", "--toml").stdout
     Path("run.toml").write_bytes(toml)
@@ -644,7 +644,7 @@ def test_options_of_a_run_make_it_again(
         "hiden-size = 3": "run.toml: unknown option 'hiden_size'; did you mean hidden_size?",
         "hidden-size = 3.5": "run.toml: invalid hidden_size: 3.5; must be an integer",
         "cell = 'tape'": "run.toml: invalid cell: 'tape'; must be one of lstm, gru, vanilla",
-        "threads = 2.5": "run.toml: invalid threads: 2.5; must be an integer",
+        "workers = 2.5": "run.toml: invalid workers: 2.5; must be an integer",
         "init-from = [1]": "run.toml: invalid init_from: [1]; must be a string",
         "cell": "run.toml: Expected '=' after a key",
     }.items():
@@ -783,7 +783,7 @@ def test_help_lists_every_command_once_with_its_example(cli: Cli) -> None:
 def test_version_is_one_line(cli: Cli) -> None:
     out = cli("--version").stdout.decode()
     version = re.escape(charrnn.__version__)
-    pattern = r"Python 3\.\S+, NumPy \S+, \S+ \S+, \d+ threads? in training, .+\n"
+    pattern = r"Python 3\.\S+, NumPy \S+, \S+ \S+, \d+ cores?, .+\n"
     assert re.fullmatch(rf"charrnn {version}, {pattern}", out)
 
 

@@ -34,7 +34,7 @@ def model(trained: Path) -> charrnn.Model:
 
 
 def test_trained_model_equals_the_loaded_one(text: str, model: charrnn.Model) -> None:
-    trained = charrnn.train(text, threads=2, **OPTIONS)
+    trained = charrnn.train(text, workers=2, **OPTIONS)
     assert (trained.network.params.vector == model.network.params.vector).all()
     assert "".join(trained.sample(100, seed=3)) == "".join(model.sample(100, seed=3))
     assert trained.state.best == model.state.best
@@ -52,8 +52,8 @@ def test_last_weights_are_loaded_with_their_loss(run: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threads": "2"}, "invalid threads: '2'; must be an int from 1 to 1024"),
-        ({"threads": 0}, "invalid threads: 0; must be an int from 1 to 1024"),
+        ({"workers": "2"}, "invalid workers: '2'; must be an int from 1 to 1024"),
+        ({"workers": 0}, "invalid workers: 0; must be an int from 1 to 1024"),
         ({"encoding": "latin-1"}, "encoding latin-1 needs a text of bytes, not a str"),
         ({"val": "a str", "encoding": "cp1252"}, "encoding cp1252 needs a text of bytes"),
         ({"cell": "transformer"}, "invalid cell: 'transformer'"),

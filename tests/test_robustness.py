@@ -13,7 +13,6 @@ import shutil
 import stat
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -276,17 +275,14 @@ def test_ctrl_c_while_modules_are_loaded_has_its_exit_code(tmp_path: Path) -> No
     assert (done.returncode, done.stderr) == (130, b"")
 
 
-def test_training_and_scoring_continue_without_more_threads(
+def test_training_and_scoring_continue_without_more_processes(
     cli: Cli, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cli("train", "corpus.txt", *QUICK, "-q", "--threads", "2", "-o", "a.npz")
-
-    def refuse(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
-    done = cli("train", "corpus.txt", *QUICK, "--threads", "2", "-o", "b.npz")
-    assert b"no more threads available" in done.stderr
+    cli("train", "corpus.txt", *QUICK, "-q", "--workers", "2", "-o", "a.npz")
+    monkeypatch.setattr(scoring, "MIN_WORK", 0)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    done = cli("train", "corpus.txt", *QUICK, "--workers", "2", "-o", "b.npz")
+    assert done.stderr.count(b"no second process available; continuing with threads") == 1
     a, b = (checkpoint.read_checkpoint(Path(name))[1] for name in ("a.npz", "b.npz"))
     assert all((a[name] == b[name]).all() for name in a)
     cli("score", "a.npz", "corpus.txt")

@@ -136,9 +136,9 @@ def test_longer_plan_is_recorded(text: str, tmp_path: Path) -> None:
     path, corpus = tmp_path / "run.npz", Corpus("text", text)
     train(new_run(text), path)
     assert resume(path, corpus).state.finished
-    run = resume(path, corpus, max_steps=90, threads=2)
+    run = resume(path, corpus, max_steps=90, workers=2)
     assert not run.state.finished
-    assert run.state.notes[-1].startswith("from step 60: 2 threads instead of 1; results may")
+    assert run.state.notes[-1].startswith("from step 60: 2 workers instead of 1; results may")
     train(run)
     assert run.state.step == 90
     assert [(plan["from_step"], plan["steps"]) for plan in run.state.plans] == [(0, 60), (60, 90)]

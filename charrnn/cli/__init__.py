@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from charrnn.cli.common import DEFAULT_THREADS, set_threads
+from charrnn.cli.common import set_threads
 from charrnn.cli.compare import compare
 from charrnn.cli.eval import evaluate
 from charrnn.cli.export import export
@@ -27,7 +27,7 @@ from charrnn.cli.streams import discard_output, prepare_streams, print_message
 from charrnn.cli.trace import trace
 from charrnn.cli.train import train
 from charrnn.errors import CharrnnError, ExitCode, os_reason
-from charrnn.formatting import format_threads
+from charrnn.formatting import format_count
 from charrnn.training.interrupt import exit_on_signals
 from charrnn.version import __version__
 
@@ -126,12 +126,14 @@ def version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     set_threads(1)
     import numpy as np
 
+    from charrnn.workers import available_cores
+
     build: Any = np.show_config(mode="dicts")
     blas = build["Build Dependencies"]["blas"]
     click.echo(
         f"charrnn {__version__}, Python {platform.python_version()}, "
         f"NumPy {np.__version__}, {blas['name']} {blas['version']}, "
-        f"{format_threads(DEFAULT_THREADS)} in training, {cpu()}"
+        f"{format_count(available_cores(), 'core')}, {cpu()}"
     )
     ctx.exit()
 
@@ -171,7 +173,7 @@ def main() -> None:
       charrnn sample --temp 0.8
 
     Exit codes: 0 success; 2 usage error; 3 unusable text; 4 unusable checkpoint; 5 unknown
-    character; 6 non-finite loss, or failed gradient check; 7 could not save; 129, 130, 143, 152
+    character; 6 non-finite loss, or failed gradient check; 7 could not save; 8 a worker process died; 129, 130, 143, 152
     ended by a signal (hang-up, Ctrl-C, termination, time limit).
     """  # noqa: D301
 

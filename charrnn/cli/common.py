@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from charrnn.blas import BLAS_VARIABLES
 from charrnn.cli.streams import print_message
 from charrnn.errors import UsageError
 from charrnn.formatting import format_count
@@ -33,14 +34,6 @@ if TYPE_CHECKING:
 CHECKPOINT_DIR = Path("checkpoints")
 SHOWN_FILES = 10
 WRONG_CHECKPOINT_SHARE = 0.2  # of unknown characters
-# Of training: the same on every machine, so that the same seed gives the same result everywhere.
-DEFAULT_THREADS = 2
-BLAS_VARIABLES = (
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "OMP_NUM_THREADS",
-)
 
 
 class Count(click.IntRange):

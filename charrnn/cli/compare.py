@@ -62,7 +62,7 @@ def compared_values(path: Path, state: ModelState, options: list[str]) -> dict[s
     if isinstance(state, State):
         rate = history[-1]["characters_seen"] / history[-1]["seconds"] if history else None
         row |= {"characters_per_second": rate, "seconds": state.train_seconds}
-        row |= {"threads": state.threads, "corpus": corpus_name(state)}
+        row |= {"workers": state.workers, "corpus": corpus_name(state)}
     return row
 
 

@@ -95,6 +95,7 @@ def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any
 def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> dict[str, Any]:
     """Score a split with the same loss as training. Raises CheckpointError, UsageError."""
     from charrnn.storage.state import State
+    from charrnn.workers import Workers, available_cores
 
     state, splits = model.state, common.read_splits(model.state, path)
     assert isinstance(state, State)
@@ -104,7 +105,8 @@ def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> 
     if not len(split.ids):
         raise UsageError(f"{path}: the run has no {SPLITS[name]} split")
     text, started = split.text(model.vocabulary), time.perf_counter()
-    nll = split.nll(model.network, dynamic_lr=adapt)
+    with Workers(available_cores()) as workers:
+        nll = split.nll(model.network, workers, adapt)
     seconds = time.perf_counter() - started
     return metrics(f"{name} split", nll, split.characters, text, seconds, baselines)
 

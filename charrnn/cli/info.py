@@ -76,7 +76,7 @@ def format_toml(state: ModelState, path: Path) -> Iterator[str]:
             steps = [plan["steps"] for plan in state.plans]
             yield f"# The run was extended, from {steps[0]:,} to {steps[-1]:,} steps, which"
             yield "# changed its learning rates; a run of this length at once has others."
-        options["threads"] = state.threads
+        options["workers"] = state.workers
         if state.val_corpus:
             val = find_file(path, state.val_corpus["files"][0][0])
             options["val_file"] = "-" if val is None else str(val)
@@ -130,7 +130,7 @@ def run_rows(path: Path, state: State) -> Iterator[tuple[str, Any]]:
     files = (find_file(path, name) for name, _, _ in corpus["files"])
     yield "files", ", ".join(map(display_name, files))
     yield "sha256", corpus["sha256"]
-    yield "time", f"{state.train_seconds:.0f} s, {fmt.format_threads(state.threads)}"
+    yield "time", f"{state.train_seconds:.0f} s, {fmt.format_workers(state.workers)}"
     yield "command", state.command
     for note in state.notes:
         yield "note", note

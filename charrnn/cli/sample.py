@@ -20,7 +20,7 @@ from charrnn.cli.streams import print_message, stdout
 from charrnn.config import MAX_COUNT
 from charrnn.errors import UnknownCharacterError, UsageError
 from charrnn.formatting import format_count
-from charrnn.storage.state import MAX_THREADS
+from charrnn.storage.state import MAX_WORKERS
 
 if TYPE_CHECKING:
     from charrnn.model import Model
@@ -71,7 +71,7 @@ MAX_BATCH = 1024  # texts
 )
 @click.option(
     "--threads",
-    type=Count(1, MAX_THREADS),
+    type=Count(1, MAX_WORKERS),
     default=1,
     help="Threads per matrix product; 2 is faster for models with 512 hidden units or more.",
 )

@@ -11,7 +11,7 @@ import click
 
 from charrnn.cli import common
 from charrnn.cli.choice import ModelFile, model_argument
-from charrnn.cli.common import DEFAULT_THREADS, Number, read_splits
+from charrnn.cli.common import Number, read_splits
 from charrnn.cli.streams import print_message, stdout
 from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control
@@ -174,7 +174,7 @@ def score_lines(
     model: Model, text: str, first: int = 1, file: str = "standard input"
 ) -> Iterator[Score]:
     lines = text.removesuffix("\n").split("\n") if text else []
-    all_bits = model.nll_lines(to_input(model, text), threads=DEFAULT_THREADS) / math.log(2)
+    all_bits = model.nll_lines(to_input(model, text)) / math.log(2)
     for n, (line, of_line) in enumerate(zip(lines, all_bits.tolist(), strict=True), first):
         bits = of_line if line else None
         unknown = int(common.is_unknown(model, to_input(model, line)).sum())
@@ -225,7 +225,7 @@ def quantile_threshold(model_file: ModelFile, model: Model, quantile: float) -> 
             f"{model_file.path}: the run has no validation split; use --threshold BITS instead"
         )
     text = split.text(model.vocabulary)
-    nll = model.nll_lines(text, threads=DEFAULT_THREADS)
+    nll = model.nll_lines(text)
     lines = text.splitlines() if isinstance(text, bytes) else text.removesuffix("\n").split("\n")
     real = nll[[len(line) > 0 for line in lines]]  # an empty line has no score
     return float(np.quantile(real if len(real) else nll, quantile)) / math.log(2)

@@ -24,7 +24,7 @@ from charrnn.formatting import escape_control, file_argument, shell_command
 from charrnn.storage import checkpoint
 from charrnn.storage.lock import lock
 from charrnn.storage.output import check_output
-from charrnn.storage.state import MAX_THREADS
+from charrnn.storage.state import MAX_WORKERS
 from charrnn.text.files import CHECKPOINT_KIND, recognize
 from charrnn.training.interrupt import STOP_SIGNALS, StopRequest
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CONFIG_OPTIONS = {f.name for f in dataclasses.fields(Config)}
 FIXED_OPTIONS = CONFIG_OPTIONS - {"max_steps"} | {"init_from", "config"}
 # of a file of options: those that decide the result
-OTHER_TYPES = {"threads": int, "val_file": str, "init_from": str}
+OTHER_TYPES = {"workers": int, "val_file": str, "init_from": str}
 FILE_OPTIONS = CONFIG_OPTIONS | {*OTHER_TYPES}
 
 
@@ -145,10 +145,11 @@ def read_defaults(ctx: click.Context, param: click.Parameter, path: Path | None)
 )
 @flag("-q", "--quiet", help="Print only warnings and errors.")
 @click.option(
-    "--threads",
+    "--workers",
     cls=FileOption,
-    type=Count(1, MAX_THREADS),
-    help=f"Number of threads; each trains on a part of the batch [{common.DEFAULT_THREADS}].",
+    type=Count(1, MAX_WORKERS),
+    help="Number of processes; each trains on a part of the batch [one per core, if each has 16 "
+    "sequences].",
 )
 @click.pass_context
 def train(
@@ -163,7 +164,7 @@ def train(
     stop_after: int | None,
     save_every: float | None,
     quiet: bool,
-    threads: int | None,
+    workers: int | None,
     **options: Any,
 ) -> None:
     """Train a model on CORPUS.
@@ -208,7 +209,7 @@ def train(
         # start or resume the run
         if resume:
             max_steps = options["max_steps"] if "max_steps" in given else None
-            run = resume_run(path, load_texts, threads, max_steps)
+            run = resume_run(path, load_texts, workers, max_steps)
         else:
             if init_from:
                 # the weights decide some options: a default from the environment is ignored,
@@ -217,7 +218,7 @@ def train(
                 in_file = {n for n, s in sources.items() if s is ParameterSource.DEFAULT_MAP}
                 default |= set(ARCHITECTURE_OPTIONS) - given - in_file
                 options = {name: value for name, value in options.items() if name not in default}
-            run = start_run(load_texts, init_from, threads or common.DEFAULT_THREADS, options)
+            run = start_run(load_texts, init_from, workers, options)
 
         # train it
         if not run.state.finished:
@@ -296,7 +297,7 @@ def load_corpora(
 
 
 def start_run(
-    load_texts: LoadTexts, init_from: Path | None, threads: int, options: dict[str, Any]
+    load_texts: LoadTexts, init_from: Path | None, workers: int | None, options: dict[str, Any]
 ) -> Run:
     from charrnn.model import load_initial_model
     from charrnn.training.run import begin
@@ -307,12 +308,12 @@ def start_run(
     config = Config(**options)
     text, val = load_texts(config)
     return begin(
-        text, config, val=val, initial_model=initial_model, threads=threads, command=command_line()
+        text, config, val=val, initial_model=initial_model, workers=workers, command=command_line()
     )
 
 
 def resume_run(
-    path: Path, load_texts: LoadTexts, threads: int | None, max_steps: int | None
+    path: Path, load_texts: LoadTexts, workers: int | None, max_steps: int | None
 ) -> Run:
     from charrnn.training.run import require_run, resume
 
@@ -326,7 +327,7 @@ def resume_run(
         )
     if state.val_corpus and not val:
         print_message(f"charrnn: the run's text is {common.format_files(state, path)}")
-    return resume(path, text, val=val, threads=threads, max_steps=max_steps)
+    return resume(path, text, val=val, workers=workers, max_steps=max_steps)
 
 
 def train_and_show(

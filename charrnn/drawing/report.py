@@ -308,7 +308,7 @@ def reproduction_section(state: State) -> str:
     versions = "charrnn {charrnn}, NumPy {numpy}, Python {python}".format(**state.versions)
     rows: list[tuple[str, object]] = [
         ("seed", state.config.seed),
-        ("threads", state.threads),
+        ("workers", state.workers),
         ("versions", escape_inline(versions)),
         ("SHA-256 of the corpus", f"<code>{escape_inline(corpus['sha256'])}</code>"),
     ]
@@ -324,6 +324,6 @@ def reproduction_section(state: State) -> str:
     python = "<p>Trained through the Python API.</p>"
     command = preformatted(escape_control(state.command)) if state.command else python
     return (
-        f"{command}\n{definition_list(rows)}\n<p>The same command, corpus, number of threads and "
+        f"{command}\n{definition_list(rows)}\n<p>The same command, corpus, number of workers and "
         "NumPy version give the same weights, bit for bit, on the same machine.</p>"
     )

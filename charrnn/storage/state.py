@@ -30,13 +30,13 @@ from typing import (
 from charrnn.config import MAX_COUNT, Config
 from charrnn.errors import UsageError
 
-FORMAT = 3
+FORMAT = 4
 UNRELEASED = "was never released and is not supported; train the model again"
 MAX_HEADER_BYTES = 2**23
 MAX_HEADER_VALUES = 500_000
 MAX_INT_DIGITS = 20  # 2**64 has 20; older Pythons need minutes for a million
 MAX_FLOAT_DIGITS = 50
-MAX_THREADS = 1024
+MAX_WORKERS = 1024
 MAX_REASON_CHARACTERS = 200
 
 # of jamo, and of these, the end of a document and the unknown symbol; see ``units``
@@ -147,7 +147,7 @@ class State(ModelState):
 
     kind: Literal["model", "run"] = "run"
     command: str
-    threads: Annotated[int, range(1, MAX_THREADS + 1)]
+    workers: Annotated[int, range(1, MAX_WORKERS + 1)]
     corpus: CorpusRecord
     val_corpus: TextRecord | None
     batches: Batches

@@ -12,9 +12,9 @@ import numpy as np
 
 from charrnn.analysis.overlap import code_view, longest_matches, match_lengths
 from charrnn.arrays import Array
-from charrnn.errors import NotFiniteError, SaveError
+from charrnn.errors import NotFiniteError, SaveError, WorkerError
 from charrnn.network import Network
-from charrnn.optim import OPTIMIZERS, clip
+from charrnn.optim import clip
 from charrnn.sampling import decode_stream, generate_ids
 from charrnn.storage.state import MAX_LOSS, Evaluation, LoggedSample
 from charrnn.text import units
@@ -23,6 +23,7 @@ from charrnn.text.units import FIRST_SPECIAL, FIRST_TAIL
 from charrnn.training.parallel import DataParallel
 from charrnn.training.run import RngStream, Run, save
 from charrnn.training.splits import Split
+from charrnn.workers import Workers
 
 MAX_NONFINITE_STREAK = 3  # batches, until the best weights are restored
 MAX_NONFINITE_EVENTS = 10  # until the run gives up
@@ -100,8 +101,9 @@ def train_with_saves(
             yield step
             if step.step >= last or stop():
                 break
-    except NotFiniteError:
-        save_now()
+    except (NotFiniteError, WorkerError) as e:
+        if not getattr(e, "is_partial", False):
+            save_now()
         raise
 
     # save the last steps
@@ -121,11 +123,6 @@ def train_steps(run: Run) -> Iterator[StepResult]:
     """
     state, splits, network = run.state, run.splits, run.network
     B, T = state.batches["batch_size"], state.batches["seq_length"]
-    H, L = network.hidden_size, network.num_layers
-
-    # the threads, and a buffer for the dropout masks
-    parallel = DataParallel(network, T, B, state.threads)
-    masks = np.empty((L, T, H, B), network.params.vector.dtype) if run.config.dropout else None
 
     # the batches, from the position on
     position = Position(*state.data_position)
@@ -135,25 +132,29 @@ def train_steps(run: Run) -> Iterator[StepResult]:
         start, seed = int(run.vocabulary.start_id[0]), [run.config.seed, RngStream.SHUFFLE]
         batches = document_batches(splits.train, splits.document_ends, B, T, position, start, seed)
 
-    for batch in batches:
-        if state.finished:
-            return
-        if len(state.nonfinite_events) >= MAX_NONFINITE_EVENTS:
-            raise NotFiniteError(
-                f"giving up at step {state.nonfinite_events[-1]['step']:,} after "
-                f"{MAX_NONFINITE_EVENTS} non-finite events (losses, gradients, weights or "
-                f"validation losses); {LOWER_LR_HINT}"
-            )
-        had_threads = parallel.has_threads
-        step = _train_step(run, batch, parallel, masks)
-        if had_threads and not parallel.has_threads:
-            message = "no more threads available; continuing with those there are, more slowly"
-            step = step._replace(messages=(*step.messages, message))
-        yield step
+    with Workers(state.workers) as workers:
+        how = run.config.optimizer, run.config.dropout > 0
+        parallel = DataParallel(network, T, B, workers, *how)
+        parallel.optimizer_state[:] = run.optimizer_state
+        run.optimizer_state = parallel.optimizer_state
+        messages = [workers.message] if workers.message else []
+        for batch in batches:
+            if state.finished:
+                return
+            if len(state.nonfinite_events) >= MAX_NONFINITE_EVENTS:
+                raise NotFiniteError(
+                    f"giving up at step {state.nonfinite_events[-1]['step']:,} after "
+                    f"{MAX_NONFINITE_EVENTS} non-finite events (losses, gradients, weights or "
+                    f"validation losses); {LOWER_LR_HINT}"
+                )
+            yield _train_step(run, batch, parallel, messages)
+            messages = []
 
 
 @np.errstate(all="ignore")  # non-finite values are handled
-def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | None) -> StepResult:
+def _train_step(
+    run: Run, batch: Batch, parallel: DataParallel, messages: list[str]
+) -> StepResult:
     state, config, network, p = run.state, run.config, run.network, run.network.params.vector
     started = time.perf_counter()
 
@@ -161,10 +162,11 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
     T, B = batch.xs.shape
     if batch.reset.any():
         run.hidden_state[..., batch.reset] = 0
-    if masks is not None:
+    masks = None
+    if config.dropout:
         rng = np.random.default_rng([config.seed, RngStream.DROPOUT, state.step])
         full = state.batches["seq_length"] == T
-        masks = network.dropout_masks(rng, T, B, 1 - config.dropout, masks if full else None)
+        masks = network.dropout_masks(rng, T, B, 1 - config.dropout, parallel.masks if full else None)
 
     # forward, backward, clip
     ratio = run.splits.symbols_per_character
@@ -182,14 +184,12 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
     state.finished = state.step >= run.plan["steps"]
 
     # update the weights, unless the loss or the gradient is non-finite
-    messages = []
     if not (loss <= MAX_LOSS and norm <= MAX_LOSS):
         messages.append(_recover(run, f"loss {loss:.4g}, gradient norm {norm:.4g}"))
     else:
         resets = [event["step"] for event in state.nonfinite_events if event["restored"]]
         optimizer_step = state.step - max(resets, default=0)
-        optimizer = OPTIMIZERS[config.optimizer]
-        optimizer.update(p, network.grads.vector, lr, optimizer_step, run.optimizer_state)
+        parallel.update(lr, optimizer_step)
         if not math.isfinite(p @ p):  # cheaper than looking at each weight
             reason = "the weights became non-finite in this update"
             messages.append(_recover(run, reason, restore=True))
@@ -204,7 +204,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, masks: Array | N
     evaluation = sample = None
     eval_every, sample_every = run.plan["eval_every"], run.plan["sample_every"]
     if state.finished or state.step % eval_every == 0:
-        evaluation, more = _evaluate(run, norm, lr)
+        evaluation, more = _evaluate(run, norm, lr, parallel.workers)
         messages += more
     if sample_every and (state.finished or state.step == 1 or state.step % sample_every == 0):
         sample = _log_sample(run)
@@ -232,7 +232,9 @@ def _recover(run: Run, reason: str, *, restore: bool = False) -> str:
     return f"{message}; {restored} and halved the learning rate {halved}"
 
 
-def _evaluate(run: Run, norm: float, lr: float) -> tuple[Evaluation, list[str]]:
+def _evaluate(
+    run: Run, norm: float, lr: float, workers: Workers
+) -> tuple[Evaluation, list[str]]:
     """Measure the validation loss, at the end the test loss; return the row and messages."""
     state, splits = run.state, run.splits
     messages = []
@@ -240,7 +242,7 @@ def _evaluate(run: Run, norm: float, lr: float) -> tuple[Evaluation, list[str]]:
     # the validation loss, and the best weights
     val_loss = None
     if len(splits.val.ids):
-        val_loss = _loss(run, run.network, splits.val)
+        val_loss = _loss(run.network, splits.val, workers)
         if not math.isfinite(val_loss):
             messages.append(_recover(run, f"validation loss {val_loss}", restore=True))
             val_loss = None
@@ -271,14 +273,14 @@ def _evaluate(run: Run, norm: float, lr: float) -> tuple[Evaluation, list[str]]:
     if state.finished and len(splits.test.ids):
         best = run.network.copy()
         best.params.vector[:] = run.model_weights
-        test_loss = _loss(run, best, splits.test)
+        test_loss = _loss(best, splits.test, workers)
         state.test_loss = test_loss if math.isfinite(test_loss) else None
     return row, messages
 
 
-def _loss(run: Run, network: Network, split: Split) -> float:
+def _loss(network: Network, split: Split, workers: Workers) -> float:
     """Return the loss of a split, in nats per character."""
-    return float(split.nll(network, run.state.threads).sum() / split.characters)
+    return float(split.nll(network, workers).sum() / split.characters)
 
 
 def _thin(rows: list[Row], limit: int, best_step: int = -1) -> list[Row]:

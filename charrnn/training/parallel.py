@@ -1,74 +1,136 @@
-"""Data parallelism: each thread trains on some lanes of the batch, and the gradients are summed.
+"""Data parallelism: each worker trains on some lanes of the batch, and the gradients are summed.
 
 The linear algebra library stays at one thread: its threads would wait for each other in every
-step of a batch, these only once per batch. NumPy releases the interpreter while it computes.
+step of a batch, workers only twice per batch.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from charrnn.arrays import Array, Ids
-from charrnn.network import Network, NetworkTape, State
+from charrnn.errors import WorkerError
+from charrnn.network import Network, State
+from charrnn.optim import BLOCK_SIZE, OPTIMIZERS
+from charrnn.workers import SharedArrays, Workers
 
 
-class Replica(NamedTuple):
-    lanes: slice  # of its thread
-    network: Network  # with its own gradients
-    tape: NetworkTape
+class Share:
+    """A worker's part of the work: some lanes, with gradients of their own, and some parameters."""
+
+    def __init__(
+        self, network: dict[str, Any], arrays: SharedArrays, k: int, lanes: slice, part: slice
+    ) -> None:
+        """Prepare worker k; ``network`` has the arguments of a Network, ``part`` is updated."""
+        self.arrays, self.lanes, self.part = arrays, lanes, part
+        self.network = Network(**network)
+        self.network.use_vectors(arrays["params"], arrays["grads"][k])
+        self.tape = self.network.new_tape(len(arrays["xs"]), lanes.stop - lanes.start)
+
+    def loss_and_grad(self, steps: int, scale: float, dropout: bool) -> float:
+        """Return the summed loss of the lanes, in nats; write its gradient times ``scale``."""
+        a, lanes = self.arrays, self.lanes
+        xs, ys, state = a["xs"][:steps, lanes], a["ys"][:steps, lanes], a["state"][..., lanes]
+        masks = a["masks"][:, :steps, :, lanes] if dropout else None
+        tape = self.tape.slice(0, steps)
+        nll, state[...] = self.network.loss_and_grad(xs, ys, state, tape, masks=masks, scale=scale)
+        return float(np.add.reduce(nll, axis=None, dtype=np.float64))
+
+    def update(self, optimizer: str, lr: float, step: int) -> None:
+        """Update the worker's parameters by the gradient of worker 0."""
+        a, part = self.arrays, self.part
+        p, d, opt_state = a["params"][part], a["grads"][0, part], a["optimizer_state"][:, part]
+        OPTIMIZERS[optimizer].update(p, d, lr, step, opt_state)
 
 
 class DataParallel:
-    """Computes the gradient of a network on several threads, for batches of up to T steps."""
+    """Computes the gradient of a network and its updates on several workers.
 
-    def __init__(self, network: Network, T: int, B: int, threads: int) -> None:
-        n = min(threads, B)
-        edges = [B * k // n for k in range(n + 1)]
-        self.replicas = [
-            Replica(slice(a, b), network.replica() if a else network, network.new_tape(T, b - a))
-            for a, b in pairwise(edges)
+    For batches of up to T steps and B lanes. The parameters of the network move to memory that the
+    workers share.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        T: int,
+        B: int,
+        workers: Workers,
+        optimizer: str = "sgd",
+        dropout: bool = False,
+    ) -> None:
+        self.network, self.workers, self.optimizer = network, workers, optimizer
+        self.num_shares = N = min(workers.size, B)
+
+        # the shared arrays
+        n, dtype = len(network.params.vector), network.params.vector.dtype.str
+        L, H = network.num_layers, network.hidden_size
+        shapes = {
+            "params": ((n,), dtype),
+            "grads": ((N, n), dtype),
+            "optimizer_state": ((OPTIMIZERS[optimizer].num_moments, n), dtype),
+            "xs": ((T, B), "=i8"),
+            "ys": ((T, B), "=i8"),
+            "state": (network.zero_state(B).shape, dtype),
+            "masks": ((L, T if dropout else 0, H, B), dtype),
+        }
+        self.arrays = arrays = workers.share(shapes) if N > 1 else SharedArrays(None, shapes)
+        arrays["params"][:] = network.params.vector
+        network.use_vectors(arrays["params"], arrays["grads"][0])
+
+        # each worker's lanes, and its blocks of the parameters, unless they are few
+        lanes = [B * k // N for k in range(N + 1)]
+        blocks = -(-n // BLOCK_SIZE)
+        self.splits_update = N > 1 and blocks >= N
+        parts = [min(blocks * k // N * BLOCK_SIZE, n) for k in range(N + 1)]
+        names = "cell", "vocab_size", "hidden_size", "num_layers"
+        how = dict(zip(names, network.architecture, strict=True)) | {"dtype": dtype}
+        tasks = [
+            (how, arrays, k, slice(*lane_ends), slice(*part if self.splits_update else (0, n)))
+            for k, (lane_ends, part) in enumerate(zip(pairwise(lanes), pairwise(parts), strict=True))
         ]
-        # NumPy's handling of warnings is per thread
-        self.has_threads = True
-        self._pool = ThreadPoolExecutor(threads, initializer=lambda: np.seterr(all="ignore"))
+        workers.call(Share, tasks)
+
+    @property
+    def optimizer_state(self) -> Array:
+        optimizer_state: Array = self.arrays["optimizer_state"]
+        return optimizer_state
+
+    @property
+    def masks(self) -> Array:
+        """A buffer for dropout masks."""
+        masks: Array = self.arrays["masks"]
+        return masks
 
     def loss_and_grad(
         self, xs: Ids, ys: Ids, state: State, masks: Array | None, num_targets: int
     ) -> float:
         """Return the mean loss of the targets in ``ys`` (T, B), in nats; write its gradient.
 
-        ``state`` (L, S, H, B) becomes the last state; ``masks`` are the network's dropout masks.
-        ``num_targets`` is the number of targets, those below 0 (padding) apart.
+        ``state`` (L, S, H, B) becomes the last state, once all have ended; ``masks`` are the
+        network's dropout masks. ``num_targets`` is the number of targets, those below 0 (padding)
+        apart. Raises WorkerError if a worker has died.
         """
-        scale = 1 / num_targets
+        a, steps = self.arrays, len(xs)
+        a["xs"][:steps], a["ys"][:steps], a["state"][:] = xs, ys, state
+        if masks is not None and masks is not self.masks:
+            a["masks"][:, :steps] = masks
+        task = steps, 1 / num_targets, masks is not None
+        losses = self.workers.call("loss_and_grad", [task] * self.num_shares)
+        first, *others = a["grads"]
+        for grads in others:
+            first += grads
+        state[:] = a["state"]
+        return float(sum(losses)) / num_targets
 
-        def work(replica: Replica) -> float:
-            lanes, tape = replica.lanes, replica.tape.slice(0, len(xs))
-            lane_masks = None if masks is None else masks[..., lanes]
-            nll, state[..., lanes] = replica.network.loss_and_grad(
-                xs[:, lanes], ys[:, lanes], state[..., lanes], tape, masks=lane_masks, scale=scale
-            )
-            return float(np.add.reduce(nll, axis=None, dtype=np.float64))
-
-        # this thread does the first replica's work
-        first, *others = self.replicas
-        futures: list[Future[float]] = []
+    def update(self, lr: float, step: int) -> None:
+        """Update the parameters. Raises WorkerError: then only some of them are updated."""
+        task = self.optimizer, lr, step
         try:
-            for replica in others if self.has_threads else ():
-                futures.append(self._pool.submit(work, replica))
-        except RuntimeError:  # the system has no more threads
-            self.has_threads = False
-        try:
-            loss = work(first)
-        finally:
-            wait(futures)  # also after a failure: the threads write to the caller's buffers
-
-        # what has no thread is computed here, with the same result
-        for k, replica in enumerate(others):
-            loss += futures[k].result() if k < len(futures) else work(replica)
-            first.network.grads.vector += replica.network.grads.vector
-        return loss / num_targets
+            self.workers.call("update", [task] * (self.num_shares if self.splits_update else 1))
+        except WorkerError as e:
+            e.is_partial = True
+            raise

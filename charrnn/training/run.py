@@ -17,7 +17,7 @@ from charrnn.arrays import Array
 from charrnn.cells import load_cell
 from charrnn.config import Config
 from charrnn.errors import CheckpointError, UsageError
-from charrnn.formatting import format_count, format_threads
+from charrnn.formatting import format_count, format_workers
 from charrnn.network import Network
 from charrnn.optim import SCHEDULES
 from charrnn.storage import checkpoint
@@ -35,6 +35,7 @@ from charrnn.training.splits import (
     with_relative_files,
 )
 from charrnn.version import __version__
+from charrnn.workers import default_workers
 
 DEFAULT_SYMBOLS = 10_000_000  # to train on, if neither epochs nor steps are given
 LARGE_VOCABULARY = 2000
@@ -125,7 +126,7 @@ def begin(
     *,
     val: Corpus | None = None,
     initial_model: InitialModel | None = None,
-    threads: int = 1,
+    workers: int | None = None,
     command: str = "",
 ) -> Run:
     """Return a new run; ``val`` is a separate validation text. Raises TextError.
@@ -148,16 +149,18 @@ def begin(
     weights = network.params.vector
 
     # the state
+    batches = splits.fit_batches(config)
+    B = batches["batch_size"]
     state = State(
         versions=VERSIONS,
         config=config,
         vocabulary=cast(VocabularyRecord, vocabulary.to_header()),
         parameters=len(weights),
         command=command[:MAX_COMMAND_CHARACTERS],
-        threads=threads,
+        workers=min(workers or default_workers(B), B),
         corpus=corpus_record,
         val_corpus=val_record,
-        batches=splits.fit_batches(config),
+        batches=batches,
         baselines=splits.measure_baselines(len(vocabulary)),
         init_from=init_from,
     )
@@ -174,12 +177,12 @@ def resume(
     corpus: Corpus | None = None,
     *,
     val: Corpus | None = None,
-    threads: int | None = None,
+    workers: int | None = None,
     max_steps: int | None = None,
 ) -> Run:
     """Return a saved run; texts that are not given are read again, as ``text_of`` does.
 
-    ``threads`` and ``max_steps`` replace the recorded ones. Raises CheckpointError, also for a
+    ``workers`` and ``max_steps`` replace the recorded ones. Raises CheckpointError, also for a
     changed text, and UsageError for fewer steps than planned.
     """
     loaded, arrays = checkpoint.read_checkpoint(path)
@@ -205,12 +208,13 @@ def resume(
     state.versions, state.parameters = VERSIONS, len(arrays["last_weights"])
     state.corpus, state.val_corpus = records_of(corpus, val, splits)
     state.epoch = state.step / state.batches["steps_per_epoch"]
-    if threads and threads != state.threads:
+    workers = workers and min(workers, state.batches["batch_size"])
+    if workers and workers != state.workers:
         state.notes.append(
-            f"from step {state.step:,}: {format_threads(threads)} instead of {state.threads}; "
+            f"from step {state.step:,}: {format_workers(workers)} instead of {state.workers}; "
             f"results may differ in the last bits"
         )
-        state.threads = threads
+        state.workers = workers
 
     network = Network(
         config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype

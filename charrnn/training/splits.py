@@ -32,6 +32,7 @@ from charrnn.text.corpus import (
 )
 from charrnn.text.files import STDIN, Source
 from charrnn.text.vocabulary import Vocabulary
+from charrnn.workers import ALONE, Workers
 
 BASELINE_SYMBOLS = 2_000_000  # to count n-grams in: memory must not grow with the text
 MAX_LISTED_BYTES = 2**21  # of a header, for the files of a text: some 20,000 of them
@@ -47,10 +48,12 @@ class Split(NamedTuple):
     separator_id: int | None  # ends a document
     start_id: int  # is fed before the first symbol of a document
 
-    def nll(self, network: Network, threads: int = 1, dynamic_lr: float | None = None) -> Array:
+    def nll(
+        self, network: Network, workers: Workers = ALONE, dynamic_lr: float | None = None
+    ) -> Array:
         """Return -log p of each symbol, in nats, (n,); see ``scoring.symbol_nll``."""
         ids, context, _, separator_id, start_id = self
-        return symbol_nll(network, ids, context, separator_id, start_id, threads, dynamic_lr)
+        return symbol_nll(network, ids, context, separator_id, start_id, workers, dynamic_lr)
 
     def text(self, vocabulary: Vocabulary) -> str | bytes:
         """Return the text; bytes if the unit is byte."""
