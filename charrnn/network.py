@@ -16,6 +16,7 @@ from charrnn import affine, loss
 from charrnn.arrays import Array, Ids, Parameters, empty_feature_major, merge_time_batch
 from charrnn.cells import load_cell
 from charrnn.cells.base import Tape
+from charrnn.config import CELLS
 from charrnn.text.batches import Batch
 
 State: TypeAlias = Array  # (L, S, H, B)
@@ -119,7 +120,8 @@ class Network:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the weights, without their views."""
-        return _restore_network, (self.architecture, self.params.vector)
+        cell = self.architecture[0]
+        return _restore_network, (self.architecture, self.params.vector, CELLS[cell])
 
     def load_weights_from(self, other: Network, ids: Ids) -> None:
         """Copy the parameters of a network of the same size, whose symbol i is ``ids[i]`` here.
@@ -272,7 +274,10 @@ class Stepper:
         return ax
 
 
-def _restore_network(architecture: tuple[str, int, int, int], weights: Array) -> Network:
+def _restore_network(
+    architecture: tuple[str, int, int, int], weights: Array, cell: str
+) -> Network:
+    CELLS.setdefault(architecture[0], cell)  # another process may have registered it
     network = Network(*architecture, weights.dtype)
     network.params.vector[:] = weights
     return network

@@ -166,8 +166,8 @@ class _Thread:
 class Workers:
     """Some workers, which perform one call each at a time; the processes start with the first.
 
-    If no other process can be had, they are threads, with the same result. ``message`` says so. A
-    context: it ends the processes.
+    If no other process can be had, they are threads, with the same result. ``message`` says so. As
+    a context, it ends the processes.
     """
 
     def __init__(self, size: int) -> None:
@@ -246,6 +246,8 @@ class Workers:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    __del__ = close
 
     def __enter__(self) -> Workers:
         return self

@@ -70,7 +70,7 @@ def test_loaded_checkpoint_equals_saved_one(tmp_path: Path, kind: str) -> None:
     loaded, arrays = read_checkpoint(path)
     assert loaded == read_state(path)
     saved_as = {"sha256": loaded.sha256, "arrays": loaded.arrays}
-    assert vars(loaded) == {**vars(state), **saved_as, "kind": kind, "format": 3}
+    assert vars(loaded) == {**vars(state), **saved_as, "kind": kind, "format": 4}
     assert arrays.keys() == loaded.arrays.keys() == names
     for name, a in arrays.items():
         assert (a.dtype, a.shape) == (ARRAYS[name].dtype, ARRAYS[name].shape)

@@ -34,7 +34,7 @@ def model(trained: Path) -> charrnn.Model:
 
 
 def test_trained_model_equals_the_loaded_one(text: str, model: charrnn.Model) -> None:
-    trained = charrnn.train(text, workers=2, **OPTIONS)
+    trained = charrnn.train(text, **OPTIONS)
     assert (trained.network.params.vector == model.network.params.vector).all()
     assert "".join(trained.sample(100, seed=3)) == "".join(model.sample(100, seed=3))
     assert trained.state.best == model.state.best

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import charrnn
+from charrnn import scoring
 from charrnn.cli import main
 from charrnn.cli.common import Number
 from charrnn.errors import CheckpointError, SaveError, TextError

@@ -334,7 +334,7 @@ class Poisoned(DataParallel):
         Poisoned.step += 1
         if Poisoned.step not in Poisoned.bad:
             return loss
-        state[:], self.replicas[0].network.grads.vector[:] = np.nan, np.inf
+        state[:], self.network.grads.vector[:] = np.nan, np.inf
         return math.nan
 
 
@@ -720,7 +720,7 @@ def peak_growth(T: int = 4, B: int = 64, H: int = 128, **options: Any) -> int:
     sizes: dict[str, Any] = {"seq_length": T, "batch_size": B, "hidden_size": H}
     plan: dict[str, Any] = {"max_steps": 100, "eval_every": 100, "sample_every": 0}
     config, val = Config(**sizes, **plan, **options), Corpus("val", text[:100])
-    steps = train_steps(begin(Corpus("text", text), config, val=val))
+    steps = train_steps(begin(Corpus("text", text), config, val=val, workers=1))
     list(itertools.islice(steps, 3))
     tracemalloc.start()
     try:

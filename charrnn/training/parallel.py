@@ -6,8 +6,8 @@ step of a batch, workers only twice per batch.
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -22,13 +22,12 @@ class Share:
     """A worker's part of the work: some lanes, with gradients of their own, and some parameters."""
 
     def __init__(
-        self, network: dict[str, Any], arrays: SharedArrays, k: int, lanes: slice, part: slice
+        self, network: Network, arrays: SharedArrays, k: int, lanes: slice, part: slice
     ) -> None:
-        """Prepare worker k; ``network`` has the arguments of a Network, ``part`` is updated."""
-        self.arrays, self.lanes, self.part = arrays, lanes, part
-        self.network = Network(**network)
-        self.network.use_vectors(arrays["params"], arrays["grads"][k])
-        self.tape = self.network.new_tape(len(arrays["xs"]), lanes.stop - lanes.start)
+        """Prepare worker k; the vectors of ``network`` become shared ones. ``part`` is updated."""
+        self.network, self.arrays, self.lanes, self.part = network, arrays, lanes, part
+        network.use_vectors(arrays["params"], arrays["grads"][k])
+        self.tape = network.new_tape(len(arrays["xs"]), lanes.stop - lanes.start)
 
     def loss_and_grad(self, steps: int, scale: float, dropout: bool) -> float:
         """Return the summed loss of the lanes, in nats; write its gradient times ``scale``."""
@@ -79,17 +78,16 @@ class DataParallel:
         }
         self.arrays = arrays = workers.share(shapes) if N > 1 else SharedArrays(None, shapes)
         arrays["params"][:] = network.params.vector
-        network.use_vectors(arrays["params"], arrays["grads"][0])
 
         # each worker's lanes, and its blocks of the parameters, unless they are few
         lanes = [B * k // N for k in range(N + 1)]
         blocks = -(-n // BLOCK_SIZE)
         self.splits_update = N > 1 and blocks >= N
         parts = [min(blocks * k // N * BLOCK_SIZE, n) for k in range(N + 1)]
-        names = "cell", "vocab_size", "hidden_size", "num_layers"
-        how = dict(zip(names, network.architecture, strict=True)) | {"dtype": dtype}
+        if not self.splits_update:
+            parts = [0, *[n] * N]
         tasks = [
-            (how, arrays, k, slice(*lane_ends), slice(*part if self.splits_update else (0, n)))
+            (copy.copy(network) if k else network, arrays, k, slice(*lane_ends), slice(*part))
             for k, (lane_ends, part) in enumerate(zip(pairwise(lanes), pairwise(parts), strict=True))
         ]
         workers.call(Share, tasks)
