@@ -27,6 +27,7 @@ class CharrnnError(Exception):
     """
 
     exit_code: ExitCode = ExitCode.USAGE
+    is_shared = False  # raised on every rank of a cluster
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.args))
@@ -77,6 +78,12 @@ class WorkerError(CharrnnError, RuntimeError):
 
     exit_code = ExitCode.WORKER
     is_partial = False  # it was to update weights: some are new, others old
+
+
+class ClusterError(CharrnnError, RuntimeError):
+    """Ranks that no longer compute the same."""
+
+    exit_code = ExitCode.WORKER
 
 
 def os_reason(e: OSError) -> str:

@@ -43,9 +43,10 @@ def format_count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
-def format_workers(workers: int) -> str:
-    """Return a number of workers: ``2 workers``."""
-    return format_count(workers, "worker")
+def format_workers(workers: int, ranks: int) -> str:
+    """Return the number of workers: ``2 workers``, or ``4 ranks of 2 workers``."""
+    text = format_count(workers, "worker")
+    return text if ranks == 1 else f"{ranks} ranks of {text}"
 
 
 def escape_control(text: str) -> str:

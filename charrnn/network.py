@@ -274,9 +274,7 @@ class Stepper:
         return ax
 
 
-def _restore_network(
-    architecture: tuple[str, int, int, int], weights: Array, cell: str
-) -> Network:
+def _restore_network(architecture: tuple[str, int, int, int], weights: Array, cell: str) -> Network:
     CELLS.setdefault(architecture[0], cell)  # another process may have registered it
     network = Network(*architecture, weights.dtype)
     network.params.vector[:] = weights

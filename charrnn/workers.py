@@ -47,9 +47,15 @@ def available_cores() -> int:
     return cores
 
 
-def default_workers(batch_size: int) -> int:
-    """Return the number of workers for a batch: one for each core, or fewer for fewer lanes."""
-    return max(1, min(available_cores(), batch_size // MIN_LANES))
+def default_workers(lanes: int, ranks: int = 1) -> int:
+    """Return the number of workers: one for each core, or fewer for fewer lanes.
+
+    Several ranks on this machine share its cores, unless the launcher has divided them already.
+    """
+    cores = available_cores()
+    if cores == (os.cpu_count() or 1):
+        cores //= ranks
+    return max(1, min(cores, lanes // MIN_LANES))
 
 
 class SharedArrays:
@@ -83,7 +89,7 @@ class SharedArrays:
 
 
 class Workplace:
-    """Performs the calls of a worker: of functions, or of the methods of an object that it keeps."""
+    """Performs a worker's calls: of functions, or of the methods of an object that it keeps."""
 
     def __init__(self) -> None:
         self.kept: Any = None
@@ -123,7 +129,7 @@ class _Process:
     def receive(self) -> Any:
         """Return the answer, which may be an exception. Raises WorkerError if there is none."""
         try:
-            return pickle.load(self.answers)  # noqa: S301  # from this program
+            return pickle.load(self.answers)  # from this program
         except (EOFError, pickle.UnpicklingError):
             code = self.process.wait()
             how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
@@ -281,7 +287,7 @@ def serve_calls() -> None:
     with limit_threads():
         while True:
             try:
-                target, args = pickle.load(calls)  # noqa: S301  # from this program
+                target, args = pickle.load(calls)  # from this program
             except EOFError:
                 os._exit(0)
             answer: Any
@@ -294,5 +300,3 @@ def serve_calls() -> None:
                 answers.flush()
             except BrokenPipeError:
                 os._exit(0)
-
-

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import click
 import pytest
 
+from charrnn.blas import BLAS_VARIABLES
 from charrnn.cli import main
-from charrnn.cli.common import BLAS_VARIABLES
 from charrnn.errors import ExitCode
 from charrnn.storage.checkpoint import ARRAYS, read_state
 from tests.conftest import ROOT, invoke

@@ -1,3 +1,4 @@
+import concurrent.futures
 import os
 import pickle
 import signal
@@ -77,9 +78,7 @@ def exit_second(k: int) -> None:
 
 
 @pytest.mark.parametrize("broken", ["executable", "memory", "threads"])
-def test_threads_take_the_place_of_processes(
-    broken: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_take_the_place_of_processes(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread") if broken == "threads" else OSError(12, "no")
 
@@ -88,7 +87,7 @@ def test_threads_take_the_place_of_processes(
     else:
         monkeypatch.setattr(sys, "executable", "/nowhere/python")
     if broken == "threads":
-        monkeypatch.setattr(workers.ThreadPoolExecutor, "submit", refuse)
+        monkeypatch.setattr(concurrent.futures.ThreadPoolExecutor, "submit", refuse)
     with Workers(2) as pool:
         arrays = pool.share({"counts": ((2,), "=i8")})
         pool.call(Counter, [(arrays, 0), (arrays, 1)])

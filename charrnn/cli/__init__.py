@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+import time
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -26,6 +28,7 @@ from charrnn.cli.show import show
 from charrnn.cli.streams import discard_output, prepare_streams, print_message
 from charrnn.cli.trace import trace
 from charrnn.cli.train import train
+from charrnn.cluster import GRACE_SECONDS, abort, launcher_rank
 from charrnn.errors import CharrnnError, ExitCode, os_reason
 from charrnn.formatting import format_count
 from charrnn.training.interrupt import exit_on_signals
@@ -51,6 +54,11 @@ class Commands(click.Group):
             code = flush_output(self.run([*(sys.argv[1:] if args is None else args)]))
         except (KeyboardInterrupt, EOFError):
             code = ExitCode.INTERRUPTED
+            abort(code)
+        except BaseException:
+            traceback.print_exc()
+            abort(1)
+            raise
         sys.exit(code)
 
     def run(self, args: list[str]) -> int:
@@ -68,7 +76,7 @@ class Commands(click.Group):
             return e.exit_code
         # errors that a user can fix, and those of the system
         except CharrnnError as e:
-            print_message(f"charrnn: {e.args[0]}", *e.args[1:])
+            report_error(e)
             return e.exit_code
         except MemoryError as e:
             detail = f" ({str(e).lower()})" if str(e) else ""
@@ -95,6 +103,19 @@ def print_usage_error(e: click.ClickException) -> None:
     if ctx is not None:
         print_message(*ctx.get_usage().splitlines(), f"Try '{ctx.command_path} --help' for help.")
     print_message(f"Error: {e.format_message()}")
+
+
+def report_error(e: CharrnnError) -> None:
+    """Print an error. In a cluster, rank 0 prints one that all have; another one ends all ranks."""
+    rank = launcher_rank()
+    if rank and e.is_shared:
+        return
+    if rank:
+        time.sleep(GRACE_SECONDS)  # rank 0 may have the same, and end this one
+    where = f"rank {rank}: " if rank else ""
+    print_message(f"charrnn: {where}{e.args[0]}", *e.args[1:])
+    if not e.is_shared:
+        abort(e.exit_code)
 
 
 def output_failure(e: OSError) -> ExitCode:
@@ -173,8 +194,9 @@ def main() -> None:
       charrnn sample --temp 0.8
 
     Exit codes: 0 success; 2 usage error; 3 unusable text; 4 unusable checkpoint; 5 unknown
-    character; 6 non-finite loss, or failed gradient check; 7 could not save; 8 a worker process died; 129, 130, 143, 152
-    ended by a signal (hang-up, Ctrl-C, termination, time limit).
+    character; 6 non-finite loss, or failed gradient check; 7 could not save; 8 a worker process
+    ended, or ranks differ; 129, 130, 143, 152 ended by a signal (hang-up, Ctrl-C, termination, time
+    limit).
     """  # noqa: D301
 
 

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from charrnn.cli.choice import find_checkpoint
 from charrnn.cli.common import Count, file_option, flag
 from charrnn.cli.progress import Display, end_lines, start_lines
 from charrnn.cli.streams import print_message
+from charrnn.cluster import connect
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
 from charrnn.errors import CharrnnError, UsageError, os_reason
 from charrnn.formatting import escape_control, file_argument, shell_command
@@ -29,6 +31,7 @@ from charrnn.text.files import CHECKPOINT_KIND, recognize
 from charrnn.training.interrupt import STOP_SIGNALS, StopRequest
 
 if TYPE_CHECKING:
+    from charrnn.cluster import Cluster
     from charrnn.text.corpus import Corpus
     from charrnn.training.run import Run
 
@@ -143,6 +146,10 @@ def read_defaults(ctx: click.Context, param: click.Parameter, path: Path | None)
     help="Seconds between saves [60, or 100 times the duration of the last save if that is "
     "longer].",
 )
+@flag(
+    "--local-ids",
+    help="In a cluster without a shared folder: every rank reads the text for itself.",
+)
 @flag("-q", "--quiet", help="Print only warnings and errors.")
 @click.option(
     "--workers",
@@ -163,6 +170,7 @@ def train(
     force: bool,
     stop_after: int | None,
     save_every: float | None,
+    local_ids: bool,
     quiet: bool,
     workers: int | None,
     **options: Any,
@@ -181,20 +189,58 @@ def train(
     standard error. Ctrl-C saves and stops; --resume continues. To extend a finished run, use
     --resume with a larger --max-steps.
     """  # noqa: D301
-    # the file to write
+    cluster = connect()
     path = output or default_path(corpus)
-    init_from = find_checkpoint(init_from) if init_from else None
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    load_texts = functools.partial(load_corpora, path, corpus, val_file)
+    interrupt = StopRequest(STOP_SIGNALS, process_ends=True)
+    with ExitStack() as stack:
+
+        def prepare() -> Run:
+            """Check the files, and start or resume the run; on rank 0 alone."""
+            initial = find_checkpoint(init_from) if init_from else None
+            check_files(ctx, path, corpus, val_file, initial)
+            stack.enter_context(lock(path, command_line()))
+            if resume:
+                given = sources["max_steps"] is ParameterSource.COMMANDLINE
+                steps = options["max_steps"] if given else None
+                return resume_run(path, load_texts, workers, cluster, steps)
+            chosen = options_of_run(options, sources) if initial else options
+            return start_run(load_texts, initial, workers, cluster, chosen)
+
+        run = cluster.from_root(prepare)
+        if cluster.size > 1:
+            share_text(run, path, cluster, load_texts if local_ids else None)
+
+        # train it
+        quiet = quiet or not cluster.is_root
+        if not run.state.finished:
+            how = {"stop_after": stop_after, "save_every": save_every, "cluster": cluster}
+            train_and_show(Display(run, quiet), path, corpus, interrupt, **how)
+        elif not quiet:
+            at, planned = f"already finished at step {run.state.step:,}", run.plan["steps"]
+            early = f" of {planned:,}, early" if run.state.step < planned else ""
+            print_message(f"{path}: {at}{early}; use --max-steps N to extend it")
+    if interrupt.signal_number:
+        ctx.exit(128 + interrupt.signal_number)
+
+
+def check_files(
+    ctx: click.Context, path: Path, corpus: Sequence[str], val_file: str | None, init: Path | None
+) -> None:
+    """Raise UsageError for files that cannot be read or written as the options say."""
+    options = ctx.params
     if options["unit"] != "byte":
         check_corpus(corpus)
     common.check_stdin_once([*corpus, val_file])
-    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    sources = {name: ctx.get_parameter_source(name) for name in options}
     given = {name for name, source in sources.items() if source is ParameterSource.COMMANDLINE}
-    if resume:
+    if options["resume"]:
         check_resume_options(ctx, given | ({"config"} if ctx.default_map else set()))
     else:
-        inputs = [*corpus, val_file or "", init_from or ""]
-        check_output(path, force or path.is_file(), inputs)
-    if path.is_file() and not (resume or force):
+        inputs = [*corpus, val_file or "", init or ""]
+        check_output(path, options["force"] or path.is_file(), inputs)
+    if path.is_file() and not (options["resume"] or options["force"]):
         numbered = (path.with_name(f"{path.stem}-{i}.npz") for i in range(2, 10**6))
         other = next(other for other in numbered if not other.exists())
         raise UsageError(
@@ -203,33 +249,20 @@ def train(
             f"  {train_command(corpus, path, '--force')}",
             f"  {train_command(corpus, other)}",
         )
-    load_texts = functools.partial(load_corpora, path, corpus, val_file)
-    interrupt = StopRequest(STOP_SIGNALS, process_ends=True)
-    with lock(path, command_line()):
-        # start or resume the run
-        if resume:
-            max_steps = options["max_steps"] if "max_steps" in given else None
-            run = resume_run(path, load_texts, workers, max_steps)
-        else:
-            if init_from:
-                # the weights decide some options: a default from the environment is ignored,
-                # an option on the command line is refused
-                default = {n for n, source in sources.items() if source is ParameterSource.DEFAULT}
-                in_file = {n for n, s in sources.items() if s is ParameterSource.DEFAULT_MAP}
-                default |= set(ARCHITECTURE_OPTIONS) - given - in_file
-                options = {name: value for name, value in options.items() if name not in default}
-            run = start_run(load_texts, init_from, workers, options)
 
-        # train it
-        if not run.state.finished:
-            how = {"stop_after": stop_after, "save_every": save_every}
-            train_and_show(Display(run, quiet), path, corpus, interrupt, **how)
-        elif not quiet:
-            at, planned = f"already finished at step {run.state.step:,}", run.plan["steps"]
-            early = f" of {planned:,}, early" if run.state.step < planned else ""
-            print_message(f"{path}: {at}{early}; use --max-steps N to extend it")
-    if interrupt.signal_number:
-        ctx.exit(128 + interrupt.signal_number)
+
+def options_of_run(
+    options: dict[str, Any], sources: dict[str, ParameterSource | None]
+) -> dict[str, Any]:
+    """Return the options that an initial model leaves open.
+
+    Its weights decide the others: a default from the environment is ignored, an option on the
+    command line is refused.
+    """
+    default = {name for name, source in sources.items() if source is ParameterSource.DEFAULT}
+    chosen = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+    default |= {name for name in ARCHITECTURE_OPTIONS if sources[name] not in chosen}
+    return {name: value for name, value in options.items() if name not in default}
 
 
 def check_corpus(corpus: Sequence[str]) -> None:
@@ -297,7 +330,11 @@ def load_corpora(
 
 
 def start_run(
-    load_texts: LoadTexts, init_from: Path | None, workers: int | None, options: dict[str, Any]
+    load_texts: LoadTexts,
+    init_from: Path | None,
+    workers: int | None,
+    cluster: Cluster,
+    options: dict[str, Any],
 ) -> Run:
     from charrnn.model import load_initial_model
     from charrnn.training.run import begin
@@ -307,13 +344,16 @@ def start_run(
         initial_model, options = load_initial_model(init_from, options)
     config = Config(**options)
     text, val = load_texts(config)
-    return begin(
-        text, config, val=val, initial_model=initial_model, workers=workers, command=command_line()
-    )
+    how: dict[str, Any] = {"workers": workers, "cluster": cluster, "command": command_line()}
+    return begin(text, config, val=val, initial_model=initial_model, **how)
 
 
 def resume_run(
-    path: Path, load_texts: LoadTexts, workers: int | None, max_steps: int | None
+    path: Path,
+    load_texts: LoadTexts,
+    workers: int | None,
+    cluster: Cluster,
+    max_steps: int | None,
 ) -> Run:
     from charrnn.training.run import require_run, resume
 
@@ -327,7 +367,36 @@ def resume_run(
         )
     if state.val_corpus and not val:
         print_message(f"charrnn: the run's text is {common.format_files(state, path)}")
-    return resume(path, text, val=val, workers=workers, max_steps=max_steps)
+    how: dict[str, Any] = {"workers": workers, "cluster": cluster, "max_steps": max_steps}
+    return resume(path, text, val=val, **how)
+
+
+def share_text(run: Run, path: Path, cluster: Cluster, load_texts: LoadTexts | None) -> None:
+    """Give every rank the training text and its lanes of the hidden state.
+
+    A large text is a file that rank 0 writes next to the checkpoint; with ``load_texts`` every rank
+    reads the text for itself. Raises ClusterError, UsageError.
+    """
+    store, shared = run.splits.train.store, path.with_name(f".{path.name}.text")
+    try:
+        if load_texts is None:
+            is_file = cluster.from_root(lambda: store.publish(shared))
+            cluster.on_others(lambda: store.open(shared) if is_file else None)
+        else:
+            load = load_texts
+            cluster.on_others(lambda: read_own_text(run, load))
+    finally:
+        if cluster.is_root:
+            shared.unlink(missing_ok=True)
+    run.hidden_state = run.hidden_state[..., cluster.lanes(run.hidden_state.shape[-1])].copy()
+
+
+def read_own_text(run: Run, load_texts: LoadTexts) -> None:
+    """Read the text again, on another rank than 0."""
+    text, _ = load_texts(run.config)
+    if text.sha256 != run.state.corpus["sha256"]:
+        raise UsageError(f"{text.name}: not the text that rank 0 has read")
+    run.splits.train.store = text.store
 
 
 def train_and_show(

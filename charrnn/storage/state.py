@@ -147,7 +147,8 @@ class State(ModelState):
 
     kind: Literal["model", "run"] = "run"
     command: str
-    workers: Annotated[int, range(1, MAX_WORKERS + 1)]
+    workers: Annotated[int, range(1, MAX_WORKERS + 1)]  # of each rank
+    ranks: Positive
     corpus: CorpusRecord
     val_corpus: TextRecord | None
     batches: Batches

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from charrnn.arrays import Ids
 
 SHARD_DOCUMENTS = 1 << 16  # scheduled together: the memory for it does not grow with the text
+ALL_LANES = slice(None)
 CHUNK_SYMBOLS = 1 << 20  # searched for separators at a time
 
 
@@ -36,7 +37,7 @@ class Batch(NamedTuple):
     reset: NDArray[np.bool_]  # (B,): lanes that start from a zero state
     at: Ids  # (T, B): the position of each target in the text
     position: Position  # after this batch
-    num_targets: int
+    num_targets: int  # of all lanes
 
 
 def fit_batch_shape(N: int, B: int, T: int) -> tuple[int, int]:
@@ -49,24 +50,29 @@ def steps_per_lane(N: int, B: int) -> int:
     return -(-(N - 1) // B)
 
 
-def contiguous_batches(ids: IdSource, B: int, T: int, position: Position) -> Iterator[Batch]:
+def contiguous_batches(
+    ids: IdSource, B: int, T: int, position: Position, lanes: slice = ALL_LANES
+) -> Iterator[Batch]:
     """Yield batches without end, from ``position`` on; the last of an epoch may be shorter.
+
+    Only ``lanes`` of the B are read; the number of targets is that of all.
 
     Lane i starts at i (N - 1) // B and is ceil((N - 1) / B) long, so that every pair of neighbors
     is used; where B does not divide N - 1, lanes share a pair.
     """
     N, length = len(ids), steps_per_lane(len(ids), B)
-    starts = np.arange(B) * (N - 1) // B
+    starts = (np.arange(B) * (N - 1) // B)[lanes]
     epoch, offset = position
     while True:
         end = min(offset + T, length)
-        symbols = np.empty((end - offset + 1, B), np.intp)
+        symbols = np.empty((end - offset + 1, len(starts)), np.intp)
         for lane, start in enumerate(starts.tolist()):
             symbols[:, lane] = ids[start + offset : start + end + 1]
         at = np.arange(offset + 1, end + 1)[:, None] + starts
-        reset = np.full(B, offset == 0)
+        reset = np.full(len(starts), offset == 0)
+        num_targets = (end - offset) * B
         epoch, offset = (epoch, end) if end < length else (epoch + 1, 0)
-        yield Batch(symbols[:-1], symbols[1:], reset, at, Position(epoch, offset), at.size)
+        yield Batch(symbols[:-1], symbols[1:], reset, at, Position(epoch, offset), num_targets)
 
 
 def warm_up_batches(ids: Ids, starts: Ids, ends: Ids, warm_up: int, T: int) -> Iterator[Batch]:
@@ -121,14 +127,22 @@ def batches_per_epoch(ends: Ids, B: int, T: int) -> int:
 
 
 def document_batches(
-    ids: IdSource, ends: Ids, B: int, T: int, position: Position, start: int, seed: list[int] | None
+    ids: IdSource,
+    ends: Ids,
+    B: int,
+    T: int,
+    position: Position,
+    start: int,
+    seed: list[int] | None,
+    lanes: slice = ALL_LANES,
 ) -> Iterator[Batch]:
     """Yield batches without end, from ``position`` on, in which each document starts a batch.
 
     ``ends`` are the documents' ends (see ``document_ends``); ``start`` is the id that is fed before
     the first symbol of each. They are dealt out to lanes longest first, so that those read in
     parallel have similar lengths; a batch is as long as its longest piece, shorter ones are padded.
-    Batches that carry no state over are shuffled in each epoch by ``seed``, if one is given.
+    Batches that carry no state over are shuffled in each epoch by ``seed``, if one is given. Only
+    ``lanes`` of the B are read; the number of targets is that of all.
     """
     epoch, skip = position
     while True:
@@ -142,7 +156,9 @@ def document_batches(
                     continue
                 # the batch is as long as its longest piece; targets below 0 are padding
                 remaining = np.where(row < 0, 0, lengths[row] - steps).clip(max=T)
-                xs, ys = np.zeros((2, remaining.max(), B), np.intp)
+                num_targets, num_steps = int(remaining.sum()), int(remaining.max())
+                row, steps, remaining = row[lanes], steps[lanes], remaining[lanes]
+                xs, ys = np.zeros((2, num_steps, len(row)), np.intp)
                 ys -= 1
                 first = starts[row] + steps
                 for lane in np.flatnonzero(remaining):
@@ -152,7 +168,7 @@ def document_batches(
                     xs[1:n, lane] = ys[: n - 1, lane]
                 at = first + np.arange(len(xs))[:, None]
                 end = Position(epoch, batch)
-                yield Batch(xs, ys, steps == 0, at, end, int(remaining.sum()))
+                yield Batch(xs, ys, steps == 0, at, end, num_targets)
         epoch, skip = epoch + 1, 0
 
 

@@ -6,12 +6,13 @@ import codecs
 import contextlib
 import hashlib
 import re
+import shutil
 import tempfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class SymbolStore:
 
     def __init__(self, temp_dir: Path | None = None) -> None:
         self.temp_dir = None if temp_dir is None else str(temp_dir)
-        self._file = self._new_file()
+        self._file: IO[bytes] = self._new_file()
         self._in_memory: Indices | None = None  # all indices, if they fit
         self.codes: Codes = np.empty(0, np.uint32)
         self.counts = np.empty(0, np.int64)
@@ -52,12 +53,13 @@ class SymbolStore:
 
     def close(self) -> None:
         """Delete the file."""
-        with contextlib.suppress(OSError):  # on a full disk, closing fails as the last write did
+        # on a full disk, closing fails as the last write did; a copy may have no file
+        with contextlib.suppress(OSError, AttributeError):
             self._file.close()
 
     __del__ = close
 
-    def _new_file(self) -> tempfile.SpooledTemporaryFile[bytes]:
+    def _new_file(self) -> IO[bytes]:
         return tempfile.SpooledTemporaryFile(MAX_IN_MEMORY_BYTES, dir=self.temp_dir)
 
     def append(self, codes: Codes) -> Codes:
@@ -103,6 +105,30 @@ class SymbolStore:
             self._file.seek(0)
             self._in_memory = np.frombuffer(self._file.read(), self.dtype)
             self._file.close()
+
+    def publish(self, path: Path) -> bool:
+        """Move a large text to a file that other processes can open; return whether it is one.
+
+        Raises SaveError.
+        """
+        if self._in_memory is not None:
+            return False
+        try:
+            with self._file as old, path.open("wb") as new:
+                old.seek(0)
+                shutil.copyfileobj(old, new, files.CHUNK_BYTES)
+            self.open(path)
+        except OSError as e:
+            raise save_error(path, e) from None
+        return True
+
+    def open(self, path: Path) -> None:
+        """Read from the file of another process's store, of which this is a copy."""
+        self._file = path.open("rb")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle all but the file."""
+        return {name: value for name, value in vars(self).items() if name != "_file"}
 
     def __len__(self) -> int:
         return self.num_symbols

@@ -12,6 +12,7 @@ import numpy as np
 
 from charrnn.analysis.overlap import code_view, longest_matches, match_lengths
 from charrnn.arrays import Array
+from charrnn.cluster import SINGLE, Cluster
 from charrnn.errors import NotFiniteError, SaveError, WorkerError
 from charrnn.network import Network
 from charrnn.optim import clip
@@ -59,6 +60,7 @@ def train_with_saves(
     stop_after: int | None = None,
     save_every: float | None = None,
     stop: Callable[[], bool] = lambda: False,
+    cluster: Cluster = SINGLE,
 ) -> Iterator[StepResult]:
     """Train; save to ``path`` at the start, every ``save_every`` seconds and at the end.
 
@@ -75,7 +77,7 @@ def train_with_saves(
         started = time.monotonic()
         try:
             if path:
-                save(run, path)
+                save(run, path, cluster)
             run.plan_saved, saved_step = True, run.state.step
         finally:
             due = time.monotonic()
@@ -90,8 +92,8 @@ def train_with_saves(
 
     # train, and save when it is due
     try:
-        for step in train_steps(run):
-            if time.monotonic() >= due:
+        for step in train_steps(run, cluster):
+            if cluster.agree("save", time.monotonic() >= due):
                 try:
                     save_now()
                 except SaveError as e:
@@ -99,7 +101,7 @@ def train_with_saves(
                     message = f"{e}; {last_save}; will retry in {interval:.0f} s"
                     step = step._replace(messages=(*step.messages, message))
             yield step
-            if step.step >= last or stop():
+            if step.step >= last or cluster.agree("stop", stop()):
                 break
     except (NotFiniteError, WorkerError) as e:
         if not getattr(e, "is_partial", False):
@@ -111,7 +113,7 @@ def train_with_saves(
         save_now()
 
 
-def train_steps(run: Run) -> Iterator[StepResult]:
+def train_steps(run: Run, cluster: Cluster = SINGLE) -> Iterator[StepResult]:
     """Train to the end of the plan, one batch at a time; the run may be saved after each step.
 
     Truncated backpropagation through time (Williams and Peng, 1990): the hidden state is carried
@@ -125,16 +127,18 @@ def train_steps(run: Run) -> Iterator[StepResult]:
     B, T = state.batches["batch_size"], state.batches["seq_length"]
 
     # the batches, from the position on
-    position = Position(*state.data_position)
+    position, lanes = Position(*state.data_position), cluster.lanes(B)
     if splits.document_ends is None:
-        batches = contiguous_batches(splits.train, B, T, position)
+        batches = contiguous_batches(splits.train, B, T, position, lanes)
     else:
         start, seed = int(run.vocabulary.start_id[0]), [run.config.seed, RngStream.SHUFFLE]
-        batches = document_batches(splits.train, splits.document_ends, B, T, position, start, seed)
+        how = B, T, position, start, seed, lanes
+        batches = document_batches(splits.train, splits.document_ends, *how)
 
     with Workers(state.workers) as workers:
-        how = run.config.optimizer, run.config.dropout > 0
-        parallel = DataParallel(network, T, B, workers, *how)
+        options = run.config.optimizer, run.config.dropout > 0
+        width = lanes.stop - lanes.start
+        parallel = DataParallel(network, T, width, workers, *options, cluster)
         parallel.optimizer_state[:] = run.optimizer_state
         run.optimizer_state = parallel.optimizer_state
         messages = [workers.message] if workers.message else []
@@ -148,25 +152,19 @@ def train_steps(run: Run) -> Iterator[StepResult]:
                     f"validation losses); {LOWER_LR_HINT}"
                 )
             yield _train_step(run, batch, parallel, messages)
-            messages = []
+            messages = [text for text in [cluster.slow_message()] if text]
 
 
 @np.errstate(all="ignore")  # non-finite values are handled
-def _train_step(
-    run: Run, batch: Batch, parallel: DataParallel, messages: list[str]
-) -> StepResult:
+def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[str]) -> StepResult:
     state, config, network, p = run.state, run.config, run.network, run.network.params.vector
     started = time.perf_counter()
 
     # reset the hidden state of lanes that start a document or the text, draw the dropout masks
-    T, B = batch.xs.shape
+    T = len(batch.xs)
     if batch.reset.any():
         run.hidden_state[..., batch.reset] = 0
-    masks = None
-    if config.dropout:
-        rng = np.random.default_rng([config.seed, RngStream.DROPOUT, state.step])
-        full = state.batches["seq_length"] == T
-        masks = network.dropout_masks(rng, T, B, 1 - config.dropout, parallel.masks if full else None)
+    masks = _draw_masks(run, T, parallel) if config.dropout else None
 
     # forward, backward, clip
     ratio = run.splits.symbols_per_character
@@ -204,12 +202,22 @@ def _train_step(
     evaluation = sample = None
     eval_every, sample_every = run.plan["eval_every"], run.plan["sample_every"]
     if state.finished or state.step % eval_every == 0:
-        evaluation, more = _evaluate(run, norm, lr, parallel.workers)
+        evaluation, more = _evaluate(run, norm, lr, parallel)
         messages += more
     if sample_every and (state.finished or state.step == 1 or state.step % sample_every == 0):
-        sample = _log_sample(run)
+        sample = parallel.cluster.from_root(lambda: _log_sample(run))
     characters = round(state.symbols_seen / ratio) - characters_before
     return StepResult(state.step, characters, loss, evaluation, sample, tuple(messages))
+
+
+def _draw_masks(run: Run, T: int, parallel: DataParallel) -> Array:
+    """Draw the dropout masks of a step for all lanes; return those of this rank."""
+    rng = np.random.default_rng([run.config.seed, RngStream.DROPOUT, run.state.step])
+    B, out = run.state.batches["batch_size"], parallel.masks
+    if out.shape[1] == T and out.shape[3] == B:
+        return run.network.dropout_masks(rng, T, B, 1 - run.config.dropout, out)
+    masks = run.network.dropout_masks(rng, T, B, 1 - run.config.dropout)
+    return masks[..., parallel.cluster.lanes(B)]
 
 
 def _recover(run: Run, reason: str, *, restore: bool = False) -> str:
@@ -233,16 +241,16 @@ def _recover(run: Run, reason: str, *, restore: bool = False) -> str:
 
 
 def _evaluate(
-    run: Run, norm: float, lr: float, workers: Workers
+    run: Run, norm: float, lr: float, parallel: DataParallel
 ) -> tuple[Evaluation, list[str]]:
     """Measure the validation loss, at the end the test loss; return the row and messages."""
-    state, splits = run.state, run.splits
+    state, splits, cluster = run.state, run.splits, parallel.cluster
     messages = []
 
     # the validation loss, and the best weights
     val_loss = None
     if len(splits.val.ids):
-        val_loss = _loss(run.network, splits.val, workers)
+        val_loss = cluster.from_root(lambda: _loss(run.network, splits.val, parallel.workers))
         if not math.isfinite(val_loss):
             messages.append(_recover(run, f"validation loss {val_loss}", restore=True))
             val_loss = None
@@ -273,7 +281,7 @@ def _evaluate(
     if state.finished and len(splits.test.ids):
         best = run.network.copy()
         best.params.vector[:] = run.model_weights
-        test_loss = _loss(best, splits.test, workers)
+        test_loss = cluster.from_root(lambda: _loss(best, splits.test, parallel.workers))
         state.test_loss = test_loss if math.isfinite(test_loss) else None
     return row, messages
 

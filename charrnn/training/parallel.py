@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from charrnn.arrays import Array, Ids
+from charrnn.cluster import NUM_EXTRA, SINGLE, Cluster
 from charrnn.errors import WorkerError
 from charrnn.network import Network, State
 from charrnn.optim import BLOCK_SIZE, OPTIMIZERS
@@ -26,7 +27,7 @@ class Share:
     ) -> None:
         """Prepare worker k; the vectors of ``network`` become shared ones. ``part`` is updated."""
         self.network, self.arrays, self.lanes, self.part = network, arrays, lanes, part
-        network.use_vectors(arrays["params"], arrays["grads"][k])
+        network.use_vectors(arrays["params"], arrays["grads"][k, :-NUM_EXTRA])
         self.tape = network.new_tape(len(arrays["xs"]), lanes.stop - lanes.start)
 
     def loss_and_grad(self, steps: int, scale: float, dropout: bool) -> float:
@@ -49,7 +50,7 @@ class DataParallel:
     """Computes the gradient of a network and its updates on several workers.
 
     For batches of up to T steps and B lanes. The parameters of the network move to memory that the
-    workers share.
+    workers share. The gradient is the sum over the ranks of ``cluster``, too.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class DataParallel:
         workers: Workers,
         optimizer: str = "sgd",
         dropout: bool = False,
+        cluster: Cluster = SINGLE,
     ) -> None:
+        self.cluster = cluster
         self.network, self.workers, self.optimizer = network, workers, optimizer
         self.num_shares = N = min(workers.size, B)
 
@@ -69,7 +72,7 @@ class DataParallel:
         L, H = network.num_layers, network.hidden_size
         shapes = {
             "params": ((n,), dtype),
-            "grads": ((N, n), dtype),
+            "grads": ((N, n + NUM_EXTRA), dtype),
             "optimizer_state": ((OPTIMIZERS[optimizer].num_moments, n), dtype),
             "xs": ((T, B), "=i8"),
             "ys": ((T, B), "=i8"),
@@ -88,7 +91,9 @@ class DataParallel:
             parts = [0, *[n] * N]
         tasks = [
             (copy.copy(network) if k else network, arrays, k, slice(*lane_ends), slice(*part))
-            for k, (lane_ends, part) in enumerate(zip(pairwise(lanes), pairwise(parts), strict=True))
+            for k, (lane_ends, part) in enumerate(
+                zip(pairwise(lanes), pairwise(parts), strict=True)
+            )
         ]
         workers.call(Share, tasks)
 
@@ -121,8 +126,10 @@ class DataParallel:
         first, *others = a["grads"]
         for grads in others:
             first += grads
+        loss = float(sum(losses)) / num_targets
+        loss = self.cluster.sum_gradient(first, loss)
         state[:] = a["state"]
-        return float(sum(losses)) / num_targets
+        return loss
 
     def update(self, lr: float, step: int) -> None:
         """Update the parameters. Raises WorkerError: then only some of them are updated."""

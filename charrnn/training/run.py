@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -15,13 +16,22 @@ import numpy as np
 
 from charrnn.arrays import Array
 from charrnn.cells import load_cell
+from charrnn.cluster import SINGLE, Cluster
 from charrnn.config import Config
 from charrnn.errors import CheckpointError, UsageError
 from charrnn.formatting import format_count, format_workers
 from charrnn.network import Network
 from charrnn.optim import SCHEDULES
 from charrnn.storage import checkpoint
-from charrnn.storage.state import InitFrom, ModelState, Plan, State, Versions, VocabularyRecord
+from charrnn.storage.state import (
+    Batches,
+    InitFrom,
+    ModelState,
+    Plan,
+    State,
+    Versions,
+    VocabularyRecord,
+)
 from charrnn.text.batches import Position, steps_per_lane
 from charrnn.text.corpus import MAX_EVAL_CHARACTERS, Corpus
 from charrnn.text.units import UNKNOWN, Codes
@@ -67,7 +77,7 @@ class Run:
     network: Network  # has the last weights
     best_weights: Array  # before a validation loss: of the last evaluation, or initial
     optimizer_state: Array  # (moments, n)
-    hidden_state: Array  # (L, S, H, B)
+    hidden_state: Array  # (L, S, H, B), of the lanes of this rank
     plan_saved: bool = False
 
     @property
@@ -127,6 +137,7 @@ def begin(
     val: Corpus | None = None,
     initial_model: InitialModel | None = None,
     workers: int | None = None,
+    cluster: Cluster = SINGLE,
     command: str = "",
 ) -> Run:
     """Return a new run; ``val`` is a separate validation text. Raises TextError.
@@ -150,14 +161,15 @@ def begin(
 
     # the state
     batches = splits.fit_batches(config)
-    B = batches["batch_size"]
+    lanes = lanes_per_rank(batches, cluster)
     state = State(
         versions=VERSIONS,
         config=config,
         vocabulary=cast(VocabularyRecord, vocabulary.to_header()),
         parameters=len(weights),
         command=command[:MAX_COMMAND_CHARACTERS],
-        workers=min(workers or default_workers(B), B),
+        workers=min(workers or default_workers(lanes, cluster.local_size), lanes),
+        ranks=cluster.size,
         corpus=corpus_record,
         val_corpus=val_record,
         batches=batches,
@@ -178,6 +190,7 @@ def resume(
     *,
     val: Corpus | None = None,
     workers: int | None = None,
+    cluster: Cluster = SINGLE,
     max_steps: int | None = None,
 ) -> Run:
     """Return a saved run; texts that are not given are read again, as ``text_of`` does.
@@ -208,13 +221,17 @@ def resume(
     state.versions, state.parameters = VERSIONS, len(arrays["last_weights"])
     state.corpus, state.val_corpus = records_of(corpus, val, splits)
     state.epoch = state.step / state.batches["steps_per_epoch"]
-    workers = workers and min(workers, state.batches["batch_size"])
-    if workers and workers != state.workers:
-        state.notes.append(
-            f"from step {state.step:,}: {format_workers(workers)} instead of {state.workers}; "
-            f"results may differ in the last bits"
-        )
-        state.workers = workers
+    lanes, before = (
+        lanes_per_rank(state.batches, cluster),
+        format_workers(state.workers, state.ranks),
+    )
+    if not workers and state.ranks == cluster.size:
+        workers = state.workers
+    workers = workers or default_workers(lanes, cluster.local_size)
+    state.workers, state.ranks = min(workers, lanes), cluster.size
+    if (now := format_workers(state.workers, state.ranks)) != before:
+        change = f"{now} instead of {before}; results may differ in the last bits"
+        state.notes.append(f"from step {state.step:,}: {change}")
 
     network = Network(
         config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype
@@ -228,13 +245,28 @@ def resume(
     return run
 
 
-def save(run: Run, path: Path) -> None:
-    """Write the checkpoint of the run. Raises SaveError, NotFiniteError."""
+def lanes_per_rank(batches: Batches, cluster: Cluster) -> int:
+    """Return the number of lanes of this rank. Raises UsageError if there are too few."""
+    lanes = cluster.lanes(batches["batch_size"])
+    return int(lanes.stop - lanes.start)
+
+
+def save(run: Run, path: Path, cluster: Cluster = SINGLE) -> None:
+    """Write the checkpoint of the run, on rank 0. Raises SaveError, NotFiniteError, ClusterError.
+
+    Every rank must call it. All must have the same weights.
+    """
+    cluster.check_same(zlib.crc32(run.network.params.vector.data))
+    hidden_state = cluster.gather_lanes(run.hidden_state)
+    cluster.from_root(lambda: _write(run, path, hidden_state))
+
+
+def _write(run: Run, path: Path, hidden_state: Array) -> None:
     arrays = {
         "best_weights": run.best_weights,
         "last_weights": run.network.params.vector,
         "optimizer_state": run.optimizer_state,
-        "hidden_state": run.hidden_state,
+        "hidden_state": hidden_state,
     }
     corpus, val = with_relative_files(run.state.corpus, path), run.state.val_corpus
     val = val and with_relative_files(val, path)
