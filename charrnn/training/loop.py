@@ -104,7 +104,8 @@ def train_with_saves(
             if step.step >= last or cluster.agree("stop", stop()):
                 break
     except (NotFiniteError, WorkerError) as e:
-        if not getattr(e, "is_partial", False):
+        # another rank does not know of a worker's end: it cannot take part in a save
+        if isinstance(e, NotFiniteError) or not (e.is_partial or cluster.size > 1):
             save_now()
         raise
 
