@@ -6,7 +6,7 @@ See ``overhead.py --help``.
 # ruff: noqa: E402 (the number of threads must be set before NumPy is imported)
 from __future__ import annotations
 
-from charrnn.cli.common import DEFAULT_THREADS, set_threads
+from charrnn.cli.common import set_threads
 
 set_threads(1)
 
@@ -66,7 +66,7 @@ def main(rounds: int, seconds: float) -> None:
         plan = {"max_steps": NEVER, "eval_every": NEVER, "sample_every": 0}
         config = Config(**plan, val_fraction=0, test_fraction=0, **options)
         corpus = Corpus("text", text(65))
-        bare, run = (begin(corpus, config, threads=DEFAULT_THREADS) for _ in range(2))
+        bare, run = (begin(corpus, config, workers=2) for _ in range(2))
         with Display(run, quiet=False) as display:
             trainer, command = train_steps(bare), train_with_display(run, display)
             ratios = []
