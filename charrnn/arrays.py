@@ -52,11 +52,15 @@ ONE = np.array(1, np.float32)
 
 
 def sigmoid(a: Array) -> None:
-    """Replace a by 1 / (1 + exp(-a)), in place."""
-    a *= HALF  # tanh form: no overflow for any input
-    np.tanh(a, out=a)
+    """Replace a by 1 / (1 + exp(-a)), in place.
+
+    Without AVX-512, exp takes half the time of tanh. It may overflow, which gives the limit 0: the
+    caller ignores the warning.
+    """
+    np.negative(a, a)
+    np.exp(a, a)
     a += ONE
-    a *= HALF
+    np.divide(ONE, a, a)
 
 
 def sigmoid_derivative(s: Array, out: Array) -> None:

@@ -166,6 +166,7 @@ class Network:
         masks *= 1 / keep
         return masks
 
+    @np.errstate(all="ignore")  # the sigmoid's exp may overflow, and the weights may have diverged
     def forward(
         self, xs: Ids, state: State, tape: NetworkTape, masks: Array | None = None
     ) -> State:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from charrnn.arrays import HALF, Array, sigmoid_derivative, tanh_derivative
+from charrnn.arrays import Array, sigmoid, sigmoid_derivative, tanh_derivative
 from charrnn.cells.base import Cell
 
 
@@ -61,10 +61,8 @@ class LSTM(Cell[LSTMViews]):
         hprev, cprev, Whh_h, a, ifo, i, f, o, g, c, tanhc, h = views
         np.dot(Whh, hprev, out=Whh_h)
         np.add(ax, Whh_h, out=a)
-        ifo *= HALF
-        np.tanh(a, out=a)  # all four at once, since sigmoid(a) = (1 + tanh(a / 2)) / 2
-        ifo *= HALF
-        ifo += HALF
+        sigmoid(ifo)
+        np.tanh(g, g)
         np.multiply(f, cprev, out=c)
         np.multiply(i, g, out=h)
         c += h  # c = f c' + i g
