@@ -65,14 +65,14 @@ def sigmoid(a: Array) -> None:
 
 def sigmoid_derivative(s: Array, out: Array) -> None:
     """Write s (1 - s), the derivative of a sigmoid whose value is s."""
-    np.subtract(1, s, out=out)
+    np.subtract(ONE, s, out=out)
     out *= s
 
 
 def tanh_derivative(t: Array, out: Array) -> None:
     """Write 1 - t t, the derivative of a tanh whose value is t."""
     np.multiply(t, t, out=out)
-    np.subtract(1, out, out=out)
+    np.subtract(ONE, out, out=out)
 
 
 def empty_feature_major(T: int, N: int, B: int, dtype: DTypeLike) -> Array:
