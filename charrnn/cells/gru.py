@@ -75,16 +75,16 @@ class GRU(Cell[GRUViews]):
         tanh_derivative(n, out=dn)
         dn *= z
 
-    def backward_step(self, Whh: Array, dhs: Array, views: GRUViews, dviews: GRUViews) -> None:
+    def backward_step(self, WhhT: Array, dhs: Array, views: GRUViews, dviews: GRUViews) -> None:
         """Write da and dhnext."""
         dhnext, dzr, _, _, dz, dr, dn, drh, keep, dh = dviews
         k = len(dzr)
         np.add(dhs, dhnext, out=dh)  # backprop into h
         dz *= dh
         dn *= dh
-        np.dot(Whh[k:].T, dn, out=drh)  # into r h'
+        np.dot(WhhT[:, k:], dn, out=drh)  # into r h'
         dr *= drh
-        np.dot(Whh[:k].T, dzr, out=dhnext)
+        np.dot(WhhT[:, :k], dzr, out=dhnext)
         drh *= views.r
         dhnext += drh
         dh *= keep

@@ -82,7 +82,7 @@ class LSTM(Cell[LSTMViews]):
         tanh_derivative(tanhc, out=dtanhc)
         dtanhc *= o
 
-    def backward_step(self, Whh: Array, dhs: Array, views: LSTMViews, dviews: LSTMViews) -> None:
+    def backward_step(self, WhhT: Array, dhs: Array, views: LSTMViews, dviews: LSTMViews) -> None:
         """Write da, dhnext and dcnext."""
         dhnext, dcnext, da, _, _, di, df, do, dg, dc, dtanhc, dh = dviews
         np.add(dhs, dhnext, out=dh)  # backprop into h
@@ -93,7 +93,7 @@ class LSTM(Cell[LSTMViews]):
         df *= dc
         dg *= dc
         np.multiply(dc, views.f, out=dcnext)
-        np.dot(Whh.T, da, out=dhnext)
+        np.dot(WhhT, da, out=dhnext)
 
     def gate_activations(self, views: LSTMViews) -> dict[str, Array]:
         """Return i, f and o."""

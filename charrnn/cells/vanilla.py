@@ -48,10 +48,10 @@ class Vanilla(Cell[VanillaViews]):
         tanh_derivative(views.h, out=dviews.Whh_h)
 
     def backward_step(
-        self, Whh: Array, dhs: Array, views: VanillaViews, dviews: VanillaViews
+        self, WhhT: Array, dhs: Array, views: VanillaViews, dviews: VanillaViews
     ) -> None:
         """Write da and dhnext."""
         dhnext, da, dh = dviews
         np.add(dhs, dhnext, out=dh)  # backprop into h
         da *= dh  # through tanh
-        np.dot(Whh.T, da, out=dhnext)
+        np.dot(WhhT, da, out=dhnext)
