@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy import add, dot, multiply, subtract, tanh
 
 from charrnn.arrays import ONE, Array, sigmoid, tanh_derivative
 from charrnn.cells.base import Cell, Tape
@@ -53,24 +54,24 @@ class GRU(Cell[GRUViews]):
         """Write the gates z, r and n, then r h', z (n - h') and h."""
         hprev, Whzr_h, Whn_rh, zr, z, r, n, rh, z_nh, h = views
         k = len(zr)
-        np.dot(Whh[:k], hprev, out=Whzr_h)
-        np.add(ax[:k], Whzr_h, out=zr)
+        dot(Whh[:k], hprev, Whzr_h)
+        add(ax[:k], Whzr_h, zr)
         sigmoid(zr)
-        np.multiply(r, hprev, out=rh)
-        np.dot(Whh[k:], rh, out=Whn_rh)
-        np.add(ax[k:], Whn_rh, out=n)
-        np.tanh(n, out=n)
-        np.subtract(n, hprev, out=z_nh)
+        multiply(r, hprev, rh)
+        dot(Whh[k:], rh, Whn_rh)
+        add(ax[k:], Whn_rh, n)
+        tanh(n, n)
+        subtract(n, hprev, z_nh)
         z_nh *= z
-        np.add(hprev, z_nh, out=h)  # h = h' + z (n - h'), which is (1 - z) h' + z n
+        add(hprev, z_nh, h)  # h = h' + z (n - h'), which is (1 - z) h' + z n
 
     def local_derivatives(self, views: GRUViews, dviews: GRUViews) -> None:
         """Write the factors of dh and drh that no later step changes."""
         _, _, _, _, z, r, n, rh, z_nh, _ = views
         _, _, _, _, dz, dr, dn, _, keep, _ = dviews
-        np.subtract(ONE, z, out=keep)
-        np.multiply(keep, z_nh, out=dz)  # through the sigmoids: z (1 - z) (n - h')
-        np.subtract(ONE, r, out=dr)
+        subtract(ONE, z, keep)
+        multiply(keep, z_nh, dz)  # through the sigmoids: z (1 - z) (n - h')
+        subtract(ONE, r, dr)
         dr *= rh  # r (1 - r) h'
         tanh_derivative(n, out=dn)
         dn *= z
@@ -79,12 +80,12 @@ class GRU(Cell[GRUViews]):
         """Write da and dhnext."""
         dhnext, dzr, _, _, dz, dr, dn, drh, keep, dh = dviews
         k = len(dzr)
-        np.add(dhs, dhnext, out=dh)  # backprop into h
+        add(dhs, dhnext, dh)  # backprop into h
         dz *= dh
         dn *= dh
-        np.dot(WhhT[:, k:], dn, out=drh)  # into r h'
+        dot(WhhT[:, k:], dn, drh)  # into r h'
         dr *= drh
-        np.dot(WhhT[:, :k], dzr, out=dhnext)
+        dot(WhhT[:, :k], dzr, dhnext)
         drh *= views.r
         dhnext += drh
         dh *= keep

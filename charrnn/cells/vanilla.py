@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
+from numpy import add, dot, tanh
 
 from charrnn.arrays import Array, tanh_derivative
 from charrnn.cells.base import Cell
@@ -39,9 +39,9 @@ class Vanilla(Cell[VanillaViews]):
     def step(self, Whh: Array, ax: Array, views: VanillaViews) -> None:
         """Write h."""
         hprev, Whh_h, h = views
-        np.dot(Whh, hprev, out=Whh_h)
-        np.add(ax, Whh_h, out=h)
-        np.tanh(h, out=h)  # h = tanh(Wxh x + Whh h' + bh)
+        dot(Whh, hprev, Whh_h)
+        add(ax, Whh_h, h)
+        tanh(h, h)  # h = tanh(Wxh x + Whh h' + bh)
 
     def local_derivatives(self, views: VanillaViews, dviews: VanillaViews) -> None:
         """Write the derivative of tanh to da."""
@@ -52,6 +52,6 @@ class Vanilla(Cell[VanillaViews]):
     ) -> None:
         """Write da and dhnext."""
         dhnext, da, dh = dviews
-        np.add(dhs, dhnext, out=dh)  # backprop into h
+        add(dhs, dhnext, dh)  # backprop into h
         da *= dh  # through tanh
-        np.dot(WhhT, da, out=dhnext)
+        dot(WhhT, da, dhnext)
