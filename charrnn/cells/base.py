@@ -65,6 +65,8 @@ class Cell(ABC, Generic[V]):
     NUM_BLOCKS: int
     BLOCK_NAMES: tuple[str, ...] = ("",)  # of the G blocks of ax, top to bottom
     STATE_NAMES: tuple[str, ...] = ("h",)
+    # step reads hprev only for Whh hprev: with [Whh Wxh] and [h; x] in their place it adds Wxh x
+    ONE_PRODUCT: bool = False
 
     def init_bias(self, bh: Array) -> None:
         """Write the initial bias (G H,), zero by default."""

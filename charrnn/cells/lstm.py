@@ -39,6 +39,7 @@ class LSTM(Cell[LSTMViews]):
     NUM_BLOCKS = 4
     BLOCK_NAMES = ("i", "f", "o", "g")
     STATE_NAMES = ("h", "c")
+    ONE_PRODUCT = True
 
     def init_bias(self, bh: Array) -> None:
         """Start with an open forget gate: bias 1 (Jozefowicz et al., 2015, section 2.2)."""

@@ -26,6 +26,7 @@ class Vanilla(Cell[VanillaViews]):
     """h = tanh(Wxh x + Whh h' + bh)."""
 
     NUM_BLOCKS = 1
+    ONE_PRODUCT = True
 
     def new_views(self, a: Array, states: Array, Whh_h: Array) -> VanillaViews:
         """Name the values; the pre-activations ``a`` are where h will be."""
