@@ -46,12 +46,13 @@ def backward_ids(
 
     ``one_hot`` (n, N) is scratch for up to ``MAX_ONE_HOT`` symbols, ``scratch`` (M, n) beyond.
     """
-    np.add.reduce(dout, axis=1, out=db)
     if dW.shape[1] <= MAX_ONE_HOT:
         one_hot[:] = 0
         one_hot[np.arange(len(xs)), xs] = 1
         np.matmul(dout, one_hot, out=dW)
+        np.add.reduce(dW, axis=1, out=db)  # every column of dout is in one column of dW
         return
+    np.add.reduce(dout, axis=1, out=db)
     # the same sums: the columns of dout, sorted by symbol, added over each symbol's run
     order = np.argsort(xs, kind="stable")
     symbols = xs[order]

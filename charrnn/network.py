@@ -166,6 +166,7 @@ class Network:
         masks *= 1 / keep
         return masks
 
+    @np.errstate(all="ignore")  # the sigmoid's exp may overflow, and the weights may have diverged
     def forward(
         self, xs: Ids, state: State, tape: NetworkTape, masks: Array | None = None
     ) -> State:
@@ -247,31 +248,57 @@ class Network:
 
 
 class Stepper:
-    """A network that reads one symbol at a time: for sampling, where each depends on the last."""
+    """A network that reads a symbol of each lane at a time and keeps only its state.
+
+    For sampling, where each symbol depends on the last, and scoring, which needs no gradient.
+    """
 
     def __init__(self, network: Network, state: State) -> None:
-        """Start from ``state`` (L, S, H, B)."""
-        p, cell, (L, _, _, B) = network.params, network.cell, state.shape
-        self._step, self._layers = cell.step, []
+        """Start from a copy of ``state`` (L, S, H, B)."""
+        p, cell, (L, S, H, B) = network.params, network.cell, state.shape
+        self._step = cell.step
         self._W_plus_b = p["0.Wxh"] + p["0.bh"][:, None]
         if B == 1:  # one column per symbol, ready to pick up
             self._columns = list(self._W_plus_b.T[:, :, None].copy())
-        for l in range(L):
-            layer_state = state[l].copy()
-            views = cell.new_step_views(layer_state)
-            W, b = (p["Why"], p["by"]) if l == L - 1 else (p[f"{l + 1}.Wxh"], p[f"{l + 1}.bh"])
-            bs = np.repeat(b[:, None], B, axis=1)
-            self._layers.append((p[f"{l}.Whh"], views, W, layer_state[0], bs, np.empty_like(bs)))
+        self._ax = np.empty((len(self._W_plus_b), B), state.dtype)
+
+        # the top layer comes first in memory: h of a layer and h of the one below are one column
+        memory = np.empty((S, L, H, B), state.dtype)
+        self.state, self.h = memory.swapaxes(0, 1)[::-1], memory[0, 0]  # h of the top layer
+        self.state[:] = state
+        self._Whh, self._views = p["0.Whh"], cell.new_step_views(self.state[0])
+        self._above: list[tuple[Array, Any, Array, Array | None, Array]] = []
+        for l in range(1, L):
+            Whh, views = p[f"{l}.Whh"], cell.new_step_views(self.state[l])
+            Wxh: Array | None = p[f"{l}.Wxh"]
+            b, x = np.repeat(p[f"{l}.bh"][:, None], B, axis=1), self.state[l - 1, 0]
+            if cell.ONE_PRODUCT:
+                Whh, Wxh = np.hstack([Whh, p[f"{l}.Wxh"]]), None
+                views = views._replace(hprev=memory[0, L - 1 - l : L + 1 - l].reshape(2 * H, B))
+            self._above.append((Whh, views, b, Wxh, x))
+        self._Why, self._by = p["Why"], np.repeat(p["by"][:, None], B, axis=1)
+        self._logits = np.empty_like(self._by)
+
+    def read(self, ids: Ids) -> None:
+        """Read ids (B,); update ``state`` (L, S, H, B), and so the top layer's ``h`` (H, B)."""
+        if len(ids) == 1:
+            ax = self._columns[ids[0]]
+        else:
+            ax = np.take(self._W_plus_b, ids, axis=1, out=self._ax, mode="clip")
+        self._step(self._Whh, ax, self._views)
+        for Whh, views, b, Wxh, x in self._above:
+            ax = b
+            if Wxh is not None:  # not a part of the product of the step
+                ax = np.dot(Wxh, x, self._ax)
+                ax += b
+            self._step(Whh, ax, views)
 
     def __call__(self, ids: Ids) -> Array:
         """Read ids (B,) and return the logits (V, B), which are valid until the next call."""
-        ax = self._columns[ids[0]] if len(ids) == 1 else np.take(self._W_plus_b, ids, axis=1)
-        for Whh, views, W, h, b, above in self._layers:
-            self._step(Whh, ax, views)
-            np.dot(W, h, out=above)
-            above += b
-            ax = above
-        return ax
+        self.read(ids)
+        np.dot(self._Why, self.h, out=self._logits)
+        self._logits += self._by
+        return self._logits
 
 
 def _restore_network(architecture: tuple[str, int, int, int], weights: Array, cell: str) -> Network:

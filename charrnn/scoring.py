@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 
 import numpy as np
 
-from charrnn import loss
-from charrnn.arrays import Array, Ids, merge_time_batch
-from charrnn.network import Network
+from charrnn import affine, loss
+from charrnn.arrays import Array, Ids, empty_feature_major, merge_time_batch
+from charrnn.network import Network, Stepper
 from charrnn.optim import OPTIMIZERS, clip
 from charrnn.text import batches
 from charrnn.text.batches import Batch, document_ends
@@ -22,6 +22,7 @@ UNKNOWN_COST = {"char": math.log(0x110000), "jamo": math.log(0x110000), "byte": 
 DYNAMIC_STEPS = 20  # symbols between two updates of dynamic evaluation
 CHUNK_SYMBOLS = 1024  # of all lanes together, at a time: their buffers stay in the cache
 MIN_WORK = 10**9  # symbols times parameters, below which starting a worker takes longer
+MAX_STEPWISE = 2**18  # parameters of several layers: so few stay in the cache from step to step
 MAX_LANES = 64  # of a contiguous text
 MIN_LANE_SYMBOLS = 1000
 DOCUMENT_LANES = 128
@@ -87,17 +88,44 @@ def _useful_workers(workers: Workers, network: Network, n: int) -> int:
     return workers.size if n * len(network.params.vector) >= MIN_WORK else 1
 
 
+@np.errstate(all="ignore")  # the weights may have diverged
 def _nll_of_targets(
     network: Network, batches: Iterable[Batch], T: int, B: int, start: int, end: int
 ) -> Array:
     """Return -log p of every target, whose positions are from ``start`` to ``end``."""
     out = np.zeros(end - start)
-    for batch, tape in network.read(batches, T, B):
-        with np.errstate(all="ignore"):  # weights that diverged
-            nll, _ = loss.forward(merge_time_batch(tape.logits), batch.ys.ravel())
+    is_small = network.num_layers == 1 or len(network.params.vector) <= MAX_STEPWISE
+    read = _read_stepwise if is_small else _read_layerwise
+    for batch, logits in read(network, batches, T, B):
+        nll, _ = loss.forward(merge_time_batch(logits), batch.ys.ravel())
         is_target = batch.ys >= 0
         out[batch.at[is_target] - start] = nll.reshape(batch.ys.shape)[is_target]
     return out
+
+
+def _read_layerwise(
+    network: Network, batches: Iterable[Batch], T: int, B: int
+) -> Iterator[tuple[Batch, Array]]:
+    """Yield each batch with its logits (T, V, B). Each layer reads the whole batch in turn."""
+    for batch, tape in network.read(batches, T, B):
+        yield batch, tape.logits
+
+
+def _read_stepwise(
+    network: Network, batches: Iterable[Batch], T: int, B: int
+) -> Iterator[tuple[Batch, Array]]:
+    """Yield the same, but run all layers at each step, and keep only the outputs of the top one."""
+    Why, by = network.params["Why"], network.params["by"]
+    all_hs, all_logits = (empty_feature_major(T, n, B, Why.dtype) for n in reversed(Why.shape))
+    stepper = Stepper(network, network.zero_state(B))
+    for batch in batches:
+        hs, logits = all_hs[: len(batch.xs)], all_logits[: len(batch.xs)]
+        stepper.state[..., batch.reset] = 0
+        for ids, h in zip(batch.xs, hs, strict=True):
+            stepper.read(ids)
+            h[:] = stepper.h
+        affine.forward(Why, by, merge_time_batch(hs), logits, logits)
+        yield batch, logits
 
 
 def symbol_nll(

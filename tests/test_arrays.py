@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from charrnn.arrays import (
+    Array,
     Parameters,
     empty_feature_major,
     merge_time_batch,
@@ -32,11 +33,13 @@ def test_repeated_steps_are_the_same_memory() -> None:
     assert scratch[0, 2] == steps[3, 0, 2] == 7
 
 
-def test_sigmoid_does_not_overflow() -> None:
-    a = np.array([-1e30, -800.0, -1.0, 0.0, 1.0, 800.0, 1e30])
-    sigmoid(a)
-    wanted = [0, 0, 1 / (1 + np.e), 0.5, 1 / (1 + 1 / np.e), 1, 1]
-    np.testing.assert_allclose(a, wanted, rtol=1e-12)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_has_its_limits(dtype: type) -> None:
+    a: Array = np.array([-np.inf, -1e30, -800, -1, 0, 1, 800, 1e30, np.inf, np.nan], dtype)
+    with np.errstate(over="ignore"):
+        sigmoid(a)
+    wanted = [0, 0, 0, 1 / (1 + np.e), 0.5, 1 / (1 + 1 / np.e), 1, 1, 1, np.nan]
+    np.testing.assert_allclose(a, wanted, rtol=1e-6 if dtype == np.float32 else 1e-12)
 
 
 def test_derivatives_match_central_differences() -> None:

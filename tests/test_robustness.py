@@ -21,6 +21,7 @@ import pytest
 
 import charrnn
 from charrnn import scoring
+from charrnn.analysis.gradients import check_gradients
 from charrnn.cli import main
 from charrnn.cli.common import Number
 from charrnn.errors import CheckpointError, SaveError, TextError
@@ -300,6 +301,47 @@ def test_error_state_of_the_caller_does_not_matter(text: str, tmp_path: Path) ->
         model.nll(text[:100])
         model.save(tmp_path / "model.npz", half=True)
         charrnn.load(tmp_path / "model.npz")
+
+
+@pytest.fixture
+def huge(run: Path) -> Path:
+    """A model whose gates are so far from zero that exp overflows."""
+    model = charrnn.load(run)
+    model.network.params.vector *= np.float32(1e4)
+    model.save("huge.npz")
+    return Path("huge.npz")
+
+
+def test_huge_weights_do_not_warn_in_python(cli: Cli, huge: Path, text: str) -> None:
+    model = charrnn.load(huge)
+    "".join(model.sample(20, seed=1, prime="the king"))
+    model.nll(text[:3000])
+    model.nll(text[:100], dynamic_lr=0.1)
+    model.nll_lines(text[:100])
+    (xs, ys), state = (
+        model.vocabulary.encode(text[:32]).reshape(2, 16, 1),
+        model.network.zero_state(1),
+    )
+    list(check_gradients(model.network, xs, ys, state, np.random.default_rng(0), 1))
+    charrnn.train(text, init_from=huge, max_steps=2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train corpus.txt --init-from huge.npz --max-steps 2 -o b.npz",
+        "sample huge.npz --length 20 --num-samples 2",
+        "eval huge.npz corpus.txt",
+        "eval huge.npz corpus.txt --adapt",
+        "score huge.npz corpus.txt",
+        "score huge.npz corpus.txt --per char",
+        "show huge.npz corpus.txt",
+        "show huge.npz corpus.txt --neuron 0:3",
+        "trace huge.npz king --backward",
+    ],
+)
+def test_huge_weights_do_not_warn(cli: Cli, huge: Path, command: str) -> None:
+    assert b"Warning" not in cli(*command.split()).stderr
 
 
 def test_model_is_pickled_and_copied(trained: Path) -> None:

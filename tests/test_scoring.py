@@ -5,15 +5,20 @@ import pytest
 
 from charrnn import loss, scoring
 from charrnn.arrays import Array, Ids
+from charrnn.config import CELLS
 from charrnn.network import Network
 from charrnn.optim import clip
 from charrnn.scoring import (
     WARM_UP_SYMBOLS,
+    _read_layerwise,
+    _read_stepwise,
     contiguous_nll,
     document_nll,
     dynamic_nll,
 )
+from charrnn.text.batches import Batch, Position
 from charrnn.workers import Workers
+from tests.conftest import random_network
 
 V = 11
 
@@ -73,6 +78,35 @@ def test_every_document_is_scored_separately(
         np.testing.assert_allclose(
             nats[a:b], one_by_one(network, np.append(3, ids[a:b])), rtol=0, atol=1e-10
         )
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("B", [1, 5])
+def test_reading_stepwise_matches_reading_layerwise(cell: str, num_layers: int, B: int) -> None:
+    rng = np.random.default_rng(0)
+    network = random_network(cell, num_layers)
+    batches = []
+    for n in (4, 3, 4):  # lanes are reset between the batches, and one batch is shorter
+        xs, ys = rng.integers(0, network.vocab_size, (2, n, B))
+        batches.append(Batch(xs, ys, rng.random(B) < 0.5, ys, Position(), n * B))
+    pairs = zip(
+        _read_stepwise(network, batches, 4, B),
+        _read_layerwise(network, batches, 4, B),
+        strict=True,
+    )
+    for (_, stepwise), (_, layerwise) in pairs:
+        np.testing.assert_allclose(stepwise, layerwise, rtol=0, atol=1e-12)
+
+
+def test_large_network_is_read_layerwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    network, ids = Network("gru", V, 8, 2, np.float64, rng), rng.integers(0, V, 3000)
+    stepwise = contiguous_nll(network, ids, ids[:1])
+    monkeypatch.setattr(scoring, "MAX_STEPWISE", 0)
+    monkeypatch.delattr(scoring, "Stepper")  # unused
+    layerwise = contiguous_nll(network, ids, ids[:1])
+    np.testing.assert_allclose(stepwise, layerwise, rtol=0, atol=1e-12)
 
 
 # --- Dynamic evaluation ---

@@ -40,10 +40,10 @@ class Toy(Cell[ToyViews]):
     def local_derivatives(self, views: ToyViews, dviews: ToyViews) -> None:
         tanh_derivative(views.n, out=dviews.n)
 
-    def backward_step(self, Whh: Array, dhs: Array, views: ToyViews, dviews: ToyViews) -> None:
+    def backward_step(self, WhhT: Array, dhs: Array, views: ToyViews, dviews: ToyViews) -> None:
         dhnext, _, dn, dh = dviews
         np.add(dhs, dhnext, out=dh)
         dh *= HALF
         dn *= dh
-        np.dot(Whh.T, dn, out=dhnext)
+        np.dot(WhhT, dn, out=dhnext)
         dhnext += dh

@@ -65,6 +65,8 @@ class Cell(ABC, Generic[V]):
     NUM_BLOCKS: int
     BLOCK_NAMES: tuple[str, ...] = ("",)  # of the G blocks of ax, top to bottom
     STATE_NAMES: tuple[str, ...] = ("h",)
+    # step reads hprev only for Whh hprev: with [Whh Wxh] and [h; x] in their place it adds Wxh x
+    ONE_PRODUCT: bool = False
 
     def init_bias(self, bh: Array) -> None:
         """Write the initial bias (G H,), zero by default."""
@@ -93,8 +95,11 @@ class Cell(ABC, Generic[V]):
         """Write to ``dviews`` the factors that depend on no later step, for all steps at once."""
 
     @abstractmethod
-    def backward_step(self, Whh: Array, dhs: Array, views: V, dviews: V) -> None:
-        """Turn the gradient that arrives at h into da and the gradient of the previous state."""
+    def backward_step(self, WhhT: Array, dhs: Array, views: V, dviews: V) -> None:
+        """Turn the gradient that arrives at h into da and the gradient of the previous state.
+
+        ``WhhT`` (H, G H) is Whh, transposed.
+        """
 
     def recurrent_inputs(self, tape: Tape[V]) -> list[tuple[int, Array]]:
         """Return the inputs of the blocks of Whh: (number of blocks, (T, H, B)), top to bottom."""
@@ -154,9 +159,9 @@ class Cell(ABC, Generic[V]):
         """
         self.local_derivatives(tape.views, tape.dviews)
         tape.dstate[:] = dstate
-        step = self.backward_step
+        step, WhhT = self.backward_step, Whh.T
         for dh, views, dviews in zip(dhs[::-1], tape.rows[::-1], tape.drows[::-1], strict=True):
-            step(Whh, dh, views, dviews)
+            step(WhhT, dh, views, dviews)
         tape.dax[:] = tape.da
 
         # dWhh: all steps in one product

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy import add, dot, multiply, subtract, tanh
 
-from charrnn.arrays import Array, sigmoid, tanh_derivative
+from charrnn.arrays import ONE, Array, sigmoid, tanh_derivative
 from charrnn.cells.base import Cell, Tape
 
 
@@ -27,7 +28,7 @@ class GRUViews(NamedTuple):
     r: Array  # (H, B)
     n: Array  # (H, B)
     rh: Array  # (H, B), r h'
-    n_h: Array  # (H, B), n - h'; in dviews 1 - z, the factor of dh in dh'
+    z_nh: Array  # (H, B), z (n - h'); in dviews 1 - z, the factor of dh in dh'
     h: Array  # (H, B)
 
 
@@ -40,8 +41,8 @@ class GRU(Cell[GRUViews]):
     def new_views(self, a: Array, states: Array, Whh_h: Array) -> GRUViews:
         """Name the values; ``a`` becomes z, r, n."""
         h, (z, r, n), k = states[0], np.split(a, 3, axis=1), states.shape[2] * 2
-        rh, n_h = np.empty_like(h[1:]), np.empty_like(h[1:])
-        return GRUViews(h[:-1], Whh_h[:, :k], Whh_h[:, k:], a[:, :k], z, r, n, rh, n_h, h[1:])
+        rh, z_nh = np.empty_like(h[1:]), np.empty_like(h[1:])
+        return GRUViews(h[:-1], Whh_h[:, :k], Whh_h[:, k:], a[:, :k], z, r, n, rh, z_nh, h[1:])
 
     def new_dviews(self, da: Array, dstates: Array, scratch: Array) -> GRUViews:
         """Name the gradients; the gradients of the products are da."""
@@ -50,42 +51,41 @@ class GRU(Cell[GRUViews]):
         return GRUViews(dstates[0], dzr, dn, dzr, dz, dr, dn, drh, np.empty_like(dn, order="C"), dh)
 
     def step(self, Whh: Array, ax: Array, views: GRUViews) -> None:
-        """Write the gates z, r and n, then r h', n - h' and h."""
-        hprev, Whzr_h, Whn_rh, zr, z, r, n, rh, n_h, h = views
+        """Write the gates z, r and n, then r h', z (n - h') and h."""
+        hprev, Whzr_h, Whn_rh, zr, z, r, n, rh, z_nh, h = views
         k = len(zr)
-        np.dot(Whh[:k], hprev, out=Whzr_h)
-        np.add(ax[:k], Whzr_h, out=zr)
+        dot(Whh[:k], hprev, Whzr_h)
+        add(ax[:k], Whzr_h, zr)
         sigmoid(zr)
-        np.multiply(r, hprev, out=rh)
-        np.dot(Whh[k:], rh, out=Whn_rh)
-        np.add(ax[k:], Whn_rh, out=n)
-        np.tanh(n, out=n)
-        np.subtract(n, hprev, out=n_h)
-        np.multiply(z, n_h, out=Whn_rh)
-        np.add(hprev, Whn_rh, out=h)  # h = h' + z (n - h'), which is (1 - z) h' + z n
+        multiply(r, hprev, rh)
+        dot(Whh[k:], rh, Whn_rh)
+        add(ax[k:], Whn_rh, n)
+        tanh(n, n)
+        subtract(n, hprev, z_nh)
+        z_nh *= z
+        add(hprev, z_nh, h)  # h = h' + z (n - h'), which is (1 - z) h' + z n
 
     def local_derivatives(self, views: GRUViews, dviews: GRUViews) -> None:
         """Write the factors of dh and drh that no later step changes."""
-        _, _, _, _, z, r, n, rh, n_h, _ = views
+        _, _, _, _, z, r, n, rh, z_nh, _ = views
         _, _, _, _, dz, dr, dn, _, keep, _ = dviews
-        np.subtract(1, z, out=keep)
-        np.multiply(z, keep, out=dz)  # through the sigmoids: z (1 - z)
-        dz *= n_h
-        np.subtract(1, r, out=dr)
-        dr *= rh
+        subtract(ONE, z, keep)
+        multiply(keep, z_nh, dz)  # through the sigmoids: z (1 - z) (n - h')
+        subtract(ONE, r, dr)
+        dr *= rh  # r (1 - r) h'
         tanh_derivative(n, out=dn)
         dn *= z
 
-    def backward_step(self, Whh: Array, dhs: Array, views: GRUViews, dviews: GRUViews) -> None:
+    def backward_step(self, WhhT: Array, dhs: Array, views: GRUViews, dviews: GRUViews) -> None:
         """Write da and dhnext."""
         dhnext, dzr, _, _, dz, dr, dn, drh, keep, dh = dviews
         k = len(dzr)
-        np.add(dhs, dhnext, out=dh)  # backprop into h
+        add(dhs, dhnext, dh)  # backprop into h
         dz *= dh
         dn *= dh
-        np.dot(Whh[k:].T, dn, out=drh)  # into r h'
+        dot(WhhT[:, k:], dn, drh)  # into r h'
         dr *= drh
-        np.dot(Whh[:k].T, dzr, out=dhnext)
+        dot(WhhT[:, :k], dzr, dhnext)
         drh *= views.r
         dhnext += drh
         dh *= keep

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy import add, dot, multiply, tanh
 
-from charrnn.arrays import HALF, Array, sigmoid_derivative, tanh_derivative
+from charrnn.arrays import Array, sigmoid, sigmoid_derivative, tanh_derivative
 from charrnn.cells.base import Cell
 
 
@@ -38,6 +39,7 @@ class LSTM(Cell[LSTMViews]):
     NUM_BLOCKS = 4
     BLOCK_NAMES = ("i", "f", "o", "g")
     STATE_NAMES = ("h", "c")
+    ONE_PRODUCT = True
 
     def init_bias(self, bh: Array) -> None:
         """Start with an open forget gate: bias 1 (Jozefowicz et al., 2015, section 2.2)."""
@@ -59,17 +61,15 @@ class LSTM(Cell[LSTMViews]):
     def step(self, Whh: Array, ax: Array, views: LSTMViews) -> None:
         """Write the gates a = (i, f, o, g), then c, tanh(c) and h."""
         hprev, cprev, Whh_h, a, ifo, i, f, o, g, c, tanhc, h = views
-        np.dot(Whh, hprev, out=Whh_h)
-        np.add(ax, Whh_h, out=a)
-        ifo *= HALF
-        np.tanh(a, out=a)  # all four at once, since sigmoid(a) = (1 + tanh(a / 2)) / 2
-        ifo *= HALF
-        ifo += HALF
-        np.multiply(f, cprev, out=c)
-        np.multiply(i, g, out=h)
+        dot(Whh, hprev, Whh_h)
+        add(ax, Whh_h, a)
+        sigmoid(ifo)
+        tanh(g, g)
+        multiply(f, cprev, c)
+        multiply(i, g, h)
         c += h  # c = f c' + i g
-        np.tanh(c, out=tanhc)
-        np.multiply(o, tanhc, out=h)  # h = o tanh(c)
+        tanh(c, tanhc)
+        multiply(o, tanhc, h)  # h = o tanh(c)
 
     def local_derivatives(self, views: LSTMViews, dviews: LSTMViews) -> None:
         """Write the factors of dh and dc that no later step changes."""
@@ -84,18 +84,18 @@ class LSTM(Cell[LSTMViews]):
         tanh_derivative(tanhc, out=dtanhc)
         dtanhc *= o
 
-    def backward_step(self, Whh: Array, dhs: Array, views: LSTMViews, dviews: LSTMViews) -> None:
+    def backward_step(self, WhhT: Array, dhs: Array, views: LSTMViews, dviews: LSTMViews) -> None:
         """Write da, dhnext and dcnext."""
         dhnext, dcnext, da, _, _, di, df, do, dg, dc, dtanhc, dh = dviews
-        np.add(dhs, dhnext, out=dh)  # backprop into h
+        add(dhs, dhnext, dh)  # backprop into h
         do *= dh
-        np.multiply(dtanhc, dh, out=dc)
+        multiply(dtanhc, dh, dc)
         dc += dcnext  # into c
         di *= dc
         df *= dc
         dg *= dc
-        np.multiply(dc, views.f, out=dcnext)
-        np.dot(Whh.T, da, out=dhnext)
+        multiply(dc, views.f, dcnext)
+        dot(WhhT, da, dhnext)
 
     def gate_activations(self, views: LSTMViews) -> dict[str, Array]:
         """Return i, f and o."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
+from numpy import add, dot, tanh
 
 from charrnn.arrays import Array, tanh_derivative
 from charrnn.cells.base import Cell
@@ -26,6 +26,7 @@ class Vanilla(Cell[VanillaViews]):
     """h = tanh(Wxh x + Whh h' + bh)."""
 
     NUM_BLOCKS = 1
+    ONE_PRODUCT = True
 
     def new_views(self, a: Array, states: Array, Whh_h: Array) -> VanillaViews:
         """Name the values; the pre-activations ``a`` are where h will be."""
@@ -39,19 +40,19 @@ class Vanilla(Cell[VanillaViews]):
     def step(self, Whh: Array, ax: Array, views: VanillaViews) -> None:
         """Write h."""
         hprev, Whh_h, h = views
-        np.dot(Whh, hprev, out=Whh_h)
-        np.add(ax, Whh_h, out=h)
-        np.tanh(h, out=h)  # h = tanh(Wxh x + Whh h' + bh)
+        dot(Whh, hprev, Whh_h)
+        add(ax, Whh_h, h)
+        tanh(h, h)  # h = tanh(Wxh x + Whh h' + bh)
 
     def local_derivatives(self, views: VanillaViews, dviews: VanillaViews) -> None:
         """Write the derivative of tanh to da."""
         tanh_derivative(views.h, out=dviews.Whh_h)
 
     def backward_step(
-        self, Whh: Array, dhs: Array, views: VanillaViews, dviews: VanillaViews
+        self, WhhT: Array, dhs: Array, views: VanillaViews, dviews: VanillaViews
     ) -> None:
         """Write da and dhnext."""
         dhnext, da, dh = dviews
-        np.add(dhs, dhnext, out=dh)  # backprop into h
+        add(dhs, dhnext, dh)  # backprop into h
         da *= dh  # through tanh
-        np.dot(Whh.T, da, out=dhnext)
+        dot(WhhT, da, dhnext)
