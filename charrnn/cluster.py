@@ -183,10 +183,11 @@ def launcher_rank() -> int:
     return max(int(os.environ.get(name, "0") or 0) for name in RANK_VARIABLES)
 
 
-def abort(code: int) -> None:
-    """End all ranks, if this process is one of several."""
+def abort(code: int, message: str = "") -> None:
+    """Print a message and end all ranks, if this process is one of several."""
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi and mpi.Is_initialized() and not mpi.Is_finalized() and mpi.COMM_WORLD.size > 1:
+        print(message, end="", file=sys.stderr, flush=True)
         mpi.COMM_WORLD.Abort(code)
 
 

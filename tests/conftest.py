@@ -31,6 +31,8 @@ from charrnn.training.interrupt import STOP_SIGNALS
 
 ROOT = Path(__file__).parent.parent
 CHARRNN = [sys.executable, "-m", "charrnn"]
+# a process for each core in every test would take longer than the tests
+os.environ["CHARRNN_TRAIN_WORKERS"] = "1"
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 SIZE = ("--hidden-size", "12", "--seq-length", "16", "--batch-size", "8")
@@ -178,6 +180,13 @@ def invoke(args: list[str], stdin: bytes = b"", rc: int = 0) -> Done:
     code = exited.value.code or 0
     assert code == rc, err.getvalue().decode()
     return subprocess.CompletedProcess(args, rc, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def default_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the number of workers be decided as for a user."""
+    monkeypatch.delenv("CHARRNN_TRAIN_WORKERS", raising=False)
+    monkeypatch.delitem(ENV, "CHARRNN_TRAIN_WORKERS", raising=False)
 
 
 @contextlib.contextmanager

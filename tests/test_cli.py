@@ -168,6 +168,7 @@ def test_init_from_reports_the_symbols(cli: Cli, run: Path, text: str) -> None:
     assert "hidden_size must be 12, as in the initial model, not 13" in err
 
 
+@pytest.mark.usefixtures("default_workers")
 def test_resume_keeps_the_number_of_workers(cli: Cli, corpus: Path) -> None:
     path = Path("checkpoints/corpus.npz")
     cli("train", "corpus.txt", *QUICK, "--workers", "3", "--stop-after", "5")

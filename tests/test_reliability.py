@@ -80,6 +80,7 @@ def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
 
 
 @posix
+@pytest.mark.usefixtures("default_workers")
 def test_killed_trainings_resume_to_the_uninterrupted_result() -> None:
     command = [sys.executable, "-m", "tests.crash_test", "5"]
     done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, check=False)

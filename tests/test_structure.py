@@ -12,7 +12,7 @@ PACKAGE = Path(charrnn.__file__).parent
 LAYERS = """
     errors version config formatting arrays blas
     affine loss optim text cells
-    network workers
+    network workers cluster
     sampling scoring storage
     analysis
     drawing

@@ -138,7 +138,7 @@ def test_longer_plan_is_recorded(text: str, tmp_path: Path) -> None:
     assert resume(path, corpus).state.finished
     run = resume(path, corpus, max_steps=90, workers=2)
     assert not run.state.finished
-    assert run.state.notes[-1].startswith("from step 60: 2 workers instead of 1; results may")
+    assert run.state.notes[-1].startswith("from step 60: 2 workers instead of 1 worker")
     train(run)
     assert run.state.step == 90
     assert [(plan["from_step"], plan["steps"]) for plan in run.state.plans] == [(0, 60), (60, 90)]
@@ -473,7 +473,7 @@ def test_saves_follow_the_clock(text: str, tmp_path: Path, monkeypatch: pytest.M
     now, save_seconds = 0.0, 0.5
     saved: list[int] = []
 
-    def save_slowly(run: Run, _: Path) -> None:
+    def save_slowly(run: Run, *_: object) -> None:
         nonlocal now
         saved.append(run.state.step)
         now += save_seconds
@@ -501,7 +501,7 @@ def test_failed_save_is_reported_and_retried(
     path, corpus = tmp_path / "run.npz", Corpus("text", text)
     failing = range(5, 20)
 
-    def save_or_fail(run: Run, path: Path) -> None:
+    def save_or_fail(run: Run, path: Path, *_: object) -> None:
         if run.state.step in failing:
             raise SaveError(f"{path}: could not be saved (no space left on device)")
         save(run, path)

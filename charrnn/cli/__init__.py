@@ -55,9 +55,8 @@ class Commands(click.Group):
         except (KeyboardInterrupt, EOFError):
             code = ExitCode.INTERRUPTED
             abort(code)
-        except BaseException:
-            traceback.print_exc()
-            abort(1)
+        except Exception:
+            abort(1, traceback.format_exc())
             raise
         sys.exit(code)
 
