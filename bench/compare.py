@@ -41,7 +41,7 @@ class Row:
         """Return the job of a worker."""
         work = "train" if self.work == "memory" else self.work
         shape = {"cell": self.cell, "L": self.L, "H": self.H, "B": self.B, "T": self.T, "V": 65}
-        return {"work": work, **shape, "threads": 1, "options": self.options, **more}
+        return {"work": work, **shape, "workers": 1, "options": self.options, **more}
 
 
 def operations(cell: str, L: int, H: int, V: int, work: str = "train", **_: object) -> int:
@@ -70,6 +70,9 @@ ROWS = {
     "gru": Row("GRU 1x256, B=32, T=64", "train", "gru", 1, 256, 32, 64, 1.5, 2.0),
     "lstm-2x128": Row("LSTM 2x128, B=50, T=50", "train", "lstm", 2, 128, 50, 50, 0.85, 1.1),
     "lstm-1x256": Row("LSTM 1x256, B=32, T=64", "train", "lstm", 1, 256, 32, 64, 0.85, 1.1),
+    "default": Row("the defaults: GRU 1x256, B=64, T=64", "train", "gru", 1, 256, 64, 64, 1.6, 2.2),
+    "lstm-1x256-64": Row("LSTM 1x256, B=64, T=64", "train", "lstm", 1, 256, 64, 64, 0.95, 1.1),
+    "lstm-2x256-64": Row("LSTM 2x256, B=64, T=64", "train", "lstm", 2, 256, 64, 64, 0.95, 1.1),
     "lstm-3x512": Row("LSTM 3x512, B=50, T=50", "train", "lstm", 3, 512, 50, 50, 0.95, 1.15),
     "lstm-1": Row("LSTM 1x128, B=1, T=25", "train", "lstm", 1, 128, 1, 25, 1.3, 1.8),
     "sample-2x128": Row("sampling one text, LSTM 2x128", "sample", "lstm", 2, 128, 1, 1, 3.5, 5),
@@ -83,18 +86,28 @@ ROWS = {
 }
 
 
-def environment(threads: int, avx2: bool) -> dict[str, str]:
-    """Return an environment for this many threads, with the libraries' own kernels or AVX2."""
+# of OpenBLAS, of MKL, of PyTorch, of oneDNN
+INSTRUCTION_SETS = {
+    "avx2": ("Haswell", "AVX2", "avx2", "AVX2"),
+    "avx512": ("SkylakeX", "AVX512", "avx512", "AVX512_CORE"),
+}
+
+
+def environment(threads: int, isa: str | None) -> dict[str, str]:
+    """Return an environment for this many threads, and one instruction set if it is given."""
     prefixes = ("OPENBLAS_", "MKL_", "OMP_", "ONEDNN_", "DNNL_", "ATEN_", "CHARRNN_")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
     clean |= {f"{name}_NUM_THREADS": str(threads) for name in ("OPENBLAS", "OMP", "MKL")}
-    if avx2:
-        clean |= {
-            "OPENBLAS_CORETYPE": "Haswell",
-            "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-            "ATEN_CPU_CAPABILITY": "avx2",
-        }
-        clean |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL"}
+    if isa:
+        names = (
+            "OPENBLAS_CORETYPE",
+            "MKL_ENABLE_INSTRUCTIONS",
+            "ATEN_CPU_CAPABILITY",
+            "ONEDNN_MAX_CPU_ISA",
+        )
+        clean |= dict(zip(names, INSTRUCTION_SETS[isa], strict=True))
+    if isa == "avx2":
+        clean["NPY_DISABLE_CPU_FEATURES"] = "X86_V4 AVX512_ICL"
     return clean
 
 
@@ -141,25 +154,25 @@ def spread(ratios: list[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def speed(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
+def speed(row: Row, torch: str, rounds: int, seconds: float, isa: str | None) -> str:
     """Measure a row of characters per second; return a line of the table."""
-    # training and scoring divide the lanes among threads; sampling uses threads of the library
+    # training and scoring divide the lanes among workers; sampling uses threads of the library
     ours = [
         (
             sys.executable,
             "charrnn",
-            row.job(threads=n),
-            environment(n if row.work == "sample" else 1, avx2),
+            row.job(workers=n),
+            environment(n if row.work == "sample" else 1, isa),
         )
         for n in (1, 2)
     ]
-    peaks = [(sys.executable, "peak", {}, environment(n, avx2)) for n in (1, 2)]
+    peaks = [(sys.executable, "peak", {}, environment(n, isa)) for n in (1, 2)]
     names = ["1 thread"]
-    others = [(sys.executable, "naive", row.job(), environment(1, avx2))]
+    others = [(sys.executable, "naive", row.job(), environment(1, isa))]
     if row.other == "torch":
         kinds = [(n, kind) for n in (1, 2) for kind in ("one-hot", "embedding")]
         names = [f"{kind}, {n} thread{'s' * (n > 1)}" for n, kind in kinds]
-        others = [(torch, "torch", row.job(input=kind), environment(n, avx2)) for n, kind in kinds]
+        others = [(torch, "torch", row.job(input=kind), environment(n, isa)) for n, kind in kinds]
     with workers(ours) as mine, workers(others) as theirs, workers(peaks) as tops:
         trial = [statistics.median(w.ask(seconds) for _ in range(3)) for w in theirs]
         best = trial.index(max(trial))
@@ -179,13 +192,13 @@ def speed(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
     )
 
 
-def memory(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
+def memory(row: Row, torch: str, rounds: int, seconds: float, isa: str | None) -> str:
     """Measure peak memory after some training; return a line of the table."""
     ours, others = [], []
     for _ in range(rounds):
         specs = [
-            (sys.executable, "charrnn", row.job(), environment(1, avx2)),
-            (torch, "torch", row.job(input="one-hot"), environment(1, avx2)),
+            (sys.executable, "charrnn", row.job(), environment(1, isa)),
+            (torch, "torch", row.job(input="one-hot"), environment(1, isa)),
         ]
         for spec, peaks in zip(specs, (ours, others), strict=True):
             with workers([spec]) as (worker,):
@@ -198,9 +211,9 @@ def memory(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str
     )
 
 
-def start(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
+def start(row: Row, torch: str, rounds: int, seconds: float, isa: str | None) -> str:
     """Measure the start-up time of both sides; return a line of the table."""
-    env, ours, others = environment(1, avx2), [], []
+    env, ours, others = environment(1, isa), [], []
     commands = (
         [str(Path(sys.executable).parent / "charrnn"), "--help"],
         [torch, "-c", "import torch"],
@@ -226,18 +239,20 @@ def start(row: Row, torch: str, rounds: int, seconds: float, avx2: bool) -> str:
 @click.option("--rounds", default=7, show_default=True, help="How often the sides alternate.")
 @click.option("--seconds", default=1.0, show_default=True, help="How long a side works at a time.")
 @click.option(
-    "--avx2", is_flag=True, help="Have both sides use AVX2, as on a machine without AVX-512."
+    "--isa",
+    type=click.Choice([*INSTRUCTION_SETS]),
+    help="Have both sides use this instruction set.  [default: each its own choice]",
 )
-def main(rows: tuple[str, ...], torch: str, rounds: int, seconds: float, avx2: bool) -> None:
+def main(rows: tuple[str, ...], torch: str, rounds: int, seconds: float, isa: str | None) -> None:
     """Measure ROWS of the table, or all of them."""
     click.echo(
-        "| work | target | stretch goal | ratio, 1 thread | 2 threads "
+        "| work | target | stretch goal | ratio, 1 worker | 2 workers "
         "| charrnn | other | % of peak |"
     )
     click.echo("|---|---|---|---|---|---|---|---|")
     for name in rows or ROWS:
         measure = {"memory": memory, "start": start}.get(ROWS[name].work, speed)
-        click.echo(measure(ROWS[name], torch, rounds, seconds, avx2))
+        click.echo(measure(ROWS[name], torch, rounds, seconds, isa))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import statistics
 import sys
 
 import click
-from compare import environment, operations, workers
+from compare import INSTRUCTION_SETS, environment, operations, workers
 
 BASE = {"cell": "lstm", "L": 1, "H": 256, "B": 32, "T": 64, "V": 65}
 AXES = {
@@ -20,15 +20,15 @@ AXES = {
 
 @click.command()
 @click.argument("axes", nargs=-1, type=click.Choice([*AXES]))
-@click.option("--threads", default=1, show_default=True)
+@click.option("--workers", "size", default=1, show_default=True)
 @click.option(
     "--rounds", default=3, show_default=True, help="How often a cell and the peak alternate."
 )
 @click.option("--seconds", default=1.0, show_default=True, help="How long each works at a time.")
-@click.option("--avx2", is_flag=True, help="Use AVX2, as on a machine without AVX-512.")
-def main(axes: tuple[str, ...], threads: int, rounds: int, seconds: float, avx2: bool) -> None:
+@click.option("--isa", type=click.Choice([*INSTRUCTION_SETS]), help="Use this instruction set.")
+def main(axes: tuple[str, ...], size: int, rounds: int, seconds: float, isa: str | None) -> None:
     """Measure along AXES, or all of them, from LSTM 1x256, B=32, T=64, V=65."""
-    env = environment(threads, avx2)
+    env = environment(size, isa)
     click.echo(
         "| | characters per second | µs per character | Gflop/s of products | % of peak |\n"
         "|---|---|---|---|---|"
@@ -36,9 +36,9 @@ def main(axes: tuple[str, ...], threads: int, rounds: int, seconds: float, avx2:
     for axis in axes or AXES:
         for value in AXES[axis]:
             shape = BASE | {axis: value}
-            job = {"work": "train", "threads": threads, **shape}
+            job = {"work": "train", "workers": size, **shape}
             specs = [
-                (sys.executable, "charrnn", job, environment(1, avx2)),
+                (sys.executable, "charrnn", job, environment(1, isa)),
                 (sys.executable, "peak", {}, env),
             ]
             with workers(specs) as (ours, peak):

@@ -49,7 +49,7 @@ def train(job: dict[str, Any]) -> Callable[[], int]:
         test_fraction=0,
         **job.get("options", {}),
     )
-    run = begin(Corpus("text", text(job["V"])), config, workers=job["threads"])
+    run = begin(Corpus("text", text(job["V"])), config, workers=job["workers"])
     stepping = train_steps(run)
     return lambda: next(stepping).characters
 
@@ -72,5 +72,5 @@ def score(job: dict[str, Any]) -> Callable[[], int]:
     """Score a text of half a million characters."""
     model, vocabulary = network(job)
     ids = vocabulary.encode(text(job["V"], 500_000))
-    workers = Workers(job["threads"])
+    workers = Workers(job["workers"])
     return lambda: len(contiguous_nll(model, ids, ids[:1], workers))

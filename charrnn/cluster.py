@@ -1,8 +1,10 @@
 """Training on many machines: the ranks of an MPI program, each of which trains on some lanes.
 
 Every rank takes its share of each batch, and one all-reduce of the gradient per step gives all the
-same update. Rank 0 alone reads the text, evaluates, samples, saves and prints. MPI (mpi4py) is
-imported only if a launcher, such as mpiexec, has started this process as one of several.
+same update. With ``sync_every`` each rank makes some updates of its own, then the weights are
+averaged (local SGD: McMahan et al., 2017; Stich, 2019). Rank 0 alone reads the text, evaluates,
+samples, saves and prints. MPI (mpi4py) is imported only if a launcher, such as mpiexec, has started
+this process as one of several.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import pickle
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from charrnn.errors import CharrnnError, ClusterError, UsageError
@@ -25,6 +27,7 @@ SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
 NUM_EXTRA = 4  # numbers that are summed with the gradient: the loss in two parts, and two requests
 POLL_SECONDS = 0.005  # between two looks at whether rank 0 is done
+FORWARD_SECONDS = 0.2  # in which the launcher reads what a rank has printed last
 GRACE_SECONDS = 2.0  # in which rank 0 may report an error before another rank does
 SLOW_SHARE = 0.2  # of the time, for communication
 SLOW_STEPS = 20  # over which it is measured
@@ -35,7 +38,8 @@ class Cluster:
 
     rank, size = 0, 1
     local_size = 1  # ranks on this machine
-    sync_every = 1
+    sync_every = 1  # steps of each rank on its own, until the weights are averaged
+    in_sync = True  # whether all ranks have the same weights
 
     @property
     def is_root(self) -> bool:
@@ -58,12 +62,25 @@ class Cluster:
         """Call a function on the ranks other than 0; raise the first error on every rank."""
 
     def agree(self, request: str, wanted: bool) -> bool:
-        """Return whether ``"save"`` or ``"stop"`` is wanted, by this rank or another."""
+        """Return whether ``"save"`` or ``"stop"`` is wanted, by this rank or another.
+
+        Never while the weights of the ranks differ.
+        """
         return wanted
 
     def sum_gradient(self, gradient: Any, loss: float) -> float:
-        """Sum a gradient (n + NUM_EXTRA,) over the ranks, in place; return the summed loss."""
+        """Sum a gradient (n + NUM_EXTRA,) over the ranks, in place; return the summed loss.
+
+        With local steps, take what this rank has for the mean of all.
+        """
         return loss
+
+    def average(self, vectors: Sequence[Any], loss: float, is_due: bool) -> list[float]:
+        """After local steps, average vectors over the ranks, if that is due.
+
+        Returns the mean loss of each step whose losses all ranks know by now.
+        """
+        return [loss]
 
     def gather_lanes(self, state: Any) -> Any:
         """Return the state of the lanes of all ranks on rank 0, (L, S, H, B)."""
@@ -90,6 +107,8 @@ class MPICluster(Cluster):
         self._wanted = {"save": False, "stop": False}
         self._agreed = dict(self._wanted)
         self._times: list[tuple[float, float]] = []  # of each sum: its start and its end
+        self._is_measured = False
+        self._losses: list[float] = []  # of this rank's steps since the last average
 
     def from_root(self, function: Callable[[], T]) -> T:
         import numpy as np
@@ -129,19 +148,46 @@ class MPICluster(Cluster):
                 raise self._shared(UsageError(message))
 
     def agree(self, request: str, wanted: bool) -> bool:
-        """Return what is agreed: a request goes round with the next gradient."""
+        """Return what is agreed: a request goes round with the next sum."""
         self._wanted[request] = wanted and not self._agreed[request]
         return self._agreed[request]
 
     def sum_gradient(self, gradient: Any, loss: float) -> float:
+        if self.sync_every > 1:
+            gradient *= self.size
+            return loss * self.size
         high = gradient.dtype.type(loss)  # float32: the rest of the loss comes with it
         gradient[-4:] = high, loss - float(high), self._wanted["save"], self._wanted["stop"]
-        start = time.perf_counter()
-        self.comm.Allreduce(self.mpi.IN_PLACE, gradient)
-        self._times.append((start, time.perf_counter()))
+        self._sum(gradient)
         high, low, save, stop = gradient[-4:].tolist()
         self._agreed = {"save": save != 0, "stop": stop != 0}
         return float(high) + float(low)
+
+    def average(self, vectors: Sequence[Any], loss: float, is_due: bool) -> list[float]:
+        import numpy as np
+
+        if self.sync_every == 1:
+            return [loss]
+        self._losses.append(loss)
+        self.in_sync = is_due
+        if not is_due:
+            self._agreed = {"save": False, "stop": False}
+            return []
+        for vector in vectors:
+            self._sum(vector)
+            vector /= self.size
+        numbers = np.array([self._wanted["save"], self._wanted["stop"], *self._losses])
+        self._sum(numbers)
+        self._losses = []
+        save, stop, *losses = numbers.tolist()
+        self._agreed = {"save": save != 0, "stop": stop != 0}
+        return [loss / self.size for loss in losses]
+
+    def _sum(self, a: Any) -> None:
+        """Replace an array by its sum over the ranks."""
+        start = time.perf_counter()
+        self.comm.Allreduce(self.mpi.IN_PLACE, a)
+        self._times.append((start, time.perf_counter()))
 
     def gather_lanes(self, state: Any) -> Any:
         import numpy as np
@@ -166,8 +212,9 @@ class MPICluster(Cluster):
         return error
 
     def slow_message(self) -> str:
-        if len(self._times) != SLOW_STEPS:
+        if len(self._times) < SLOW_STEPS or self._is_measured:
             return ""
+        self._is_measured = True
         total = self._times[-1][1] - self._times[0][0]
         waited = sum(end - start for start, end in self._times[1:])
         if waited < SLOW_SHARE * total:
@@ -188,6 +235,7 @@ def abort(code: int, message: str = "") -> None:
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi and mpi.Is_initialized() and not mpi.Is_finalized() and mpi.COMM_WORLD.size > 1:
         print(message, end="", file=sys.stderr, flush=True)
+        time.sleep(FORWARD_SECONDS)
         mpi.COMM_WORLD.Abort(code)
 
 

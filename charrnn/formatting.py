@@ -43,10 +43,12 @@ def format_count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
-def format_workers(workers: int, ranks: int) -> str:
+def format_workers(workers: int, ranks: int, sync_every: int) -> str:
     """Return the number of workers: ``2 workers``, or ``4 ranks of 2 workers``."""
     text = format_count(workers, "worker")
-    return text if ranks == 1 else f"{ranks} ranks of {text}"
+    if ranks == 1:
+        return text
+    return f"{ranks} ranks of {text}" + f", averaged every {sync_every} steps" * (sync_every > 1)
 
 
 def escape_control(text: str) -> str:

@@ -49,6 +49,7 @@ RUN: dict[str, Any] = {
     "command": "charrnn train x.txt",
     "workers": 1,
     "ranks": 1,
+    "sync_every": 1,
     "corpus": {**TEXT, "split_characters": {"train": 7, "val": 1, "test": 0}},
     "val_corpus": TEXT,
     "batches": {"batch_size": 2, "seq_length": 3, "steps_per_epoch": 1},

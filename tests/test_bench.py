@@ -22,7 +22,7 @@ def bench(program: str, *args: str, cwd: Path | None = None) -> str:
 @pytest.mark.parametrize(
     ("program", "rows"),
     [
-        ("compare.py naive --avx2", [r"vanilla 1x100, .* compared with the naive algorithm"]),
+        ("compare.py naive --isa avx2", [r"vanilla 1x100, .* compared with the naive algorithm"]),
         ("scaling.py L", ["L=1", "L=2", "L=3", "L=4"]),
         ("overhead.py", ["the defaults", "vanilla 1x100.*"]),
     ],

@@ -19,8 +19,9 @@ def test_counts_agree_with_their_noun() -> None:
     assert formatting.format_count(1, "file") == "1 file"
     assert formatting.format_count(0, "file") == "0 files"
     assert formatting.format_count(12345, "character") == "12,345 characters"
-    assert formatting.format_workers(1, 1) == "1 worker"
-    assert formatting.format_workers(2, 4) == "4 ranks of 2 workers"
+    assert formatting.format_workers(1, 1, 1) == "1 worker"
+    assert formatting.format_workers(2, 4, 1) == "4 ranks of 2 workers"
+    assert formatting.format_workers(1, 2, 8) == "2 ranks of 1 worker, averaged every 8 steps"
 
 
 def test_control_characters_are_escaped() -> None:

@@ -130,7 +130,8 @@ def run_rows(path: Path, state: State) -> Iterator[tuple[str, Any]]:
     files = (find_file(path, name) for name, _, _ in corpus["files"])
     yield "files", ", ".join(map(display_name, files))
     yield "sha256", corpus["sha256"]
-    yield "time", f"{state.train_seconds:.0f} s, {fmt.format_workers(state.workers, state.ranks)}"
+    workers = fmt.format_workers(state.workers, state.ranks, state.sync_every)
+    yield "time", f"{state.train_seconds:.0f} s, {workers}"
     yield "command", state.command
     for note in state.notes:
         yield "note", note

@@ -157,7 +157,7 @@ def start_lines(run: Run) -> Iterator[str]:
         f"{fmt.format_count(state.parameters, 'parameter')}; "
         f"batch size {batches['batch_size']}, sequence length {batches['seq_length']}; "
         f"{fmt.format_count(steps, 'step')} ({steps / batches['steps_per_epoch']:.1f} epochs); "
-        f"{fmt.format_workers(state.workers, state.ranks)}"
+        f"{fmt.format_workers(state.workers, state.ranks, state.sync_every)}"
     )
     yield from state.notes
     if baselines := state.baselines["val"]:

@@ -150,6 +150,12 @@ def read_defaults(ctx: click.Context, param: click.Parameter, path: Path | None)
     "--local-ids",
     help="In a cluster without a shared folder: every rank reads the text for itself.",
 )
+@click.option(
+    "--sync-every",
+    type=Count(1),
+    help="In a cluster with a slow network: every rank makes N steps of its own before the weights "
+    "are averaged [1: exact].",
+)
 @flag("-q", "--quiet", help="Print only warnings and errors.")
 @click.option(
     "--workers",
@@ -171,6 +177,7 @@ def train(
     stop_after: int | None,
     save_every: float | None,
     local_ids: bool,
+    sync_every: int | None,
     quiet: bool,
     workers: int | None,
     **options: Any,
@@ -194,6 +201,7 @@ def train(
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     load_texts = functools.partial(load_corpora, path, corpus, val_file)
     interrupt = StopRequest(STOP_SIGNALS, process_ends=True)
+    parallel = {"workers": workers, "cluster": cluster, "sync_every": sync_every}
     with ExitStack() as stack:
 
         def prepare() -> Run:
@@ -204,12 +212,13 @@ def train(
             if resume:
                 given = sources["max_steps"] is ParameterSource.COMMANDLINE
                 steps = options["max_steps"] if given else None
-                return resume_run(path, load_texts, workers, cluster, steps)
+                return resume_run(path, load_texts, max_steps=steps, **parallel)
             chosen = options_of_run(options, sources) if initial else options
-            return start_run(load_texts, initial, workers, cluster, chosen)
+            return start_run(load_texts, initial, chosen, parallel)
 
         run = cluster.from_root(prepare)
         if cluster.size > 1:
+            cluster.sync_every = run.state.sync_every
             share_text(run, path, cluster, load_texts if local_ids else None)
 
         # train it
@@ -332,9 +341,8 @@ def load_corpora(
 def start_run(
     load_texts: LoadTexts,
     init_from: Path | None,
-    workers: int | None,
-    cluster: Cluster,
     options: dict[str, Any],
+    parallel: dict[str, Any],
 ) -> Run:
     from charrnn.model import load_initial_model
     from charrnn.training.run import begin
@@ -344,17 +352,11 @@ def start_run(
         initial_model, options = load_initial_model(init_from, options)
     config = Config(**options)
     text, val = load_texts(config)
-    how: dict[str, Any] = {"workers": workers, "cluster": cluster, "command": command_line()}
-    return begin(text, config, val=val, initial_model=initial_model, **how)
+    given: dict[str, Any] = {"initial_model": initial_model, "command": command_line()}
+    return begin(text, config, val=val, **given, **parallel)
 
 
-def resume_run(
-    path: Path,
-    load_texts: LoadTexts,
-    workers: int | None,
-    cluster: Cluster,
-    max_steps: int | None,
-) -> Run:
+def resume_run(path: Path, load_texts: LoadTexts, **how: Any) -> Run:
     from charrnn.training.run import require_run, resume
 
     state = require_run(checkpoint.read_state(path), path)
@@ -367,7 +369,6 @@ def resume_run(
         )
     if state.val_corpus and not val:
         print_message(f"charrnn: the run's text is {common.format_files(state, path)}")
-    how: dict[str, Any] = {"workers": workers, "cluster": cluster, "max_steps": max_steps}
     return resume(path, text, val=val, **how)
 
 

@@ -149,6 +149,7 @@ class State(ModelState):
     command: str
     workers: Annotated[int, range(1, MAX_WORKERS + 1)]  # of each rank
     ranks: Positive
+    sync_every: Positive  # steps
     corpus: CorpusRecord
     val_corpus: TextRecord | None
     batches: Batches

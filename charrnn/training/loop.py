@@ -101,7 +101,7 @@ def train_with_saves(
                     message = f"{e}; {last_save}; will retry in {interval:.0f} s"
                     step = step._replace(messages=(*step.messages, message))
             yield step
-            if step.step >= last or cluster.agree("stop", stop()):
+            if (step.step >= last and cluster.in_sync) or cluster.agree("stop", stop()):
                 break
     except (NotFiniteError, WorkerError) as e:
         # another rank does not know of a worker's end: it cannot take part in a save
@@ -158,7 +158,7 @@ def train_steps(run: Run, cluster: Cluster = SINGLE) -> Iterator[StepResult]:
 
 @np.errstate(all="ignore")  # non-finite values are handled
 def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[str]) -> StepResult:
-    state, config, network, p = run.state, run.config, run.network, run.network.params.vector
+    state, config, p, cluster = run.state, run.config, run.network.params.vector, parallel.cluster
     started = time.perf_counter()
 
     # reset the hidden state of lanes that start a document or the text, draw the dropout masks
@@ -171,7 +171,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
     ratio = run.splits.symbols_per_character
     loss = parallel.loss_and_grad(batch.xs, batch.ys, run.hidden_state, masks, batch.num_targets)
     loss *= ratio
-    norm = clip(network.grads.vector, config.clip_norm, config.clip_value)
+    norm = clip(run.network.grads.vector, config.clip_norm, config.clip_value)
     lr = run.learning_rate
 
     # count the step
@@ -182,31 +182,38 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
     state.epoch = state.step / state.batches["steps_per_epoch"]
     state.finished = state.step >= run.plan["steps"]
 
+    # what is due after this step
+    eval_every, sample_every = run.plan["eval_every"], run.plan["sample_every"]
+    eval_due = state.finished or state.step % eval_every == 0
+    sample_due = sample_every and (state.step == 1 or state.step % sample_every == 0)
+    sync_due = eval_due or sample_due or state.step % cluster.sync_every == 0
+
     # update the weights, unless the loss or the gradient is non-finite
-    if not (loss <= MAX_LOSS and norm <= MAX_LOSS):
-        messages.append(_recover(run, f"loss {loss:.4g}, gradient norm {norm:.4g}"))
-    else:
+    is_finite = loss <= MAX_LOSS and norm <= MAX_LOSS
+    if is_finite:
         resets = [event["step"] for event in state.nonfinite_events if event["restored"]]
-        optimizer_step = state.step - max(resets, default=0)
-        parallel.update(lr, optimizer_step)
+        parallel.update(lr, state.step - max(resets, default=0))
+    losses = cluster.average([p, run.optimizer_state], loss if is_finite else math.nan, sync_due)
+    if not math.isfinite(sum(losses)):
+        messages.append(_recover(run, f"loss {loss:.4g}, gradient norm {norm:.4g}"))
+    elif losses:
         if not math.isfinite(p @ p):  # cheaper than looking at each weight
             reason = "the weights became non-finite in this update"
             messages.append(_recover(run, reason, restore=True))
         state.nonfinite_streak = 0
-        state.running_loss["sum"] += loss
-        state.running_loss["steps"] += 1
+        state.running_loss["sum"] += sum(losses)
+        state.running_loss["steps"] += len(losses)
         if state.initial_loss is None:
-            state.initial_loss = loss
+            state.initial_loss = losses[0]
     state.train_seconds += time.perf_counter() - started
 
-    # evaluate and sample, if it is due
+    # evaluate and sample
     evaluation = sample = None
-    eval_every, sample_every = run.plan["eval_every"], run.plan["sample_every"]
-    if state.finished or state.step % eval_every == 0:
+    if eval_due:
         evaluation, more = _evaluate(run, norm, lr, parallel)
         messages += more
-    if sample_every and (state.finished or state.step == 1 or state.step % sample_every == 0):
-        sample = parallel.cluster.from_root(lambda: _log_sample(run))
+    if sample_due or (sample_every and state.finished):
+        sample = cluster.from_root(lambda: _log_sample(run))
     characters = round(state.symbols_seen / ratio) - characters_before
     return StepResult(state.step, characters, loss, evaluation, sample, tuple(messages))
 
@@ -271,7 +278,7 @@ def _evaluate(
         "grad_norm": norm if math.isfinite(norm) else None,
         "learning_rate": lr,
         "characters_seen": round(state.symbols_seen / splits.symbols_per_character),
-        "seconds": round(state.train_seconds, 3),
+        "seconds": round(state.train_seconds, 6),
     }
     state.history = _thin(state.history, MAX_HISTORY_ROWS, state.best["step"])
     state.history.append(row)

@@ -138,6 +138,7 @@ def begin(
     initial_model: InitialModel | None = None,
     workers: int | None = None,
     cluster: Cluster = SINGLE,
+    sync_every: int | None = None,
     command: str = "",
 ) -> Run:
     """Return a new run; ``val`` is a separate validation text. Raises TextError.
@@ -170,6 +171,7 @@ def begin(
         command=command[:MAX_COMMAND_CHARACTERS],
         workers=min(workers or default_workers(lanes, cluster.local_size), lanes),
         ranks=cluster.size,
+        sync_every=sync_every if sync_every and cluster.size > 1 else 1,
         corpus=corpus_record,
         val_corpus=val_record,
         batches=batches,
@@ -191,12 +193,13 @@ def resume(
     val: Corpus | None = None,
     workers: int | None = None,
     cluster: Cluster = SINGLE,
+    sync_every: int | None = None,
     max_steps: int | None = None,
 ) -> Run:
     """Return a saved run; texts that are not given are read again, as ``text_of`` does.
 
-    ``workers`` and ``max_steps`` replace the recorded ones. Raises CheckpointError, also for a
-    changed text, and UsageError for fewer steps than planned.
+    ``workers``, ``sync_every`` and ``max_steps`` replace the recorded ones. Raises CheckpointError,
+    also for a changed text, and UsageError for fewer steps than planned.
     """
     loaded, arrays = checkpoint.read_checkpoint(path)
     state = require_run(loaded, path)
@@ -221,15 +224,13 @@ def resume(
     state.versions, state.parameters = VERSIONS, len(arrays["last_weights"])
     state.corpus, state.val_corpus = records_of(corpus, val, splits)
     state.epoch = state.step / state.batches["steps_per_epoch"]
-    lanes, before = (
-        lanes_per_rank(state.batches, cluster),
-        format_workers(state.workers, state.ranks),
-    )
+    lanes, before = lanes_per_rank(state.batches, cluster), _format_workers(state)
     if not workers and state.ranks == cluster.size:
         workers = state.workers
     workers = workers or default_workers(lanes, cluster.local_size)
     state.workers, state.ranks = min(workers, lanes), cluster.size
-    if (now := format_workers(state.workers, state.ranks)) != before:
+    state.sync_every = (sync_every or state.sync_every) if cluster.size > 1 else 1
+    if (now := _format_workers(state)) != before:
         change = f"{now} instead of {before}; results may differ in the last bits"
         state.notes.append(f"from step {state.step:,}: {change}")
 
@@ -249,6 +250,10 @@ def lanes_per_rank(batches: Batches, cluster: Cluster) -> int:
     """Return the number of lanes of this rank. Raises UsageError if there are too few."""
     lanes = cluster.lanes(batches["batch_size"])
     return int(lanes.stop - lanes.start)
+
+
+def _format_workers(state: State) -> str:
+    return format_workers(state.workers, state.ranks, state.sync_every)
 
 
 def save(run: Run, path: Path, cluster: Cluster = SINGLE) -> None:
