@@ -236,7 +236,10 @@ def abort(code: int, message: str = "") -> None:
     if mpi and mpi.Is_initialized() and not mpi.Is_finalized() and mpi.COMM_WORLD.size > 1:
         print(message, end="", file=sys.stderr, flush=True)
         time.sleep(FORWARD_SECONDS)
-        mpi.COMM_WORLD.Abort(code)
+        try:
+            mpi.COMM_WORLD.Abort(code)
+        finally:  # it may fail, if another rank has ended
+            os._exit(code)
 
 
 def connect() -> Cluster:
