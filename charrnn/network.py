@@ -183,7 +183,7 @@ class Network:
             else:
                 affine.forward(Wxh, bh, merge_time_batch(tape.xs), layer.dax, layer.a)
             hs, last[l] = self.cell.forward(Whh, layer.a, state[l], layer)
-            _apply_dropout(hs, masks, l, tape.xs)
+            apply_dropout(hs, masks, l, tape.xs)
 
         # logits = Why h + by, in place
         x, logits = merge_time_batch(tape.xs), tape.logits
@@ -232,10 +232,10 @@ class Network:
         for l in reversed(range(self.num_layers)):
             layer = tape.layers[l]
             if l < self.num_layers - 1:  # the last layer's outputs are in tape.xs already
-                _apply_dropout(layer.states[0, 1:], masks, l, tape.xs)
+                apply_dropout(layer.states[0, 1:], masks, l, tape.xs)
             dx = layer.x
             affine.backward(W, dW, db, merge_time_batch(tape.xs), dout, merge_time_batch(dx))
-            _apply_dropout(dx, masks, l, dhs)
+            apply_dropout(dx, masks, l, dhs)
             W, Whh, _ = self._layers[l]
             dW, dWhh, db = self._dlayers[l]
             dax, _ = self.cell.backward(Whh, dWhh, dhs, dfinal, layer)
@@ -308,7 +308,7 @@ def _restore_network(architecture: tuple[str, int, int, int], weights: Array, ce
     return network
 
 
-def _apply_dropout(hs: Array, masks: Array | None, l: int, out: Array) -> None:
+def apply_dropout(hs: Array, masks: Array | None, l: int, out: Array) -> None:
     """Write ``hs`` times the mask of layer l to ``out``, which may have another layout."""
     if masks is None:
         out[:] = hs

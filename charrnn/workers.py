@@ -26,7 +26,6 @@ import numpy as np
 from charrnn.blas import BLAS_VARIABLES, limit_threads
 from charrnn.errors import WorkerError
 
-MIN_LANES = 16  # per worker: with fewer, products take longer
 ALIGNMENT = 64  # bytes, of each shared array
 # The path is set before anything is imported that a file of the current folder could replace.
 PROGRAM = (
@@ -37,25 +36,17 @@ IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU")  # the other proces
 Shapes: TypeAlias = Mapping[str, tuple[tuple[int, ...], str]]  # by name: shape and dtype
 
 
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
+def available_cores(ranks: int = 1) -> int:
+    """Return the number of cores that this process may use.
+
+    Several ranks on this machine share its cores, unless the launcher has divided them already.
+    """
     affinity = getattr(os, "sched_getaffinity", None)  # not on all systems
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # a container's limit, such as 2 of 64 cores
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
-
-
-def default_workers(lanes: int, ranks: int = 1) -> int:
-    """Return the number of workers: one for each core, or fewer for fewer lanes.
-
-    Several ranks on this machine share its cores, unless the launcher has divided them already.
-    """
-    cores = available_cores()
-    if cores == (os.cpu_count() or 1):
-        cores //= ranks
-    return max(1, min(cores, lanes // MIN_LANES))
+    return max(1, cores // ranks) if cores == (os.cpu_count() or 1) else cores
 
 
 class SharedArrays:

@@ -8,7 +8,8 @@ from charrnn.config import CELLS
 from charrnn.errors import WorkerError
 from charrnn.network import Network
 from charrnn.optim import OPTIMIZERS
-from charrnn.training.parallel import DataParallel
+from charrnn.training import parallel, unit_split
+from charrnn.training.parallel import DataParallel, default_workers
 from charrnn.workers import Workers
 
 T, B, V, H, L = 6, 7, 5, 4, 2
@@ -126,3 +127,16 @@ def test_state_is_unchanged_when_a_worker_dies() -> None:
         with pytest.raises(WorkerError, match=r"ended unexpectedly \(killed by signal 9\)"):
             parallel.loss_and_grad(xs, xs, state, None, xs.size)
         assert not state.any()
+
+
+def test_number_of_workers_is_that_of_cores_with_enough_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel, "available_cores", lambda ranks: 4 // ranks)
+    gru = Network("gru", V, 256, 1)
+    assert [default_workers(gru, B) for B in (1, 15, 32, 50, 64, 1000)] == [1, 1, 2, 3, 4, 4]
+    assert default_workers(gru, 64, 2) == 2
+    monkeypatch.setattr(unit_split, "can_meet", lambda: True)
+    wide, narrow = (Network("lstm", V, H, 1) for H in (192, 32))
+    assert [default_workers(wide, B) for B in (1, 7, 8, 64)] == [1, 1, 3, 4]
+    assert [default_workers(narrow, B) for B in (8, 32)] == [1, 2]

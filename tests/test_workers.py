@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charrnn import workers
 from charrnn.errors import WorkerError
-from charrnn.workers import SharedArrays, Workers, available_cores, default_workers
+from charrnn.workers import SharedArrays, Workers, available_cores
 from tests.conftest import ENV, posix
 
 pytestmark = posix
@@ -156,12 +155,20 @@ def test_no_worker_survives_the_kill_of_its_parent() -> None:
     pytest.fail("the worker is still there")
 
 
-def test_number_of_workers_is_that_of_cores_with_enough_lanes(
+def test_ranks_share_the_cores_unless_the_launcher_divides_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(workers, "available_cores", lambda: 4)
-    assert [default_workers(B) for B in (1, 15, 32, 50, 64, 1000)] == [1, 1, 2, 3, 4, 4]
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for cores, ranks, each in ((8, 1, 8), (8, 3, 2), (8, 9, 1), (2, 4, 2)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: range(n), raising=False)
+        assert available_cores(ranks) == each
+
+
+def refuse(*_: object, **__: object) -> None:
+    """Have no file."""
+    raise FileNotFoundError
 
 
 def test_arrays_are_sent_by_their_shapes() -> None:

@@ -1,49 +1,34 @@
-"""Data parallelism: each worker trains on some lanes of the batch, and the gradients are summed.
+"""Training on several workers: each has a share of the work, and the gradients are summed.
 
 The linear algebra library stays at one thread: its threads would wait for each other in every
-step of a batch, workers only twice per batch.
+step of a batch, workers only twice per batch, or at every step for a moment.
 """
 
 from __future__ import annotations
 
 import copy
 from itertools import pairwise
-
-import numpy as np
+from typing import Any
 
 from charrnn.arrays import Array, Ids
 from charrnn.cluster import NUM_EXTRA, SINGLE, Cluster
 from charrnn.errors import WorkerError
 from charrnn.network import Network, State
 from charrnn.optim import BLOCK_SIZE, OPTIMIZERS
-from charrnn.workers import SharedArrays, Workers
+from charrnn.training.shares import LaneShare
+from charrnn.training.unit_split import UnitShare, divides_units, unit_shapes
+from charrnn.workers import SharedArrays, Workers, available_cores
+
+MIN_LANES = 16  # of a worker: with fewer, products take longer
+MIN_UNITS = 64
 
 
-class Share:
-    """A worker's part of the work: some lanes, with gradients of their own, and some parameters."""
-
-    def __init__(
-        self, network: Network, arrays: SharedArrays, k: int, lanes: slice, part: slice
-    ) -> None:
-        """Prepare worker k; the vectors of ``network`` become shared ones. ``part`` is updated."""
-        self.network, self.arrays, self.lanes, self.part = network, arrays, lanes, part
-        network.use_vectors(arrays["params"], arrays["grads"][k, :-NUM_EXTRA])
-        self.tape = network.new_tape(len(arrays["xs"]), lanes.stop - lanes.start)
-
-    def loss_and_grad(self, steps: int, scale: float, dropout: bool) -> float:
-        """Return the summed loss of the lanes, in nats; write its gradient times ``scale``."""
-        a, lanes = self.arrays, self.lanes
-        xs, ys, state = a["xs"][:steps, lanes], a["ys"][:steps, lanes], a["state"][..., lanes]
-        masks = a["masks"][:, :steps, :, lanes] if dropout else None
-        tape = self.tape.slice(0, steps)
-        nll, state[...] = self.network.loss_and_grad(xs, ys, state, tape, masks=masks, scale=scale)
-        return float(np.add.reduce(nll, axis=None, dtype=np.float64))
-
-    def update(self, optimizer: str, lr: float, step: int) -> None:
-        """Update the worker's parameters by the gradient of worker 0."""
-        a, part = self.arrays, self.part
-        p, d, opt_state = a["params"][part], a["grads"][0, part], a["optimizer_state"][:, part]
-        OPTIMIZERS[optimizer].update(p, d, lr, step, opt_state)
+def default_workers(network: Network, B: int, ranks: int = 1) -> int:
+    """Return the number of workers: one for each core, or fewer where each has too little work."""
+    most = B // MIN_LANES
+    if divides_units(network, B, 2):
+        most = max(most, network.hidden_size // MIN_UNITS)
+    return max(1, min(available_cores(ranks), most))
 
 
 class DataParallel:
@@ -66,6 +51,9 @@ class DataParallel:
         self.cluster = cluster
         self.network, self.workers, self.optimizer = network, workers, optimizer
         self.num_shares = N = min(workers.size, B)
+        if N > 1:
+            workers.start()
+        divided = len(workers.processes) == N - 1 and divides_units(network, B, N)
 
         # the shared arrays
         n, dtype = len(network.params.vector), network.params.vector.dtype.str
@@ -79,23 +67,29 @@ class DataParallel:
             "state": (network.zero_state(B).shape, dtype),
             "masks": ((L, T if dropout else 0, H, B), dtype),
         }
+        if divided:
+            shapes |= unit_shapes(network, T, B, N)
         self.arrays = arrays = workers.share(shapes) if N > 1 else SharedArrays(None, shapes)
         arrays["params"][:] = network.params.vector
 
-        # each worker's lanes, and its blocks of the parameters, unless they are few
+        # each worker's lanes or units, and its blocks of the parameters, unless they are few
         lanes = [B * k // N for k in range(N + 1)]
         blocks = -(-n // BLOCK_SIZE)
         self.splits_update = N > 1 and blocks >= N
         parts = [min(blocks * k // N * BLOCK_SIZE, n) for k in range(N + 1)]
         if not self.splits_update:
             parts = [0, *[n] * N]
-        tasks = [
-            (copy.copy(network) if k else network, arrays, k, slice(*lane_ends), slice(*part))
-            for k, (lane_ends, part) in enumerate(
-                zip(pairwise(lanes), pairwise(parts), strict=True)
-            )
+        tasks: list[tuple[Any, ...]] = [
+            (copy.copy(network) if k else network, arrays, k, slice(*ends))
+            for k, ends in enumerate(pairwise(parts))
         ]
-        workers.call(Share, tasks)
+        if not divided:
+            tasks = [
+                (*task, slice(*ends)) for task, ends in zip(tasks, pairwise(lanes), strict=True)
+            ]
+        workers.call(UnitShare if divided else LaneShare, tasks)
+        num_output = network.vocab_size * (H + 1)
+        self.partial_sums = slice(n - num_output if divided else 0, n)
 
     @property
     def optimizer_state(self) -> Array:
@@ -125,7 +119,7 @@ class DataParallel:
         losses = self.workers.call("loss_and_grad", [task] * self.num_shares)
         first, *others = a["grads"]
         for grads in others:
-            first += grads
+            first[self.partial_sums] += grads[self.partial_sums]
         loss = float(sum(losses)) / num_targets
         loss = self.cluster.sum_gradient(first, loss)
         state[:] = a["state"]

@@ -36,6 +36,7 @@ from charrnn.text.batches import Position, steps_per_lane
 from charrnn.text.corpus import MAX_EVAL_CHARACTERS, Corpus
 from charrnn.text.units import UNKNOWN, Codes
 from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.parallel import default_workers
 from charrnn.training.splits import (
     BASELINE_SYMBOLS,
     Splits,
@@ -45,7 +46,6 @@ from charrnn.training.splits import (
     with_relative_files,
 )
 from charrnn.version import __version__
-from charrnn.workers import default_workers
 
 DEFAULT_SYMBOLS = 10_000_000  # to train on, if neither epochs nor steps are given
 LARGE_VOCABULARY = 2000
@@ -169,7 +169,7 @@ def begin(
         vocabulary=cast(VocabularyRecord, vocabulary.to_header()),
         parameters=len(weights),
         command=command[:MAX_COMMAND_CHARACTERS],
-        workers=min(workers or default_workers(lanes, cluster.local_size), lanes),
+        workers=min(workers or default_workers(network, lanes, cluster.local_size), lanes),
         ranks=cluster.size,
         sync_every=sync_every if sync_every and cluster.size > 1 else 1,
         corpus=corpus_record,
@@ -220,6 +220,11 @@ def resume(
         reason = "batches, plans or position are inconsistent with the text"
         raise CheckpointError(f"{path}: damaged: {reason}")
 
+    network = Network(
+        config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype
+    )
+    network.params.vector[:] = arrays["last_weights"]
+
     # the state, as this invocation knows it
     state.versions, state.parameters = VERSIONS, len(arrays["last_weights"])
     state.corpus, state.val_corpus = records_of(corpus, val, splits)
@@ -227,17 +232,13 @@ def resume(
     lanes, before = lanes_per_rank(state.batches, cluster), _format_workers(state)
     if not workers and state.ranks == cluster.size:
         workers = state.workers
-    workers = workers or default_workers(lanes, cluster.local_size)
+    workers = workers or default_workers(network, lanes, cluster.local_size)
     state.workers, state.ranks = min(workers, lanes), cluster.size
     state.sync_every = (sync_every or state.sync_every) if cluster.size > 1 else 1
     if (now := _format_workers(state)) != before:
         change = f"{now} instead of {before}; results may differ in the last bits"
         state.notes.append(f"from step {state.step:,}: {change}")
 
-    network = Network(
-        config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype
-    )
-    network.params.vector[:] = arrays["last_weights"]
     others = arrays["best_weights"], arrays["optimizer_state"], arrays["hidden_state"]
     run = Run(state, vocabulary, splits, network, *others, plan_saved=True)
     state.finished = state.step == steps or run.is_out_of_patience
