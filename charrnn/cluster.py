@@ -187,7 +187,8 @@ class MPICluster(Cluster):
         """Replace an array by its sum over the ranks."""
         start = time.perf_counter()
         self.comm.Allreduce(self.mpi.IN_PLACE, a)
-        self._times.append((start, time.perf_counter()))
+        if not self._is_measured:
+            self._times.append((start, time.perf_counter()))
 
     def gather_lanes(self, state: Any) -> Any:
         import numpy as np
@@ -217,10 +218,11 @@ class MPICluster(Cluster):
         self._is_measured = True
         total = self._times[-1][1] - self._times[0][0]
         waited = sum(end - start for start, end in self._times[1:])
-        if waited < SLOW_SHARE * total:
+        share = self.comm.allreduce(waited / total, self.mpi.MIN)  # the slowest rank never waits
+        if share < SLOW_SHARE:
             return ""
         return (
-            f"communication between the ranks takes {waited / total:.0%} of the time; a larger "
+            f"communication between the ranks takes {share:.0%} of the time; a larger "
             f"--batch-size, a smaller model or --sync-every makes it less"
         )
 

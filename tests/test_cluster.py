@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -302,6 +303,8 @@ def test_lanes_are_divided() -> None:
 def test_slow_communication_is_reported_once(share: float, shown: bool) -> None:
     slow = object.__new__(MPICluster)
     slow._is_measured = False
+    slow.mpi = SimpleNamespace(MIN=min)
+    slow.comm = SimpleNamespace(allreduce=lambda waited, op: op(waited, 0.9))
     slow._times = []
     messages = []
     for step in range(2 * cluster.SLOW_STEPS):
