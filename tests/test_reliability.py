@@ -90,6 +90,31 @@ def test_killed_trainings_resume_to_the_uninterrupted_result() -> None:
     assert kills >= steps > 3
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_death_of_a_worker_saves_the_run(cli: Cli, corpus: Path, cell: str) -> None:
+    command = [*CHARRNN, "train", "corpus.txt", *SIZE, "--cell", cell, "--workers", "2"]
+    command += ["--max-steps", "1000000", "--sample-every", "0", "--eval-every", "20"]
+    with subprocess.Popen(command, env=ENV, stderr=subprocess.PIPE) as process:
+        wait_for(process, b"  20 ")
+        (worker,) = children_of(process.pid)
+        os.kill(worker, signal.SIGKILL)
+        code, err = end(process)
+    assert code == 8
+    assert "charrnn: a worker process ended unexpectedly" in err
+    assert read_run(RUN).step >= 20
+    cli("train", "corpus.txt", "--resume", "--stop-after", "1")
+
+
+def children_of(pid: int) -> list[int]:
+    children = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            _, parent = stat.read_text().rpartition(") ")[2].split()[:2]
+            children += [int(stat.parent.name)] * (int(parent) == pid)
+    return children
+
+
 # --- Interrupts ---
 
 
