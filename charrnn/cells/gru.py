@@ -46,8 +46,7 @@ class GRU(Cell[GRUViews]):
 
     def new_dviews(self, da: Array, dstates: Array, scratch: Array) -> GRUViews:
         """Name the gradients; the gradients of the products are da."""
-        (dh, drh), (dz, dr, dn) = scratch, np.split(da, 3, axis=1)
-        dzr = da[:, : dh.shape[1] * 2]
+        (dh, drh), (dz, dr, dn), dzr = scratch, np.split(da, 3, 1), da[:, : scratch.shape[2] * 2]
         return GRUViews(dstates[0], dzr, dn, dzr, dz, dr, dn, drh, np.empty_like(dn, order="C"), dh)
 
     def step(self, Whh: Array, ax: Array, views: GRUViews) -> None:

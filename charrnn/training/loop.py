@@ -162,10 +162,9 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
     started = time.perf_counter()
 
     # reset the hidden state of lanes that start a document or the text, draw the dropout masks
-    T = len(batch.xs)
     if batch.reset.any():
         run.hidden_state[..., batch.reset] = 0
-    masks = _draw_masks(run, T, parallel) if config.dropout else None
+    masks = _draw_masks(run, len(batch.xs), parallel) if config.dropout else None
 
     # forward, backward, clip
     ratio = run.splits.symbols_per_character

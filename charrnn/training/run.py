@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from charrnn.arrays import Array
-from charrnn.cells import load_cell
 from charrnn.cluster import SINGLE, Cluster
 from charrnn.config import Config
 from charrnn.errors import CheckpointError, UsageError
@@ -33,12 +31,12 @@ from charrnn.storage.state import (
     VocabularyRecord,
 )
 from charrnn.text.batches import Position, steps_per_lane
-from charrnn.text.corpus import MAX_EVAL_CHARACTERS, Corpus
+from charrnn.text.corpus import Corpus
 from charrnn.text.units import UNKNOWN, Codes
 from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.notes import start_notes
 from charrnn.training.parallel import default_workers
 from charrnn.training.splits import (
-    BASELINE_SYMBOLS,
     Splits,
     make_splits,
     records_of,
@@ -48,8 +46,6 @@ from charrnn.training.splits import (
 from charrnn.version import __version__
 
 DEFAULT_SYMBOLS = 10_000_000  # to train on, if neither epochs nor steps are given
-LARGE_VOCABULARY = 2000
-SHOWN_SKIPPED_FILES = 10
 SHOWN_SYMBOLS = 40
 MAX_COMMAND_CHARACTERS = 10_000
 VERSIONS = Versions(charrnn=__version__, numpy=np.__version__, python=python_version())
@@ -178,7 +174,7 @@ def begin(
         baselines=splits.measure_baselines(len(vocabulary)),
         init_from=init_from,
     )
-    state.notes = [*notes, *_start_notes(state, splits, corpus, val)]
+    state.notes = [*notes, *start_notes(state, splits, corpus, val)]
     optimizer_state = np.zeros(checkpoint.array_shapes(state)["optimizer_state"], config.dtype)
     hidden_state = network.zero_state(state.batches["batch_size"])
     run = Run(state, vocabulary, splits, network, weights.copy(), optimizer_state, hidden_state)
@@ -339,55 +335,6 @@ def _position(state: State, splits: Splits) -> Position:
     if splits.document_ends is None:
         return Position(epoch, batch * state.batches["seq_length"])
     return Position(epoch, batch) if batch or not epoch else Position(epoch - 1, steps_per_epoch)
-
-
-def _start_notes(state: State, splits: Splits, corpus: Corpus, val: Corpus | None) -> Iterator[str]:
-    """Yield notes for the user on the text and the sizes of a new run."""
-    config, batches = state.config, state.batches
-
-    # the texts
-    yield from corpus.notes
-    if corpus.skipped:
-        names = ", ".join(corpus.skipped[:SHOWN_SKIPPED_FILES])
-        more = ", ..." * (len(corpus.skipped) > SHOWN_SKIPPED_FILES)
-        yield f"skipped in folders: {names}{more}"
-    if val:
-        yield from val.notes
-        if val.characters > MAX_EVAL_CHARACTERS:
-            yield f"validating on the first {MAX_EVAL_CHARACTERS:,} characters of {val.name}"
-    if not len(splits.val.ids):
-        yield "no validation split: the latest weights are used as the best"
-    if len(splits.train) > BASELINE_SYMBOLS and (len(splits.val.ids) or len(splits.test.ids)):
-        yield f"the n-gram baselines use only the first {BASELINE_SYMBOLS:,} symbols"
-
-    # documents that are none
-    if config.documents == "line" and splits.document_ends is None:
-        has_returns = state.vocabulary["symbols"].find("\r") >= 0
-        hint = "; its lines end with carriage returns: convert it with: tr '\\r' '\\n'"
-        yield f"--documents line has no effect: no line feeds{hint if has_returns else ''}"
-    if config.documents == "file" and len(corpus.files) == 1:
-        yield "--documents file has no effect: there is only one file"
-
-    # the batches
-    B, T, steps = batches["batch_size"], batches["seq_length"], batches["steps_per_epoch"]
-    if splits.document_ends is not None:
-        documents = format_count(len(splits.document_ends), "training document")
-        per_epoch = f"{format_count(steps, 'step')} per epoch"
-        yield f"{documents} (one per {config.documents}); {per_epoch}"
-    elif (config.batch_size, config.seq_length) != (B, T):
-        reduced = [("batch size", config.batch_size, B), ("sequence length", config.seq_length, T)]
-        changes = (f"{name} reduced from {old} to {new}" for name, old, new in reduced if old > new)
-        yield f"small text: {', '.join(changes)}"
-
-    # the network
-    V, H = state.vocabulary["size"], config.hidden_size
-    if V > LARGE_VOCABULARY:
-        size = V * (load_cell(config.cell).NUM_BLOCKS * H + H + 1)  # of Wxh, Why and by
-        yield (
-            f"a vocabulary of {V:,} symbols accounts for {size / state.parameters:.0%} of the "
-            f"parameters and most of the training time; reduce it with --max-vocab N, "
-            f"--min-count N or --unit byte (for Hangul: jamo)"
-        )
 
 
 def _add_plan(run: Run) -> None:
