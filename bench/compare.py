@@ -156,13 +156,13 @@ def spread(ratios: list[float]) -> str:
 
 def speed(row: Row, torch: str, rounds: int, seconds: float, isa: str | None) -> str:
     """Measure a row of characters per second; return a line of the table."""
-    # training and scoring divide the lanes among workers; sampling uses threads of the library
+    # workers share the work; for sampling a single text they are threads of the library
     ours = [
         (
             sys.executable,
             "charrnn",
             row.job(workers=n),
-            environment(n if row.work == "sample" else 1, isa),
+            environment(n if row.work == "sample" and row.B == 1 else 1, isa),
         )
         for n in (1, 2)
     ]

@@ -64,7 +64,8 @@ def network(job: dict[str, Any]) -> tuple[Network, Vocabulary]:
 
 def sample(job: dict[str, Any]) -> Callable[[], int]:
     """Sample a hundred characters of B texts."""
-    id_stream = generate_ids(*network(job), np.random.default_rng(0), num_samples=job["B"])
+    options = {"num_samples": job["B"], "workers": job["workers"]}
+    id_stream = generate_ids(*network(job), np.random.default_rng(0), **options)
     return lambda: sum(len(ids) for ids in itertools.islice(id_stream, 100))
 
 

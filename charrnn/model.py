@@ -120,7 +120,7 @@ class Model:
         top_k: int | None = None,
         top_p: float | None = None,
         until: str | bytes | None = None,
-        threads: int = 1,
+        workers: int = 1,
     ) -> Iterator[tuple[str, ...]]:
         """Generate several texts in one batch; yield the new characters of each, "" once it ended.
 
@@ -128,7 +128,8 @@ class Model:
         ``until``. ``unknown="skip"`` skips unknown characters in it. ``temp`` divides the logits (0
         always picks the most likely symbol); ``top_k`` and ``top_p`` keep only the most likely
         ones. A text ends after ``length`` characters, or once ``until`` has been generated.
-        ``threads`` is the number of threads per matrix product.
+        ``workers`` processes share 32 texts or more; of fewer, each matrix product has so many
+        threads.
         """
         if length < 0:
             raise UsageError(f"length must be at least 0, not {length}")
@@ -147,9 +148,11 @@ class Model:
             top_k=top_k,
             top_p=top_p,
             num_samples=num_samples,
+            workers=workers,
         )
         separator_id = v.separator_id(self.documents)
         pieces = sampling.decode_stream(id_stream, v, num_samples, length, until, separator_id)
+        threads = workers if sampling.num_processes(num_samples, workers) == 1 else 1
         return with_threads(pieces, threads)
 
     @np.errstate(all="ignore")

@@ -13,8 +13,11 @@ from charrnn.network import Network, Stepper
 from charrnn.text.batches import single_lane_batches
 from charrnn.text.units import UNKNOWN, Composer
 from charrnn.text.vocabulary import Vocabulary
+from charrnn.workers import Workers
 
 CHUNK_STEPS = 64  # of a prime that are read at a time
+MIN_SAMPLES = 16  # of a worker
+WORKERS_BLOCK = 32  # steps between two meetings
 UNIFORM_BLOCK = 256  # random numbers drawn at a time, for every stream
 
 
@@ -28,11 +31,13 @@ def generate_ids(
     top_k: int | None = None,
     top_p: float | None = None,
     num_samples: int = 1,
+    workers: int = 1,
 ) -> Iterator[Ids]:
     """Return an iterator of sampled ids, (num_samples,) at a time, without end.
 
     ``prime`` is read first, from the zero state; if it is empty, the vocabulary's start symbol is.
-    Raises UsageError for an option outside its range, before anything is sampled.
+    ``workers`` processes share the samples, if each has at least 16. Raises UsageError for an
+    option outside its range, before anything is sampled.
     """
     if not 0 <= temp < np.inf:
         raise UsageError(f"the temperature must be at least 0, not {temp}")
@@ -52,18 +57,62 @@ def generate_ids(
         for _, tape in network.read(batches, CHUNK_STEPS, 1):
             state = tape.state
 
-        step = Stepper(network, np.repeat(state, num_samples, axis=-1))
-        ids = np.repeat(ids[-1], num_samples)
-        while True:
-            for uniform in rng.random((UNIFORM_BLOCK, num_samples)):
-                with np.errstate(all="ignore"):  # the weights may have diverged
-                    logits = step(ids)
-                    if unknown_id is not None:
-                        logits[unknown_id] = -np.inf
-                    ids = sample_logits(logits.T, uniform, temp, top_k, top_p)
-                yield ids
+        # each worker samples some of the texts, a block at a time
+        N = num_processes(num_samples, workers)
+        if N == 1:
+            start = np.repeat(state, num_samples, axis=-1), np.repeat(ids[-1], num_samples)
+            sampler = Sampler(network, *start, unknown_id, temp, top_k, top_p)
+            while True:
+                yield from sampler.steps(rng.random((UNIFORM_BLOCK, num_samples)))
+        with Workers(N) as pool:
+            parts = np.array_split(np.arange(num_samples), N)
+            starts = [
+                (np.repeat(state, len(p), axis=-1), np.repeat(ids[-1], len(p))) for p in parts
+            ]
+            pool.call(Sampler, [(network, *s, unknown_id, temp, top_k, top_p) for s in starts])
+            while True:
+                uniform = rng.random((WORKERS_BLOCK, num_samples))
+                blocks = pool.call("block", [(uniform[:, part],) for part in parts])
+                yield from np.concatenate(blocks, axis=1)
 
     return generate(ids)
+
+
+def num_processes(num_samples: int, workers: int) -> int:
+    """Return the number of processes that share the samples: each has at least 16."""
+    return max(1, min(workers, num_samples // MIN_SAMPLES))
+
+
+class Sampler:
+    """Samples one symbol after the other for several texts."""
+
+    def __init__(
+        self,
+        network: Network,
+        state: Array,
+        ids: Ids,
+        unknown_id: int | None,
+        temp: float,
+        top_k: int | None,
+        top_p: float | None,
+    ) -> None:
+        """Start from the state (L, S, H, B) and the last ids (B,)."""
+        self.step, self.ids, self.unknown_id = Stepper(network, state), ids, unknown_id
+        self.options = temp, top_k, top_p
+
+    def steps(self, uniforms: Array) -> Iterator[Ids]:
+        """Yield ids (B,) for each of the steps' uniform numbers (n, B)."""
+        for uniform in uniforms:
+            with np.errstate(all="ignore"):  # the weights may have diverged
+                logits = self.step(self.ids)
+                if self.unknown_id is not None:
+                    logits[self.unknown_id] = -np.inf
+                self.ids = sample_logits(logits.T, uniform, *self.options)
+            yield self.ids
+
+    def block(self, uniforms: Array) -> Ids:
+        """Return ids (n, B) for uniform numbers (n, B)."""
+        return np.array([*self.steps(uniforms)])
 
 
 def decode_stream(

@@ -807,7 +807,7 @@ main(sys.argv[1:])
     for args, threads in (
         (["info"], ""),
         (["sample"], "1\n"),
-        (["sample", "--threads", "3"], "3\n"),
+        (["sample", "--workers", "3"], "3\n"),
     ):
         command = [sys.executable, "-c", code, *args]
         done = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, check=True)

@@ -6,8 +6,9 @@ import pytest
 
 from charrnn.errors import UsageError
 from charrnn.network import Network
-from charrnn.sampling import CHUNK_STEPS, generate_ids, sample_logits
+from charrnn.sampling import CHUNK_STEPS, generate_ids, num_processes, sample_logits
 from charrnn.text.vocabulary import Vocabulary
+from tests.conftest import random_network
 
 LOGITS = np.log(np.array([[0.5, 0.2, 0.2, 0.1]]))
 
@@ -115,3 +116,17 @@ def test_argmax_streams_are_equal() -> None:
 def test_options_outside_their_range_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         text(**options)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_sample_what_one_does(workers: int) -> None:
+    network, v = random_network("gru", 2), Vocabulary.from_text("abcdefg")
+    streams = [
+        generate_ids(network, v, np.random.default_rng(0), num_samples=50, workers=n, top_k=5)
+        for n in (1, workers)
+    ]
+    one, several = (np.array([*itertools.islice(stream, 70)]) for stream in streams)
+    assert one.shape == (70, 50)
+    assert (one == several).all()
+    assert num_processes(50, workers) == workers
+    assert [num_processes(n, 4) for n in (1, 31, 32, 1000)] == [1, 1, 2, 4]

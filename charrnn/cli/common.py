@@ -84,7 +84,7 @@ def set_threads(threads: int) -> None:
     """Set the number of threads per matrix product. NumPy reads it once, when it is imported.
 
     More than one gain little on products of this size, and slow each other down when other programs
-    use the same cores. Training splits its batch between threads instead.
+    use the same cores. Training splits its batch between workers instead.
     """
     for variable in BLAS_VARIABLES:
         os.environ[variable] = str(threads)

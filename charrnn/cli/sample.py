@@ -70,10 +70,11 @@ MAX_BATCH = 1024  # texts
     help="How to treat unknown characters in the prime.",
 )
 @click.option(
-    "--threads",
+    "--workers",
     type=Count(1, MAX_WORKERS),
     default=1,
-    help="Threads per matrix product; 2 is faster for models with 512 hidden units or more.",
+    help="Number of processes that share 32 texts or more; for fewer texts, threads per matrix "
+    "product, of which 2 are faster from 512 hidden units on.",
 )
 @model_argument(last=True)
 def sample(
@@ -88,7 +89,7 @@ def sample(
     null: bool,
     no_echo: bool,
     unknown: str,
-    threads: int,
+    workers: int,
     **options: Any,
 ) -> None:
     """Generate text with the model in CHECKPOINT.
@@ -104,7 +105,7 @@ def sample(
     if interactive and (null or no_echo or num_samples > 1 or prime is not None or prime_file):
         raise UsageError("--interactive takes its primes from the terminal, one text at a time")
     out = stdout().buffer
-    common.set_threads(threads)
+    common.set_threads(workers)
     from charrnn.text import units
     from charrnn.text.files import read_file
 
@@ -112,7 +113,7 @@ def sample(
     data = read_file(prime_file, raw=True) if prime_file is not None else prime or ""
     seed = secrets.randbits(32) if seed is None else seed
     model = model_file.load(f"seed {seed}")
-    options |= {"unknown": unknown, "threads": threads}
+    options |= {"unknown": unknown, "workers": workers}
     if interactive:
         run_session(Session(model, length, seed, {**options, "until": until}))
         return
