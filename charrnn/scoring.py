@@ -23,8 +23,9 @@ DYNAMIC_STEPS = 20  # symbols between two updates of dynamic evaluation
 CHUNK_SYMBOLS = 1024  # of all lanes together, at a time: their buffers stay in the cache
 MIN_WORK = 10**9  # symbols times parameters, below which starting a worker takes longer
 MAX_STEPWISE = 2**18  # parameters of several layers: so few stay in the cache from step to step
-MAX_LANES = 64  # of a contiguous text
-MIN_LANE_SYMBOLS = 1000
+# of a contiguous text: the most lanes, and the fewest symbols of each. A product of many lanes is
+# faster, but every lane has to be warmed up.
+LANES = ((64, 1000), (128, 2000))
 DOCUMENT_LANES = 128
 
 
@@ -38,7 +39,7 @@ def contiguous_nll(network: Network, ids: Ids, context: Ids, workers: Workers = 
     if not n:
         return np.zeros(0)
     context_and_ids = np.concatenate([context, ids])
-    B = max(1, min(MAX_LANES, n // MIN_LANE_SYMBOLS))  # the same for every caller
+    B = max(1, *(min(most, n // symbols) for most, symbols in LANES))  # the same for every caller
     starts = c + np.arange(B) * n // B  # the first target of each lane
     lane_ends = np.append(starts[1:], c + n)
 
