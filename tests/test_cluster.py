@@ -290,6 +290,13 @@ def test_one_process_is_a_cluster_of_one(monkeypatch: pytest.MonkeyPatch) -> Non
     assert SINGLE.average([], 2.0, False) == [2.0]
 
 
+def test_missing_mpi_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)  # as if it were not installed
+    with pytest.raises(UsageError, match=r"one of 2 processes.*pip install 'charrnn\[mpi\]'"):
+        cluster.connect()
+
+
 def test_lanes_are_divided() -> None:
     ranks = [object.__new__(MPICluster) for _ in range(3)]
     for rank, part in enumerate(ranks):

@@ -30,6 +30,10 @@ HIDDEN_SIZE = "16"  # instead of the examples' own
 SHORT_TRAINING = {"CHARRNN_TRAIN_MAX_STEPS": "10", "CHARRNN_TRAIN_HIDDEN_SIZE": HIDDEN_SIZE}
 
 
+# of click, and of the launchers and installers that docs/cluster.md mentions
+OTHER_OPTIONS = {"--help", "--mpi", "--allow-run-as-root", "--bind-to", "--no-binary"}
+
+
 class Block(NamedTuple):
     """A fenced block of a document, and the output that is shown below it."""
 
@@ -199,7 +203,7 @@ def test_a_page_explains_every_option_of_a_command(name: str) -> None:
 def test_a_page_mentions_no_unknown_command_or_option(page: Path) -> None:
     commands = main.commands.values()
     flags = {flag for c in [main, *commands] for parameter in c.params for flag in parameter.opts}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", prose(page))) <= flags | {"--help"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", prose(page))) <= flags | OTHER_OPTIONS
     parent = click.Context(main, **main.context_settings)  # click keeps its -h in each command
     for span in code_spans(page):
         if found := re.fullmatch(r"(?:.* \| )?charrnn ([a-z]+)( [^|]*)?", span):

@@ -16,7 +16,7 @@ from charrnn.network import Network
 from charrnn.training import parallel
 from charrnn.training.meeting import Meeting, can_meet, meeting_shapes
 from charrnn.training.parallel import DataParallel
-from charrnn.training.unit_split import MIN_LANES, UnitShare, divides_units
+from charrnn.training.unit_split import MAX_LANES, MIN_LANES, UnitShare, divides_units
 from charrnn.workers import SharedArrays, Workers
 
 pytestmark = pytest.mark.skipif(not can_meet(), reason="needs Linux on x86")
@@ -69,6 +69,7 @@ def test_only_lstms_with_enough_lanes_and_units_are_divided() -> None:
     assert not divides_units(networks["lstm"], MIN_LANES - 1, 2)
     assert not divides_units(networks["lstm"], 9, H + 1)
     assert not divides_units(networks["lstm"], 9, 1)
+    assert not divides_units(networks["lstm"], MAX_LANES * 2, 2)
 
 
 def stop_second(share: UnitShare, how: str) -> None:

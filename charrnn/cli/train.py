@@ -94,8 +94,7 @@ if TYPE_CHECKING:
     "--workers",
     cls=FileOption,
     type=Count(1, MAX_WORKERS),
-    help="Number of processes; each trains on a part of the batch [one per core, if each has 16 "
-    "sequences].",
+    help="Number of processes that share the work [one per core, if the batch is large enough].",
 )
 @click.pass_context
 def train(

@@ -22,13 +22,14 @@ from charrnn.training.shares import Share
 from charrnn.workers import Shapes, SharedArrays
 
 MIN_LANES = 8  # with fewer, a step is too short for a meeting
+MAX_LANES = 64  # for each worker; a product of as many lanes is fast enough
 NAMES = ("Wxh", "Whh", "bh")
 
 
 def divides_units(network: Network, B: int, N: int) -> bool:
     """Return whether N workers divide the units, for batches of B lanes."""
-    is_lstm = network.architecture[0] == "lstm"
-    return is_lstm and B >= MIN_LANES and network.hidden_size >= N > 1 and can_meet()
+    pays = MIN_LANES <= B < MAX_LANES * N and network.hidden_size >= N > 1
+    return network.architecture[0] == "lstm" and pays and can_meet()
 
 
 def unit_shapes(network: Network, T: int, B: int, N: int) -> Shapes:
