@@ -2,8 +2,7 @@
 
 A product of half the rows with all lanes is faster than one of all rows with half the lanes. The
 price is a meeting at every step: h and, backward, da are in shared memory, and each worker waits
-until the others have written theirs. The rows of da and dax are sorted by worker, then gate, then
-unit: each worker's are adjacent.
+until the others have written theirs. The rows of da and dax are sorted by worker, gate and unit.
 """
 
 from __future__ import annotations
