@@ -113,28 +113,31 @@ class MPICluster(Cluster):
     def from_root(self, function: Callable[[], T]) -> T:
         import numpy as np
 
-        result, size = b"", np.zeros(1, np.int64)
+        value: Any = None
+        error: Any = None
+        data, size = bytearray(), np.zeros(1, np.int64)
         if self.is_root:
             try:
-                result = pickle.dumps((function(), None))
+                value = function()
             except Exception as e:  # for the others too
-                with contextlib.suppress(AttributeError):
-                    e.is_shared = True  # type: ignore[attr-defined]
-                result = pickle.dumps((None, e))
-            size[0] = len(result)
+                error = e
+            data = bytearray(pickle.dumps((value, error)))
+            size[0] = len(data)
         request = self.comm.Ibcast(size)  # the others wait without using a core
         while not request.Test():
             time.sleep(POLL_SECONDS)
-        buffer = bytearray(result) if self.is_root else bytearray(int(size[0]))
-        view = memoryview(buffer)
-        for start in range(0, len(buffer), 2**30):
+        data = data or bytearray(int(size[0]))
+        view = memoryview(data)
+        for start in range(0, len(data), 2**30):
             self.comm.Bcast(view[start : start + 2**30])
-        value, error = pickle.loads(buffer)  # from this program
+        if not self.is_root:  # whose value may have more than its copy: an open file
+            value, error = pickle.loads(data)  # from this program
         if error is not None:
-            error.is_shared = True
+            with contextlib.suppress(AttributeError):
+                error.is_shared = True
             raise error
-        result_of_root: T = value
-        return result_of_root
+        result: T = value
+        return result
 
     def on_others(self, function: Callable[[], object]) -> None:
         error = None

@@ -54,6 +54,14 @@ DataParallel.loss_and_grad = fail
 from charrnn.__main__ import run
 run()
 """
+# a larger text is kept in a file
+LIMITED = """
+import sys
+from charrnn.text import corpus
+corpus.MAX_IN_MEMORY_BYTES = int(sys.argv.pop(1))
+from charrnn.__main__ import run
+run()
+"""
 
 Ranks = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -153,13 +161,15 @@ def test_run_resumes_on_other_ranks(ranks: Ranks, cli: Cli) -> None:
 
 
 @needs_mpi
+@pytest.mark.parametrize("limit", [10**9, 1000])
 @pytest.mark.parametrize("option", ["--local-ids", "--force"])
-def test_every_text_arrives(ranks: Ranks, cli: Cli, tmp_path: Path, option: str) -> None:
-    text = "ab한é\n" * 300_000  # large enough for a file on disk
-    (tmp_path / "large.txt").write_text(text, encoding="utf-8")
+def test_every_text_arrives(
+    ranks: Ranks, cli: Cli, tmp_path: Path, option: str, limit: int
+) -> None:
+    (tmp_path / "other.txt").write_text("ab한é\n" * 3000, encoding="utf-8")
     options = (*SMALL, "--max-steps", "5", "--dtype", "float64", "--eval-every", "5")
-    cli("train", "large.txt", *options, "-o", "one.npz")
-    command = (*CHARRNN, "train", "large.txt")
+    cli("train", "other.txt", *options, "-o", "one.npz")
+    command = (sys.executable, "-c", LIMITED, str(limit), "train", "other.txt")
     finish(ranks(2, *options, option, "-o", "two.npz", command=command))
     a, b = arrays_of(Path("one.npz")), arrays_of(Path("two.npz"))
     np.testing.assert_allclose(a["last_weights"], b["last_weights"], rtol=0, atol=1e-12)
