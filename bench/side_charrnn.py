@@ -11,7 +11,7 @@ import numpy as np
 from charrnn.config import Config
 from charrnn.network import Network
 from charrnn.sampling import generate_ids
-from charrnn.scoring import contiguous_nll
+from charrnn.scoring import contiguous_scores
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.loop import train_steps
@@ -74,4 +74,4 @@ def score(job: dict[str, Any]) -> Callable[[], int]:
     model, vocabulary = network(job)
     ids = vocabulary.encode(text(job["V"], 500_000))
     workers = Workers(job["workers"])
-    return lambda: len(contiguous_nll(model, ids, ids[:1], workers))
+    return lambda: contiguous_scores(model, ids, ids[:1], workers).shape[1]

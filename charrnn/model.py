@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import dataclasses
 import difflib
+import functools
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -15,24 +16,38 @@ from typing import Any
 
 import numpy as np
 
-from charrnn import sampling, scoring
+from charrnn import mixture, sampling, scoring
 from charrnn.arrays import Array
 from charrnn.blas import limit_threads, with_threads
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
+from charrnn.counts import Counts
 from charrnn.errors import CheckpointError, TextError, UsageError
 from charrnn.formatting import loss_unit
+from charrnn.mixture import Mixture
 from charrnn.network import Network
-from charrnn.storage import checkpoint
+from charrnn.scoring import AdaptiveRule
+from charrnn.storage import checkpoint, ngrams
 from charrnn.storage.lock import lock
 from charrnn.storage.output import check_output
-from charrnn.storage.state import MAX_WORKERS, Baselines, Evaluation, ModelState, State
+from charrnn.storage.state import (
+    MAX_WORKERS,
+    Adaptation,
+    Baselines,
+    Evaluation,
+    InvalidCheckpoint,
+    Mixing,
+    ModelState,
+    State,
+)
 from charrnn.text import units
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import NEWLINE, Vocabulary
 from charrnn.training.interrupt import StopRequest
 from charrnn.training.loop import train_with_saves
+from charrnn.training.mixing import rms_gradient
 from charrnn.training.observer import Observer, Progress
 from charrnn.training.run import InitialModel, begin
+from charrnn.training.splits import Split
 from charrnn.workers import Workers, available_cores
 
 Text = str | bytes | Path
@@ -48,15 +63,22 @@ class Model:
     ``network`` has the weights, ``vocabulary`` the symbols, ``state`` the header of its file.
     """
 
-    def __init__(self, network: Network, vocabulary: Vocabulary, state: ModelState) -> None:
-        self.network, self.vocabulary, self.state = network, vocabulary, state
+    def __init__(
+        self,
+        network: Network,
+        vocabulary: Vocabulary,
+        state: ModelState,
+        arrays: Path | dict[str, Array],
+    ) -> None:
+        """``arrays`` are the others of its file, or the file, which is read when one is needed."""
+        self.network, self.vocabulary, self.state, self._arrays = network, vocabulary, state, arrays
         self.unit, self.documents = state.config.unit, state.config.documents
         self.encoding = state.config.encoding
         self._workers = Workers(available_cores())  # none starts before a long text is scored
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle or copy the model, without its workers."""
-        return Model, (self.network, self.vocabulary, self.state)
+        return Model, (self.network, self.vocabulary, self.state, self._arrays)
 
     @property
     def config(self) -> Config:
@@ -73,6 +95,68 @@ class Model:
         """For ``val`` and ``test`` the losses of n-grams and of a uniform guess, by name."""
         none = Baselines(val={}, test={})
         return self.state.baselines if isinstance(self.state, State) else none
+
+    def _array(self, name: str) -> Array:
+        """Return another array of its file. Raises CheckpointError."""
+        if isinstance(self._arrays, dict):
+            return self._arrays[name]
+        state, arrays = checkpoint.read_checkpoint(self._arrays, [name])
+        if state.sha256 != self.state.sha256:
+            raise CheckpointError(f"{self._arrays}: has changed since it was loaded")
+        return arrays[name]
+
+    @functools.cached_property
+    def counts(self) -> Counts:
+        """The n-grams of its training text. Raises CheckpointError if it was exported without."""
+        if self.state.counts is None:
+            raise CheckpointError(f"{self._name}: has no counts of n-grams to mix with")
+        data = self._array(checkpoint.COUNTS).astype(np.uint8)
+        try:
+            return ngrams.unpack(self.state.counts, data, len(self.vocabulary))
+        except InvalidCheckpoint as e:
+            raise CheckpointError(f"{self._name}: {e}") from None
+
+    @property
+    def _name(self) -> str:
+        return "the model" if isinstance(self._arrays, dict) else str(self._arrays)
+
+    def _mixing(self) -> Mixing:
+        if self.state.mixing is None:
+            reason = "the gate and the rates are fitted at the end of a run with a validation split"
+            raise CheckpointError(f"{self._name}: can neither mix nor adapt: {reason}")
+        return self.state.mixing
+
+    def _adaptation(self) -> Adaptation:
+        adaptation = self._mixing()["adaptation"]
+        if adaptation is None or not isinstance(self.state, State):
+            kind = "an exported model" if self.state.kind == "model" else "a run with sgd"
+            reason = f"{kind} has no second moments of the gradient"
+            raise CheckpointError(f"{self._name}: cannot adapt: {reason}")
+        return adaptation
+
+    @limit_threads()
+    def split_nll(self, split: Split, *, mix: bool, adapt: bool) -> dict[str, Array]:
+        """Return -log p of each symbol of a split in nats, (n,) each.
+
+        The names are ``network``, with ``adapt`` also ``adapted``, and with ``mix`` ``counts``,
+        which learn as they read, and ``mixed``. Raises CheckpointError.
+        """
+        scores = split.scores(self.network, self._workers)
+        nlls, gate = {"network": scores[0]}, None
+        if adapt:
+            adaptation = self._adaptation()
+            rms = rms_gradient(self._array("optimizer_state"))
+            assert rms is not None
+            rule = AdaptiveRule(rms, adaptation["learning_rate"], adaptation["decay"])
+            scores, gate = split.scores(self.network, self._workers, rule), adaptation["gate"]
+            nlls["adapted"] = scores[0]
+        if mix:
+            gate = gate or self._mixing()["learning"]
+            counts = self.counts.copy()
+            texts = split.ids, split.context, scores[1]
+            nlls["counts"], features = mixture.read_text(counts, *texts, learn=True)
+            nlls["mixed"] = mixture.mix(np.array(gate), features, scores[0], nlls["counts"])
+        return nlls
 
     def __repr__(self) -> str:
         c, state, best = self.config, self.state, self.state.best
@@ -120,6 +204,7 @@ class Model:
         top_k: int | None = None,
         top_p: float | None = None,
         until: str | bytes | None = None,
+        mix: bool = False,
         workers: int = 1,
     ) -> Iterator[tuple[str, ...]]:
         """Generate several texts in one batch; yield the new characters of each, "" once it ended.
@@ -127,7 +212,8 @@ class Model:
         ``prime`` is read first and not yielded; a model of bytes takes bytes too, here and for
         ``until``. ``unknown="skip"`` skips unknown characters in it. ``temp`` divides the logits (0
         always picks the most likely symbol); ``top_k`` and ``top_p`` keep only the most likely
-        ones. A text ends after ``length`` characters, or once ``until`` has been generated.
+        ones. A text ends after ``length`` characters, or once ``until`` has been generated. With
+        ``mix`` the network is mixed with the n-grams of its training text.
         ``workers`` processes share 32 texts or more; of fewer, each matrix product has so many
         threads.
         """
@@ -149,16 +235,15 @@ class Model:
             top_p=top_p,
             num_samples=num_samples,
             workers=workers,
+            mixture=Mixture(self.counts, np.array(self._mixing()["static"])) if mix else None,
         )
         separator_id = v.separator_id(self.documents)
         pieces = sampling.decode_stream(id_stream, v, num_samples, length, until, separator_id)
         threads = workers if sampling.num_processes(num_samples, workers) == 1 else 1
         return with_threads(pieces, threads)
 
-    @np.errstate(all="ignore")
-    @limit_threads()
     def nll(
-        self, text: str | bytes, *, unknown: str = "cost", dynamic_lr: float | None = None
+        self, text: str | bytes, *, unknown: str = "cost", mix: bool = False, adapt: bool = False
     ) -> Array:
         """Return -log p of each character given those before it, in nats, (n,) float64.
 
@@ -168,21 +253,33 @@ class Model:
         before it. An unknown character has the loss of a uniform guess among all 1,114,112 code
         points or 256 bytes, and is not read; ``unknown="error"`` raises UnknownCharacterError.
 
-        With ``dynamic_lr``, a learning rate, a copy of the model keeps training while it reads;
-        see ``scoring.dynamic_nll``. Raises UsageError for another ``unknown``.
+        With ``mix`` the network is mixed with the n-grams of its training text, which learn as they
+        read; with ``adapt`` a copy of the network keeps training while it reads (see
+        ``scoring.adaptive_scores``). Raises UsageError for another ``unknown``, and CheckpointError
+        for a model that cannot mix or adapt.
         """
+        names = {(True, False): "mixed", (True, True): "mixed", (False, True): "adapted"}
+        name = names.get((mix, adapt), "network")
+        return self.text_nll(text, unknown=unknown, mix=mix, adapt=adapt)[name]
+
+    @np.errstate(all="ignore")
+    def text_nll(
+        self, text: str | bytes, *, unknown: str, mix: bool, adapt: bool
+    ) -> dict[str, Array]:
+        """Return the results of ``nll`` by the names of ``split_nll``."""
         _check_unknown(unknown, UNKNOWN_IN_TEXT)
         v = self.vocabulary
         ids, character, is_unknown = v.lookup(units.to_codes(text, v.unit))
         if unknown == "error" and is_unknown.any():
             v.encode(text)  # raises
         kept = ~is_unknown[character]
-        separator_id, start_id = v.separator_id(self.documents), int(v.start_id[0])
-        texts = ids[kept], v.start_id, separator_id, start_id
-        symbol_nll = scoring.symbol_nll(self.network, *texts, self._workers, dynamic_lr)
-        nll: Array = np.bincount(character[kept], symbol_nll, len(is_unknown)).astype(np.float64)
-        nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
-        return nll
+        separator_id, n = v.separator_id(self.documents), len(is_unknown)
+        split = Split(ids[kept], v.start_id, n, separator_id, int(v.start_id[0]))
+        nlls: dict[str, Array] = {}
+        for name, symbol_nll in self.split_nll(split, mix=mix, adapt=adapt).items():
+            nlls[name] = np.bincount(character[kept], symbol_nll, n).astype(np.float64)
+            nlls[name][is_unknown] = scoring.UNKNOWN_COST[v.unit]
+        return nlls
 
     @np.errstate(all="ignore")
     @limit_threads()
@@ -208,7 +305,7 @@ class Model:
         if len(ends):
             start_id = int(v.start_id[0])
             texts = ids[kept], ends, start_id
-            symbol_nll = scoring.document_nll(self.network, *texts, self._workers)
+            symbol_nll = scoring.document_scores(self.network, *texts, self._workers)[0]
 
         # sums over symbols, divided by the number of characters
         line_of_character = line[units.starts_character(codes)]
@@ -218,9 +315,12 @@ class Model:
         return means
 
     @np.errstate(all="ignore")
-    def save(self, path: str | Path, *, half: bool = False, force: bool = False) -> None:
+    def save(
+        self, path: str | Path, *, half: bool = False, counts: bool = True, force: bool = False
+    ) -> None:
         """Export the model, without training state; with ``half`` its weights become float16.
 
+        With ``counts`` its n-grams are exported too, if it has any.
         Raises UsageError for a file that exists, unless ``force`` is given, SaveError, and
         NotFiniteError for a weight beyond the range of float16.
         """
@@ -230,7 +330,14 @@ class Model:
             weights = weights.astype(np.float16)  # infinite ones are not saved
         names = [f.name for f in dataclasses.fields(ModelState) if f.name != "kind"]
         state = ModelState(**{name: getattr(self.state, name) for name in names})
-        checkpoint.write_checkpoint(Path(path), state, {"best_weights": weights})
+        arrays = {"best_weights": weights}
+        if not counts:
+            state.counts = state.mixing = None
+        elif state.counts:
+            arrays[checkpoint.COUNTS] = self._array(checkpoint.COUNTS)
+        if state.mixing:
+            state.mixing = {**state.mixing, "adaptation": None}
+        checkpoint.write_checkpoint(Path(path), state, arrays)
 
 
 @np.errstate(all="ignore")
@@ -286,7 +393,9 @@ def train(
             for step in train_with_saves(run, path, stop=lambda: stop() or observer.has_ended):
                 observer.update(step)
     run.network.params.vector[:] = run.model_weights
-    return Model(run.network, run.vocabulary, run.state)
+    arrays: dict[str, Any] = {checkpoint.COUNTS: run.counts_data}
+    arrays["optimizer_state"] = run.optimizer_state
+    return Model(run.network, run.vocabulary, run.state, arrays)
 
 
 def _check_names(options: dict[str, Any]) -> None:
@@ -351,8 +460,8 @@ def load(path: str | Path, *, last: bool = False) -> Model:
         hint = "--last needs a training checkpoint"
         raise CheckpointError(f"{path}: an exported model contains only one set of weights; {hint}")
     if isinstance(state, State) and (last or state.best["val_loss"] is None):
-        # the last weights, with the losses that were measured for them
-        name = "last_weights"
+        # the last weights or their average, with the losses that were measured for them
+        name = "last_weights" if last or not state.num_averaged else "average_weights"
         losses = [row["val_loss"] for row in state.history if row["step"] == state.step]
         state.best = {"step": state.step, "val_loss": losses[0] if losses else None}
         if last:
@@ -363,7 +472,7 @@ def load(path: str | Path, *, last: bool = False) -> Model:
     sizes = config.cell, len(vocabulary), config.hidden_size, config.num_layers
     network = Network(*sizes, config.dtype)
     network.params.vector[:] = arrays[name]
-    return Model(network, vocabulary, state)
+    return Model(network, vocabulary, state, path)
 
 
 def _check_unknown(unknown: str, choices: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from charrnn.arrays import Array, Ids
 from charrnn.errors import UsageError
+from charrnn.mixture import MixedLanes, Mixture
 from charrnn.network import Network, Stepper
 from charrnn.text.batches import single_lane_batches
 from charrnn.text.units import UNKNOWN, Composer
@@ -32,10 +33,12 @@ def generate_ids(
     top_p: float | None = None,
     num_samples: int = 1,
     workers: int = 1,
+    mixture: Mixture | None = None,
 ) -> Iterator[Ids]:
     """Return an iterator of sampled ids, (num_samples,) at a time, without end.
 
     ``prime`` is read first, from the zero state; if it is empty, the vocabulary's start symbol is.
+    With ``mixture`` the ids are drawn from the network mixed with its counts.
     ``workers`` processes share the samples, if each has at least 16. Raises UsageError for an
     option outside its range, before anything is sampled.
     """
@@ -58,18 +61,15 @@ def generate_ids(
             state = tape.state
 
         # each worker samples some of the texts, a block at a time
-        N = num_processes(num_samples, workers)
+        N, options = num_processes(num_samples, workers), (unknown_id, temp, top_k, top_p)
         if N == 1:
-            start = np.repeat(state, num_samples, axis=-1), np.repeat(ids[-1], num_samples)
-            sampler = Sampler(network, *start, unknown_id, temp, top_k, top_p)
+            sampler = Sampler(network, state, ids, num_samples, mixture, *options)
             while True:
                 yield from sampler.steps(rng.random((UNIFORM_BLOCK, num_samples)))
         with Workers(N) as pool:
             parts = np.array_split(np.arange(num_samples), N)
-            starts = [
-                (np.repeat(state, len(p), axis=-1), np.repeat(ids[-1], len(p))) for p in parts
-            ]
-            pool.call(Sampler, [(network, *s, unknown_id, temp, top_k, top_p) for s in starts])
+            starts = [(network, state, ids, len(part), mixture, *options) for part in parts]
+            pool.call(Sampler, starts)
             while True:
                 uniform = rng.random((WORKERS_BLOCK, num_samples))
                 blocks = pool.call("block", [(uniform[:, part],) for part in parts])
@@ -90,14 +90,18 @@ class Sampler:
         self,
         network: Network,
         state: Array,
-        ids: Ids,
+        prime: Ids,
+        num_samples: int,
+        mixture: Mixture | None,
         unknown_id: int | None,
         temp: float,
         top_k: int | None,
         top_p: float | None,
     ) -> None:
-        """Start from the state (L, S, H, B) and the last ids (B,)."""
-        self.step, self.ids, self.unknown_id = Stepper(network, state), ids, unknown_id
+        """Start after the prime, with the state (L, S, H, 1) before its last id."""
+        self.step = Stepper(network, np.repeat(state, num_samples, axis=-1))
+        self.ids, self.unknown_id = np.repeat(prime[-1], num_samples), unknown_id
+        self.lanes = mixture and MixedLanes(mixture, prime[:-1], num_samples)
         self.options = temp, top_k, top_p
 
     def steps(self, uniforms: Array) -> Iterator[Ids]:
@@ -105,6 +109,8 @@ class Sampler:
         for uniform in uniforms:
             with np.errstate(all="ignore"):  # the weights may have diverged
                 logits = self.step(self.ids)
+                if self.lanes:
+                    logits = self.lanes(self.ids, logits)
                 if self.unknown_id is not None:
                     logits[self.unknown_id] = -np.inf
                 self.ids = sample_logits(logits.T, uniform, *self.options)

@@ -1,17 +1,21 @@
-"""How well a model predicts a text: the negative log-likelihood (NLL) of each symbol, in nats."""
+"""How well a model predicts a text: the negative log-likelihood (NLL) of each symbol, in nats.
+
+The scores of a text, (2, n) float64, are -log p of each symbol given those before it, and the
+logarithm of the highest p of any symbol in its place.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from charrnn import affine, loss
 from charrnn.arrays import Array, Ids, empty_feature_major, merge_time_batch
-from charrnn.network import Network, Stepper
-from charrnn.optim import OPTIMIZERS, clip
+from charrnn.network import Network, NetworkTape, Stepper
 from charrnn.text import batches
 from charrnn.text.batches import Batch, document_ends
 from charrnn.workers import ALONE, Workers
@@ -19,7 +23,8 @@ from charrnn.workers import ALONE, Workers
 WARM_UP_SYMBOLS = 200  # read before the first target of every lane
 # -log p of a character that is not in the vocabulary, in nats: it could be any character.
 UNKNOWN_COST = {"char": math.log(0x110000), "jamo": math.log(0x110000), "byte": math.log(256)}
-DYNAMIC_STEPS = 20  # symbols between two updates of dynamic evaluation
+ADAPT_STEPS = 20  # symbols between two updates of a network that adapts
+ADAPT_OFFSET = 0.1  # added to each weight's RMS gradient, times their mean
 CHUNK_SYMBOLS = 1024  # of all lanes together, at a time: their buffers stay in the cache
 MIN_WORK = 10**9  # symbols times parameters, below which starting a worker takes longer
 MAX_STEPWISE = 2**18  # parameters of several layers: so few stay in the cache from step to step
@@ -29,15 +34,15 @@ LANES = ((64, 1000), (128, 2000))
 DOCUMENT_LANES = 128
 
 
-def contiguous_nll(network: Network, ids: Ids, context: Ids, workers: Workers = ALONE) -> Array:
-    """Return -log p of each symbol given those before it, in nats, (n,) float64.
+def contiguous_scores(network: Network, ids: Ids, context: Ids, workers: Workers = ALONE) -> Array:
+    """Return the scores of a text.
 
     ``context`` (at least one symbol) comes before the first. From 2,000 symbols on, parallel lanes
     read the text, each warmed up by the 200 symbols before it; workers share the lanes.
     """
     n, c = len(ids), len(context)
     if not n:
-        return np.zeros(0)
+        return np.zeros((2, 0))
     context_and_ids = np.concatenate([context, ids])
     B = max(1, *(min(most, n // symbols) for most, symbols in LANES))  # the same for every caller
     starts = c + np.arange(B) * n // B  # the first target of each lane
@@ -50,20 +55,20 @@ def contiguous_nll(network: Network, ids: Ids, context: Ids, workers: Workers = 
     for group, ends in pairs:
         first = max(int(group[0]) - 1 - WARM_UP_SYMBOLS, 0)
         tasks.append((network, context_and_ids[first : ends[-1]], group - first, ends - first))
-    return np.concatenate(workers.call(score_lanes, tasks))
+    return np.concatenate(workers.call(score_lanes, tasks), axis=1)
 
 
 def score_lanes(network: Network, ids: Ids, starts: Ids, ends: Ids) -> Array:
-    """Return -log p of the symbols of adjoining lanes, from ``starts`` to ``ends``, (B,) each."""
+    """Return the scores of adjoining lanes, from ``starts`` to ``ends``, (B,) each."""
     T = min(max(1, CHUNK_SYMBOLS // len(starts)), len(ids))
     stream = batches.warm_up_batches(ids, starts, ends, WARM_UP_SYMBOLS, T)
-    return _nll_of_targets(network, stream, T, len(starts), int(starts[0]), int(ends[-1]))
+    return _scores_of_targets(network, stream, T, len(starts), int(starts[0]), int(ends[-1]))
 
 
-def document_nll(
+def document_scores(
     network: Network, ids: Ids, ends: Ids, start: int, workers: Workers = ALONE
 ) -> Array:
-    """Return -log p of each symbol given those before it in its document, in nats, (n,) float64.
+    """Return the scores of a text, each symbol given those before it in its document.
 
     ``ends`` are the documents' ends (see ``document_ends``); ``start`` is the id that is fed before
     the first symbol of each. Workers share the documents.
@@ -73,15 +78,15 @@ def document_nll(
     for group in np.array_split(ends, groups):
         tasks.append((network, ids[begin : group[-1]], group - begin, start))
         begin = int(group[-1])
-    return np.concatenate(workers.call(score_documents, tasks))
+    return np.concatenate(workers.call(score_documents, tasks), axis=1)
 
 
 def score_documents(network: Network, ids: Ids, ends: Ids, start: int) -> Array:
-    """Return -log p of each symbol of some documents."""
+    """Return the scores of some documents."""
     B, T = min(DOCUMENT_LANES, len(ends)), CHUNK_SYMBOLS // DOCUMENT_LANES
     stream = batches.document_batches(ids, ends, B, T, batches.Position(), start, None)
     one_epoch = islice(stream, batches.batches_per_epoch(ends, B, T))
-    return _nll_of_targets(network, one_epoch, T, B, 0, len(ids))
+    return _scores_of_targets(network, one_epoch, T, B, 0, len(ids))
 
 
 def _useful_workers(workers: Workers, network: Network, n: int) -> int:
@@ -90,17 +95,18 @@ def _useful_workers(workers: Workers, network: Network, n: int) -> int:
 
 
 @np.errstate(all="ignore")  # the weights may have diverged
-def _nll_of_targets(
+def _scores_of_targets(
     network: Network, batches: Iterable[Batch], T: int, B: int, start: int, end: int
 ) -> Array:
-    """Return -log p of every target, whose positions are from ``start`` to ``end``."""
-    out = np.zeros(end - start)
+    """Return the scores of every target, whose positions are from ``start`` to ``end``."""
+    out = np.zeros((2, end - start))
     is_small = network.num_layers == 1 or len(network.params.vector) <= MAX_STEPWISE
     read = _read_stepwise if is_small else _read_layerwise
     for batch, logits in read(network, batches, T, B):
-        nll, _ = loss.forward(merge_time_batch(logits), batch.ys.ravel())
+        nll, sum_exp = loss.forward(merge_time_batch(logits), batch.ys.ravel())
+        scores = np.stack([nll, -np.log(sum_exp)]).reshape(2, *batch.ys.shape)
         is_target = batch.ys >= 0
-        out[batch.at[is_target] - start] = nll.reshape(batch.ys.shape)[is_target]
+        out[:, batch.at[is_target] - start] = scores[:, is_target]
     return out
 
 
@@ -129,37 +135,55 @@ def _read_stepwise(
         yield batch, logits
 
 
-def symbol_nll(
+class AdaptiveRule(NamedTuple):
+    """How a network adapts to a text: the RMS rule of Krause et al., 2018, equations 5 to 7."""
+
+    rms_gradient: Array  # of each weight in training, (n,)
+    learning_rate: float
+    decay: float  # towards the weights before the text
+
+
+def symbol_scores(
     network: Network,
     ids: Ids,
     context: Ids,
     separator_id: int | None,
     start: int,
     workers: Workers = ALONE,
-    dynamic_lr: float | None = None,
+    rule: AdaptiveRule | None = None,
 ) -> Array:
-    """Return -log p of each symbol, in nats, (n,) float64, as the text and the options require.
+    """Return the scores of a text, (2, n), as the text and the options require.
 
-    With ``separator_id`` the text is made of documents, which end there; with ``dynamic_lr``, a
-    learning rate, a copy of the network keeps training.
+    With ``separator_id`` the text is made of documents, which end there; with ``rule`` a copy of
+    the network adapts to the text.
     """
-    if dynamic_lr is not None:
-        return dynamic_nll(network.copy(), ids, context, separator_id, start, dynamic_lr)
+    if rule is not None:
+        return adaptive_scores(network, ids, context, separator_id, start, rule)
     if separator_id is None or not len(ids):
-        return contiguous_nll(network, ids, context, workers)
-    return document_nll(network, ids, document_ends(ids, separator_id), start, workers)
+        return contiguous_scores(network, ids, context, workers)
+    return document_scores(network, ids, document_ends(ids, separator_id), start, workers)
 
 
 @np.errstate(all="ignore")  # the weights may diverge
-def dynamic_nll(
-    network: Network, ids: Ids, context: Ids, separator_id: int | None, start: int, lr: float
+def adaptive_scores(
+    network: Network,
+    ids: Ids,
+    context: Ids,
+    separator_id: int | None,
+    start: int,
+    rule: AdaptiveRule,
 ) -> Array:
-    """Return -log p of each symbol, as above, for a network that keeps training while it reads.
+    """Return the scores of a text by a network that keeps training while it reads.
 
-    Dynamic evaluation (Mikolov et al., 2010, section 3; Graves, 2013, section 3; Krause et al.,
-    2018): one lane reads the text in batches of 20 symbols. Each is scored first, and then one step
-    of gradient descent with learning rate ``lr`` is made, with the gradient clipped at norm 1. The
-    weights of the network change.
+    Dynamic evaluation (Mikolov et al., 2010, section 3; Krause et al., 2018): one lane reads the
+    text in batches of 20 symbols. Each is scored first, and then the weights are updated, given the
+    gradient g of the mean loss, the RMS gradient r of the training and m = mean(r):
+
+        theta += min(decay r / m, 1) (theta0 - theta) - learning_rate g m / (r + .1 m)
+
+    The network is mixed with itself as it was, by Bayes' rule: each has a share in proportion to
+    the probability that it gave to the text so far. The mixture costs at most one bit more than
+    the better of them, over the whole text.
     """
     # for each document, the position of its first target, and the symbols to read
     if separator_id is None:
@@ -168,16 +192,51 @@ def dynamic_nll(
         bounds = pairwise([0, *document_ends(ids, separator_id).tolist()])
         documents = [(len(context) + a, np.append(start, ids[a:b])) for a, b in bounds]
 
-    # score, then train
-    out = np.zeros(len(context) + len(ids))
-    tape, no_moments = network.new_tape(DYNAMIC_STEPS, 1), np.empty((0, len(network.params.vector)))
+    # the two networks, and the rates of each weight
+    still, adaptive = network, network.copy()
+    weights, gradient = adaptive.params.vector, adaptive.grads.vector
+    r = rule.rms_gradient / rule.rms_gradient.mean()
+    pull = np.minimum(rule.decay * r, 1).astype(weights.dtype)
+    rates = (rule.learning_rate / (r + ADAPT_OFFSET)).astype(weights.dtype)
+    tapes = [net.new_tape(ADAPT_STEPS, 1) for net in (still, adaptive)]
+
+    # predict a batch with both, then train one of them
+    out, log_odds = np.zeros((2, len(context) + len(ids))), 0.0
     for first, document in documents:
-        state = network.zero_state(1)
-        for t in range(0, len(document) - 1, DYNAMIC_STEPS):
-            chunk = document[t : t + DYNAMIC_STEPS + 1, None]
+        still_state, state = still.zero_state(1), adaptive.zero_state(1)
+        for t in range(0, len(document) - 1, ADAPT_STEPS):
+            chunk = document[t : t + ADAPT_STEPS + 1, None]
             xs, ys, n = chunk[:-1], chunk[1:], len(chunk) - 1
-            nll, state = network.loss_and_grad(xs, ys, state, tape.slice(0, n), scale=1 / n)
-            out[first + t : first + t + n] = nll[:, 0]
-            clip(network.grads.vector, 1, 0)
-            OPTIMIZERS["sgd"].update(network.params.vector, network.grads.vector, lr, 1, no_moments)
-    return out[len(context) :]
+            still_tape, tape = (each.slice(0, n) for each in tapes)
+            still_state = still.forward(xs, still_state, still_tape)
+            still_nll, still_p = _predictions(still_tape, ys[:, 0])
+            nll, state = adaptive.loss_and_grad(xs, ys, state, tape, scale=1 / n)
+            p = tape.logits[..., 0] * n  # they are p / n, less 1 / n at the targets
+            p[np.arange(n), ys[:, 0]] += 1
+            at = slice(first + t, first + t + n)
+            nlls = np.stack([still_nll, nll[:, 0].astype(np.float64)])
+            out[:, at], log_odds = _mix_by_bayes(nlls, np.stack([still_p, p]), log_odds)
+            weights += pull * (network.params.vector - weights) - rates * gradient
+    return out[:, len(context) :]
+
+
+def _predictions(tape: NetworkTape, ys: Ids) -> tuple[Array, Array]:
+    """Return -log p of the targets ``ys`` (t,) of one lane, and p of every symbol, (t, V)."""
+    logp = tape.logits[..., 0].astype(np.float64)
+    logp -= logp.max(1, keepdims=True)
+    logp -= np.log(np.exp(logp).sum(1, keepdims=True))
+    return -logp[np.arange(len(ys)), ys], np.exp(logp)
+
+
+def _mix_by_bayes(nlls: Array, p: Array, log_odds: float) -> tuple[Array, float]:
+    """Return the scores of two predictions that are mixed, (2, t), and the log odds after them.
+
+    ``nlls`` (2, t) are -log p of the targets, ``p`` (2, t, V) the predictions, and ``log_odds`` are
+    the odds of the second one before them.
+    """
+    odds = log_odds + np.cumsum(np.append(0, nlls[0] - nlls[1]))
+    share = np.exp(-np.logaddexp(0, -odds[:-1]))
+    weights = np.stack([1 - share, share])
+    nll = -np.log((weights * np.exp(-nlls)).sum(0))
+    highest = (weights[..., None] * p).sum(0).max(1)
+    return np.stack([nll, np.log(highest)]), float(odds[-1])

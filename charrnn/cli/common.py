@@ -75,6 +75,11 @@ length_option = functools.partial(click.option, "-n", "--length")
 seed_option = functools.partial(click.option, "--seed", type=Count(0, 2**64 - 1))
 sample_seed_option = seed_option(help="Random seed; the same seed gives the same text [random].")
 force_option = flag("--force", help="Overwrite an existing file.")
+mix_option = functools.partial(click.option, "--mix/--no-mix")
+adapt_option = flag(
+    "--adapt",
+    help="Dynamic evaluation: a copy of the network keeps training on the text while it reads.",
+)
 last_option = flag(
     "--last", help="Use the latest weights instead of those with the lowest validation loss."
 )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from charrnn.model import Model
 
 MAX_EXPONENT = 700.0  # exp of a little more overflows
+PREDICTORS = ("adapted", "counts", "mixed")  # beside the network
 SPLITS = {"val": "validation", "test": "test"}
 
 
@@ -28,31 +29,26 @@ SPLITS = {"val": "validation", "test": "test"}
     type=click.Choice([*SPLITS]),
     help="Evaluate this split of the run's corpus instead of a file.",
 )
-@common.flag(
-    "--adapt",
-    help="Dynamic evaluation: keep training on the text while reading it. The checkpoint is not "
-    "modified.",
+@common.mix_option(
+    default=None,
+    help="Mix the network with the n-grams of its training text, which learn as they read. "
+    "[default: if the run has ended]",
 )
-@click.option(
-    "--adapt-lr",
-    type=common.Number(0),
-    default=0.1,
-    help="Learning rate for --adapt.",
-)
+@common.adapt_option
 @common.json_option(help="Print one JSON object per line, one for each file.")
 @model_argument("[FILE]...", last=True)
 def evaluate(
     model_file: ModelFile,
     files: list[str],
     split: str | None,
+    mix: bool | None,
     adapt: bool,
-    adapt_lr: float,
     as_json: bool,
 ) -> None:
     """Measure how well the model in CHECKPOINT predicts each FILE.
 
     FILE may be - for standard input, or a folder, whose text files are evaluated one by one.
-    Losses are per character, or per byte for byte models.
+    Losses are per character, or per byte for byte models. The first one is of the network alone.
 
     \b
       charrnn eval draft.txt
@@ -63,39 +59,39 @@ def evaluate(
         raise UsageError("give either FILE (- for standard input) or --split")
     stdout()
     model = model_file.load()
-    rate, nonfinite = adapt_lr if adapt else None, []
+    how = {"mix": model.state.mixing is not None if mix is None else mix, "adapt": adapt}
+    nonfinite = []
     for name in [split] if split else expand_folders(files, model):
         if split:
-            row = evaluate_split(model_file.path, model, split, rate)
+            row = evaluate_split(model_file.path, model, split, how)
         else:
-            row = evaluate_file(model, name, rate)
+            row = evaluate_file(model, name, how)
             warn_of_unknown(row["file"], row["unknown"], model_file.path)
         text = common.format_json(row) if as_json else format_metrics(row, loss_unit(model.unit))
         print_lines(text)
         if not math.isfinite(row["nats"]):
             nonfinite.append(row["file"])
     if nonfinite:
-        hint = "; try a lower --adapt-lr" if adapt else ": the weights have diverged"
-        raise NotFiniteError(f"{', '.join(nonfinite)}: the loss is non-finite{hint}")
+        names = ", ".join(nonfinite)
+        raise NotFiniteError(f"{names}: the loss is non-finite: the weights have diverged")
 
 
-def evaluate_file(model: Model, file: str, adapt: float | None) -> dict[str, Any]:
+def evaluate_file(model: Model, file: str, how: dict[str, bool]) -> dict[str, Any]:
     from charrnn.text.files import display_name, read_text
 
     text = read_text(file, model.unit, model.encoding)
     if not text:
         raise TextError(f"{display_name(file)} is empty")
     started = time.perf_counter()
-    nll = model.nll(text, unknown="cost", dynamic_lr=adapt)
+    nlls = model.text_nll(text, unknown="cost", **how)
     seconds = time.perf_counter() - started
-    row = metrics(file, nll, len(nll), text, seconds, {})
+    row = metrics(file, nlls, len(nlls["network"]), text, seconds, {})
     return {**row, "unknown": float(is_unknown(model, text).mean())}
 
 
-def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> dict[str, Any]:
+def evaluate_split(path: Path, model: Model, name: str, how: dict[str, bool]) -> dict[str, Any]:
     """Score a split with the same loss as training. Raises CheckpointError, UsageError."""
     from charrnn.storage.state import State
-    from charrnn.workers import Workers, available_cores
 
     state, splits = model.state, common.read_splits(model.state, path)
     assert isinstance(state, State)
@@ -105,18 +101,23 @@ def evaluate_split(path: Path, model: Model, name: str, adapt: float | None) -> 
     if not len(split.ids):
         raise UsageError(f"{path}: the run has no {SPLITS[name]} split")
     text, started = split.text(model.vocabulary), time.perf_counter()
-    with Workers(available_cores()) as workers:
-        nll = split.nll(model.network, workers, adapt)
+    nlls = model.split_nll(split, **how)
     seconds = time.perf_counter() - started
-    return metrics(f"{name} split", nll, split.characters, text, seconds, baselines)
+    return metrics(f"{name} split", nlls, split.characters, text, seconds, baselines)
 
 
 def metrics(
-    name: str, nll: Array, characters: int, text: str | bytes, seconds: float, baselines: Any
+    name: str,
+    nlls: dict[str, Array],
+    characters: int,
+    text: str | bytes,
+    seconds: float,
+    baselines: Any,
 ) -> dict[str, Any]:
-    """Return the metrics of a text; ``nll`` is -log p of each of its symbols, in nats."""
+    """Return the metrics of a text; ``nlls`` are -log p of each of its symbols, in nats."""
     num_bytes = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
-    total = float(nll.sum())
+    totals = {predictor: float(nll.sum()) for predictor, nll in nlls.items()}
+    total = totals.pop("network")
     mean = total / max(characters, 1)
     perplexity = math.exp(mean) if mean < MAX_EXPONENT else math.inf
     return {
@@ -128,6 +129,7 @@ def metrics(
         "bits_per_byte": total / math.log(2) / max(num_bytes, 1),
         "perplexity": perplexity,
         "characters_per_second": characters / seconds,
+        **{predictor: other / max(characters, 1) for predictor, other in totals.items()},
         "baselines": baselines,
     }
 
@@ -149,6 +151,9 @@ def format_metrics(row: dict[str, Any], unit: str) -> str:
     )
     if row.get("unknown"):
         line += f"; {row['unknown']:.1%} of the {unit}s are unknown to the model"
+    for predictor in PREDICTORS:
+        if predictor in row:
+            line += f"; {predictor} {format_loss(row[predictor])}"
     if name := best_baseline(row["baselines"]):
         line += f"; best baseline {name} {row['baselines'][name]:.3f}, model {row['nats']:.3f}"
     return line

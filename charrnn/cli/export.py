@@ -22,15 +22,22 @@ from charrnn.storage.output import check_output
     help="Store the weights of the model file as float16, which halves its size; a page always "
     "does.",
 )
+@flag("--no-counts", help="Leave out the n-grams of the training text, which --mix needs.")
 @last_option
 @force_option
 def export(
-    checkpoint: str, output: Path | None, html: Path | None, half: bool, last: bool, force: bool
+    checkpoint: str,
+    output: Path | None,
+    html: Path | None,
+    half: bool,
+    no_counts: bool,
+    last: bool,
+    force: bool,
 ) -> None:
     """Export the model in CHECKPOINT, without its training state.
 
-    A model file contains only the weights, the vocabulary and the configuration. A page contains
-    the same and writes text with it, offline.
+    A model file contains only the weights, the vocabulary, the configuration and the n-grams of the
+    training text. A page contains the first three and writes text with them, offline.
 
     \b
       charrnn export checkpoints/play.npz -o verse.npz --half
@@ -45,7 +52,7 @@ def export(
     model = load(path, last=last)
     page = render_player(model, path.stem).encode() if html is not None else b""
     if output is not None:
-        model.save(output, half=half, force=True)
+        model.save(output, half=half, counts=not no_counts, force=True)
         print_message(f"saved {output}, {format_count(output.stat().st_size, 'byte')}")
     if html is not None:
         write_output(html, page)

@@ -49,6 +49,10 @@ MAX_BATCH = 1024  # texts
     help="Nucleus sampling: sample only from the most likely characters whose probabilities add "
     "up to P.",
 )
+@common.mix_option(
+    default=False,
+    help="Mix the network with the n-grams of its training text.  [default: no-mix]",
+)
 @common.sample_seed_option
 @click.option("--until", metavar="STRING", help="Stop once this string has been generated.")
 @click.option(

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 HEADER = "header.json"
 ARRAYS = {
-    "run": {"best_weights", "last_weights", "optimizer_state", "hidden_state"},
+    "run": {"best_weights", "last_weights", "average_weights", "optimizer_state", "hidden_state"},
     "model": {"best_weights"},
 }
-MEMBERS = {HEADER, *(f"{name}.npy" for name in ARRAYS["run"])}
+COUNTS = "counts"  # see ``ngrams``: the array that may be missing, and the one of bytes
+MEMBERS = {HEADER, *(f"{name}.npy" for name in (*ARRAYS["run"], COUNTS))}
 MAX_DIRECTORY_BYTES = 2**12  # of the zip; five members need some 400
 ZIP64_BYTES = 2**31 - 1  # a directory beyond this has a longer end
 TEXT_BYTES = 256  # at the start of a file: if they are ASCII, it is a text
@@ -180,7 +181,8 @@ def _read_members(
         raise damage_error(f"the header is larger than {headers.MAX_HEADER_BYTES:,} bytes")
     state = headers.parse(z.read(HEADER))
     stored = {name.removesuffix(".npy") for name in members if name != HEADER}
-    for expected in (ARRAYS[state.kind], state.arrays.keys()):
+    counts = {COUNTS} if state.counts else set()
+    for expected in (ARRAYS[state.kind] | counts, state.arrays.keys()):
         if wrong := sorted(stored ^ expected):
             raise damage_error(f"missing or unexpected arrays: {', '.join(wrong)}")
 
@@ -206,11 +208,15 @@ def array_shapes(state: ModelState) -> dict[str, tuple[int, ...]]:
     config = state.config
     cell, H, L = config.cell, config.hidden_size, config.num_layers
     n = num_parameters(cell, state.vocabulary["size"], H, L)
+    shapes: dict[str, tuple[int, ...]] = {"best_weights": (n,)}
+    if state.counts:
+        shapes["counts"] = (state.counts["bytes"],)
     if not isinstance(state, State):
-        return {"best_weights": (n,)}
+        return shapes
     return {
-        "best_weights": (n,),
+        **shapes,
         "last_weights": (n,),
+        "average_weights": (n,),
         "optimizer_state": (OPTIMIZERS[config.optimizer].num_moments, n),
         "hidden_state": (L, len(load_cell(cell).STATE_NAMES), H, state.batches["batch_size"]),
     }
@@ -238,22 +244,23 @@ def _checksum(a: Array) -> str:
 
 
 def _read_array(z: zipfile.ZipFile, info: zipfile.ZipInfo, expected: tuple[int, ...]) -> Array:
-    """Read an array of floats, in the form of .npy that NumPy writes for these."""
+    """Read an array of floats, or of bytes, in the form of .npy that NumPy writes for these."""
     import numpy as np
 
     with z.open(info) as f:
         # dtype and shape
         head = f.read(10)
         head += f.read(int.from_bytes(head[8:], "little"))
+        kind = rb"\|u1" if info.filename == f"{COUNTS}.npy" else rb"<f[248]"
         match = re.fullmatch(
-            rb"\x93NUMPY\x01\x00..\{'descr': '<(f[248])', 'fortran_order': False, "
-            rb"'shape': \(((?:\d{1,18}, ?){0,8}(?:\d{1,18})?)\), \} *\n",
+            rb"\x93NUMPY\x01\x00..\{'descr': '(%b)', 'fortran_order': False, "
+            rb"'shape': \(((?:\d{1,18}, ?){0,8}(?:\d{1,18})?)\), \} *\n" % kind,
             head,
             re.DOTALL,
         )
         if not match:
-            raise damage_error(f"{info.filename} is not a float array in the expected format")
-        dtype = np.dtype(f"<{match[1].decode()}")
+            raise damage_error(f"{info.filename} is not an array in the expected format")
+        dtype = np.dtype(match[1].decode())
         shape = tuple(int(n) for n in match[2].split(b",") if n.strip())
         if math.prod(shape) * dtype.itemsize != info.file_size - len(head):
             layout = f"{shape}, {dtype}"
@@ -268,4 +275,4 @@ def _read_array(z: zipfile.ZipFile, info: zipfile.ZipInfo, expected: tuple[int, 
             flat[start : start + CHUNK_BYTES] = np.frombuffer(f.read(CHUNK_BYTES), np.uint8)
     if not np.isfinite(array).all():
         raise damage_error(f"{info.filename} has non-finite values")
-    return array.astype(match[1].decode(), copy=False)
+    return array.astype(dtype.newbyteorder("="), copy=False)

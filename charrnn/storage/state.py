@@ -30,7 +30,7 @@ from typing import (
 from charrnn.config import MAX_COUNT, Config
 from charrnn.errors import UsageError
 
-FORMAT = 4
+FORMAT = 5
 UNRELEASED = "was never released and is not supported; train the model again"
 MAX_HEADER_BYTES = 2**23
 MAX_HEADER_VALUES = 500_000
@@ -38,6 +38,8 @@ MAX_INT_DIGITS = 20  # 2**64 has 20; older Pythons need minutes for a million
 MAX_FLOAT_DIGITS = 50
 MAX_WORKERS = 1024
 MAX_REASON_CHARACTERS = 200
+MAX_ORDER = 10  # of n-grams
+NUM_GATE_FEATURES = 7  # and one for each order
 
 # of jamo, and of these, the end of a document and the unknown symbol; see ``units``
 JAMO_CODES = range(0x110000, 0x110000 + 67)
@@ -53,6 +55,8 @@ Amount = Annotated[float, (0.0, float(MAX_COUNT))]  # of epochs, or of seconds
 MAX_LOSS = 1e300  # in nats; a larger one, of float64, counts as non-finite
 Loss = Annotated[float, (-MAX_LOSS, MAX_LOSS)]
 NonNegativeReal = Annotated[float, (0.0, MAX_LOSS)]
+Discount = Annotated[float, (0.0, 3.0)]
+Real = Annotated[float, (-MAX_LOSS, MAX_LOSS)]
 # Path, bytes and CRC-32. Paths are relative to the checkpoint's folder, or absolute; standard input
 # is "-", a file of that name "./-", and a text that was given to the Python API null.
 FileRecord = tuple[str | None, NonNegative, NonNegative]
@@ -115,6 +119,27 @@ class Evaluation(TypedDict):  # losses are in nats per character
     seconds: Amount
 
 
+class CountsRecord(TypedDict):  # of n-grams, for n = 1, 2, ...
+    sizes: list[NonNegative]
+    discounts: list[tuple[Discount, Discount, Discount, Discount]]
+    bytes: NonNegative  # compressed
+
+
+class Adaptation(TypedDict):  # see ``scoring.adaptive_scores``
+    learning_rate: NonNegativeReal
+    decay: NonNegativeReal
+    gate: list[Real]
+
+
+class Mixing(TypedDict):  # gates: see ``mixture``
+    static: list[Real]
+    learning: list[Real]
+    adaptation: Adaptation | None  # if the optimizer has second moments
+    # of the test split, in nats per character, by the counts and by the mixture, both learning
+    counts_loss: Loss | None
+    mixed_loss: Loss | None
+
+
 class InitFrom(TypedDict):
     file: str
     sha256: str | None
@@ -139,6 +164,8 @@ class ModelState:
     epoch: Amount = 0.0
     best: Best = field(default_factory=lambda: Best(step=0, val_loss=None))
     test_loss: Loss | None = None  # of the best weights of a finished run
+    counts: CountsRecord | None = None
+    mixing: Mixing | None = None  # of a finished run with a validation split
 
 
 @dataclass(kw_only=True)
@@ -157,6 +184,7 @@ class State(ModelState):
     finished: bool = False
     data_position: tuple[NonNegative, NonNegative] = (0, 0)  # see ``batches.Position``
     symbols_seen: NonNegative = 0
+    num_averaged: NonNegative = 0  # steps whose weights are in the average
     train_seconds: Amount = 0.0
     initial_loss: Loss | None = None
     running_loss: RunningLoss = field(default_factory=lambda: RunningLoss(sum=0.0, steps=0))
@@ -218,6 +246,7 @@ def parse(data: bytes) -> ModelState:
     kind = ModelState if header.get("kind") == "model" else State
     state: ModelState = kind(**check_record(header, kind))
     _check_vocabulary(state.vocabulary, state.config.unit)
+    _check_counts(state)
     if isinstance(state, State):
         _check_steps(state)
         _check_texts(state)
@@ -313,6 +342,23 @@ def _check_vocabulary(vocabulary: VocabularyRecord, unit: str) -> None:
         raise _field_error("vocabulary.symbols", f"not all of them are a {unit}")
     if unit != "jamo" and any(code in JAMO_CODES for code in special):
         raise _field_error("vocabulary.special", f"jamo in a vocabulary of the unit {unit}")
+
+
+def _check_counts(state: ModelState) -> None:
+    """Raise InvalidCheckpoint unless the counts have some lengths, and the gates fit them."""
+    if state.mixing and not state.counts:
+        raise _field_error("mixing", "there are no counts")
+    if not state.counts:
+        return
+    order = len(state.counts["sizes"])
+    if not 1 <= order <= MAX_ORDER or len(state.counts["discounts"]) != order:
+        raise _field_error("counts", f"{order} sizes, {len(state.counts['discounts'])} discounts")
+    if mixing := state.mixing:
+        gates = [mixing["static"], mixing["learning"]]
+        gates += [mixing["adaptation"]["gate"]] if mixing["adaptation"] else []
+        for gate in gates:
+            if len(gate) != NUM_GATE_FEATURES + order:
+                raise _field_error("mixing", f"a gate of {len(gate)} weights")
 
 
 def _check_steps(state: State) -> None:

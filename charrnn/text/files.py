@@ -41,7 +41,8 @@ DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
 CHECKPOINT_KIND = "a charrnn checkpoint"
 # by the name of the first member of a zip archive
 ARCHIVES = {
-    rb"(best_weights|last_weights|optimizer_state|hidden_state)\.npy|header\.json": CHECKPOINT_KIND,
+    rb"((average|best|last)_weights|counts|(hidden|optimizer)_state)\.npy|"
+    rb"header\.json": CHECKPOINT_KIND,
     rb"[^/]*\.npy": "a NumPy archive",
     rb"[^/]*/(data\.pkl|version|byteorder|\.format_version)": "a PyTorch file",
 }

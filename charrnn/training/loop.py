@@ -17,10 +17,12 @@ from charrnn.errors import NotFiniteError, SaveError, WorkerError
 from charrnn.network import Network
 from charrnn.optim import clip
 from charrnn.sampling import decode_stream, generate_ids
-from charrnn.storage.state import MAX_LOSS, Evaluation, LoggedSample
+from charrnn.storage import ngrams
+from charrnn.storage.state import MAX_LOSS, Evaluation, LoggedSample, Mixing
 from charrnn.text import units
 from charrnn.text.batches import Batch, Position, contiguous_batches, document_batches
 from charrnn.text.units import FIRST_SPECIAL, FIRST_TAIL
+from charrnn.training.mixing import fit_mixing
 from charrnn.training.parallel import DataParallel
 from charrnn.training.run import RngStream, Run, save
 from charrnn.training.splits import Split
@@ -28,6 +30,8 @@ from charrnn.workers import Workers
 
 MAX_NONFINITE_STREAK = 3  # batches, until the best weights are restored
 MAX_NONFINITE_EVENTS = 10  # until the run gives up
+AVERAGED_FRACTION = 0.5  # of the plan, at its end: the weights of every 8th step are averaged
+AVERAGE_EVERY = 8
 LOWER_LR_HINT = "try a lower --learning-rate or --clip-norm"
 SAMPLE_CHARACTERS = 200
 SAMPLE_LINES = 8  # whichever limit comes first
@@ -204,6 +208,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
         state.running_loss["steps"] += len(losses)
         if state.initial_loss is None:
             state.initial_loss = losses[0]
+        _average(run, cluster.sync_every)
     state.train_seconds += time.perf_counter() - started
 
     # evaluate and sample
@@ -215,6 +220,18 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
         sample = cluster.from_root(lambda: _log_sample(run))
     characters = round(state.symbols_seen / ratio) - characters_before
     return StepResult(state.step, characters, loss, evaluation, sample, tuple(messages))
+
+
+def _average(run: Run, sync_every: int) -> None:
+    """Let the weights of a step enter the average, if it is the turn of this step.
+
+    Polyak and Juditsky, 1992; of the last half of the steps, as Izmailov et al., 2018, of a part.
+    """
+    state, plan, average = run.state, run.plan, run.average_weights
+    start = plan["steps"] - AVERAGED_FRACTION * (plan["steps"] - plan["from_step"])
+    if state.step > start and state.step % (AVERAGE_EVERY * sync_every) == 0:
+        state.num_averaged += 1
+        average += (run.network.params.vector - average) / state.num_averaged
 
 
 def _draw_masks(run: Run, T: int, parallel: DataParallel) -> Array:
@@ -242,6 +259,7 @@ def _recover(run: Run, reason: str, *, restore: bool = False) -> str:
         return f"{message}; skipped this batch and halved the learning rate {halved}"
     run.network.params.vector[:] = run.best_weights
     run.optimizer_state[:] = 0
+    state.num_averaged = 0
     state.nonfinite_streak = 0
     restored = f"restored the weights of step {state.best['step']:,}, reset the optimizer"
     return f"{message}; {restored} and halved the learning rate {halved}"
@@ -257,14 +275,16 @@ def _evaluate(
     # the validation loss, and the best weights
     val_loss = None
     if len(splits.val.ids):
-        val_loss = cluster.from_root(lambda: _loss(run.network, splits.val, parallel.workers))
+        evaluated = run.network.copy()
+        evaluated.params.vector[:] = run.evaluated_weights
+        val_loss = cluster.from_root(lambda: _loss(evaluated, splits.val, parallel.workers))
         if not math.isfinite(val_loss):
             messages.append(_recover(run, f"validation loss {val_loss}", restore=True))
             val_loss = None
     best_loss = state.best["val_loss"]
     is_best = val_loss is not None and (best_loss is None or val_loss < best_loss)
     if is_best or not len(splits.val.ids):
-        run.best_weights[:] = run.network.params.vector
+        run.best_weights[:] = run.evaluated_weights
         state.best = {"step": state.step, "val_loss": val_loss}
 
     # the row of the history
@@ -283,19 +303,28 @@ def _evaluate(
     state.history.append(row)
     state.running_loss = {"sum": 0.0, "steps": 0}
 
-    # the end, when the validation loss no longer improves; the test loss of the best weights
+    # the end, when the validation loss no longer improves: what is measured for the best weights
     state.finished = state.finished or run.is_out_of_patience
-    if state.finished and len(splits.test.ids):
+    if state.finished:
         best = run.network.copy()
         best.params.vector[:] = run.model_weights
-        test_loss = cluster.from_root(lambda: _loss(best, splits.test, parallel.workers))
-        state.test_loss = test_loss if math.isfinite(test_loss) else None
+        if len(splits.test.ids):
+            test_loss = cluster.from_root(lambda: _loss(best, splits.test, parallel.workers))
+            state.test_loss = test_loss if math.isfinite(test_loss) else None
+        if len(splits.val.ids) and state.best["val_loss"] is not None:
+            state.mixing = cluster.from_root(lambda: _fit_mixing(run, best, parallel.workers))
     return row, messages
+
+
+def _fit_mixing(run: Run, best: Network, workers: Workers) -> Mixing:
+    assert run.state.counts
+    counts = ngrams.unpack(run.state.counts, run.counts_data, len(run.vocabulary))
+    return fit_mixing(best, counts, run.splits, run.optimizer_state, workers)
 
 
 def _loss(network: Network, split: Split, workers: Workers) -> float:
     """Return the loss of a split, in nats per character."""
-    return float(split.nll(network, workers).sum() / split.characters)
+    return float(split.scores(network, workers)[0].sum() / split.characters)
 
 
 def _thin(rows: list[Row], limit: int, best_step: int = -1) -> list[Row]:

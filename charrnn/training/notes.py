@@ -8,7 +8,7 @@ from charrnn.cells import load_cell
 from charrnn.formatting import format_count
 from charrnn.storage.state import State
 from charrnn.text.corpus import MAX_EVAL_CHARACTERS, Corpus
-from charrnn.training.splits import BASELINE_SYMBOLS, Splits
+from charrnn.training.splits import COUNTED_SYMBOLS, Splits
 
 LARGE_VOCABULARY = 2000
 SHOWN_SKIPPED_FILES = 10
@@ -30,8 +30,8 @@ def start_notes(state: State, splits: Splits, corpus: Corpus, val: Corpus | None
             yield f"validating on the first {MAX_EVAL_CHARACTERS:,} characters of {val.name}"
     if not len(splits.val.ids):
         yield "no validation split: the latest weights are used as the best"
-    if len(splits.train) > BASELINE_SYMBOLS and (len(splits.val.ids) or len(splits.test.ids)):
-        yield f"the n-gram baselines use only the first {BASELINE_SYMBOLS:,} symbols"
+    if len(splits.train) > COUNTED_SYMBOLS and (len(splits.val.ids) or len(splits.test.ids)):
+        yield f"the n-gram baselines use only the first {COUNTED_SYMBOLS:,} symbols"
 
     # documents that are none
     if config.documents == "line" and splits.document_ends is None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from platform import python_version
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charrnn.arrays import Array
 from charrnn.cluster import SINGLE, Cluster
@@ -20,7 +21,7 @@ from charrnn.errors import CheckpointError, UsageError
 from charrnn.formatting import format_count, format_workers
 from charrnn.network import Network
 from charrnn.optim import SCHEDULES
-from charrnn.storage import checkpoint
+from charrnn.storage import checkpoint, ngrams
 from charrnn.storage.state import (
     Batches,
     InitFrom,
@@ -72,8 +73,10 @@ class Run:
     splits: Splits
     network: Network  # has the last weights
     best_weights: Array  # before a validation loss: of the last evaluation, or initial
+    average_weights: Array  # of some steps in the second half of the plan
     optimizer_state: Array  # (moments, n)
     hidden_state: Array  # (L, S, H, B), of the lanes of this rank
+    counts_data: NDArray[np.uint8]  # of n-grams; see ``storage.ngrams``
     plan_saved: bool = False
 
     @property
@@ -85,10 +88,15 @@ class Run:
         return self.state.plans[-1]
 
     @property
+    def evaluated_weights(self) -> Array:
+        """The average of the weights, or the last ones before there is one."""
+        return self.average_weights if self.state.num_averaged else self.network.params.vector
+
+    @property
     def model_weights(self) -> Array:
         """The best weights, or the last ones while no validation loss has been measured."""
         is_measured = self.state.best["val_loss"] is not None
-        return self.best_weights if is_measured else self.network.params.vector
+        return self.best_weights if is_measured else self.evaluated_weights
 
     @property
     def model_step(self) -> int:
@@ -159,6 +167,8 @@ def begin(
     # the state
     batches = splits.fit_batches(config)
     lanes = lanes_per_rank(batches, cluster)
+    baselines, stored = splits.count_ngrams(len(vocabulary))
+    counts, counts_data = ngrams.pack(stored, len(vocabulary))
     state = State(
         versions=VERSIONS,
         config=config,
@@ -171,13 +181,24 @@ def begin(
         corpus=corpus_record,
         val_corpus=val_record,
         batches=batches,
-        baselines=splits.measure_baselines(len(vocabulary)),
+        baselines=baselines,
+        counts=counts,
         init_from=init_from,
     )
     state.notes = [*notes, *start_notes(state, splits, corpus, val)]
     optimizer_state = np.zeros(checkpoint.array_shapes(state)["optimizer_state"], config.dtype)
     hidden_state = network.zero_state(state.batches["batch_size"])
-    run = Run(state, vocabulary, splits, network, weights.copy(), optimizer_state, hidden_state)
+    run = Run(
+        state=state,
+        vocabulary=vocabulary,
+        splits=splits,
+        network=network,
+        best_weights=weights.copy(),
+        average_weights=np.zeros_like(weights),
+        optimizer_state=optimizer_state,
+        hidden_state=hidden_state,
+        counts_data=counts_data,
+    )
     _add_plan(run)
     return run
 
@@ -207,7 +228,7 @@ def resume(
 
     # check the values that follow from text and options
     for name, array in arrays.items():
-        if array.dtype != config.dtype:
+        if name != checkpoint.COUNTS and array.dtype != config.dtype:
             raise CheckpointError(f"{path}: damaged: {name} is {array.dtype}, not {config.dtype}")
     splits = make_splits(corpus, val, config, vocabulary)
     position, steps = _position(state, splits), state.plans[-1]["steps"]
@@ -235,8 +256,16 @@ def resume(
         change = f"{now} instead of {before}; results may differ in the last bits"
         state.notes.append(f"from step {state.step:,}: {change}")
 
-    others = arrays["best_weights"], arrays["optimizer_state"], arrays["hidden_state"]
-    run = Run(state, vocabulary, splits, network, *others, plan_saved=True)
+    names = "best_weights", "average_weights", "optimizer_state", "hidden_state"
+    run = Run(
+        state=state,
+        vocabulary=vocabulary,
+        splits=splits,
+        network=network,
+        **{name: arrays[name] for name in names},
+        counts_data=arrays[checkpoint.COUNTS].astype(np.uint8),
+        plan_saved=True,
+    )
     state.finished = state.step == steps or run.is_out_of_patience
     if max_steps:
         _extend(run, max_steps)
@@ -264,11 +293,13 @@ def save(run: Run, path: Path, cluster: Cluster = SINGLE) -> None:
 
 
 def _write(run: Run, path: Path, hidden_state: Array) -> None:
-    arrays = {
+    arrays: dict[str, Any] = {
         "best_weights": run.best_weights,
         "last_weights": run.network.params.vector,
+        "average_weights": run.average_weights,
         "optimizer_state": run.optimizer_state,
         "hidden_state": hidden_state,
+        checkpoint.COUNTS: run.counts_data,
     }
     corpus, val = with_relative_files(run.state.corpus, path), run.state.val_corpus
     val = val and with_relative_files(val, path)
@@ -354,6 +385,7 @@ def _add_plan(run: Run) -> None:
         sample_every = math.ceil(steps / 10)
     plan = Plan(from_step=state.step, steps=steps, eval_every=eval_every, sample_every=sample_every)
     state.plans.append(plan)
+    state.num_averaged = 0
     state.finished = state.step >= steps
     run.plan_saved = False
 
@@ -371,5 +403,5 @@ def _extend(run: Run, max_steps: int) -> None:
         )
     if max_steps > planned or (run.state.finished and run.state.step < planned):
         run.state.config = dataclasses.replace(run.config, max_steps=max_steps, epochs=None)
-        run.state.test_loss = None
+        run.state.test_loss = run.state.mixing = None
         _add_plan(run)

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from charrnn.analysis.ngram import ngram_losses
 from charrnn.arrays import Array, Ids
 from charrnn.config import Config
+from charrnn.counts import Stored, number_ngrams, prune
 from charrnn.errors import CheckpointError, TextError, os_reason
 from charrnn.formatting import escape_control
 from charrnn.network import Network
-from charrnn.scoring import WARM_UP_SYMBOLS, symbol_nll
+from charrnn.scoring import WARM_UP_SYMBOLS, AdaptiveRule, symbol_scores
 from charrnn.storage.checkpoint import find_file
 from charrnn.storage.state import Baselines, Batches, CorpusRecord, ModelState, State, TextRecord
 from charrnn.text import batches
@@ -34,7 +35,7 @@ from charrnn.text.files import STDIN, Source
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.workers import ALONE, Workers
 
-BASELINE_SYMBOLS = 2_000_000  # to count n-grams in: memory must not grow with the text
+COUNTED_SYMBOLS = 6_000_000  # to count n-grams in: memory must not grow with the text
 MAX_LISTED_BYTES = 2**21  # of a header, for the files of a text: some 20,000 of them
 FILE_BYTES = 60  # of a header, for each file, its path not counted
 
@@ -48,12 +49,12 @@ class Split(NamedTuple):
     separator_id: int | None  # ends a document
     start_id: int  # is fed before the first symbol of a document
 
-    def nll(
-        self, network: Network, workers: Workers = ALONE, dynamic_lr: float | None = None
+    def scores(
+        self, network: Network, workers: Workers = ALONE, rule: AdaptiveRule | None = None
     ) -> Array:
-        """Return -log p of each symbol, in nats, (n,); see ``scoring.symbol_nll``."""
+        """Return the scores of its symbols, (2, n); see ``scoring.symbol_scores``."""
         ids, context, _, separator_id, start_id = self
-        return symbol_nll(network, ids, context, separator_id, start_id, workers, dynamic_lr)
+        return symbol_scores(network, ids, context, separator_id, start_id, workers, rule)
 
     def text(self, vocabulary: Vocabulary) -> str | bytes:
         """Return the text; bytes if the unit is byte."""
@@ -87,19 +88,23 @@ class Splits(NamedTuple):
             steps = batches.batches_per_epoch(ends, B, T)
         return {"batch_size": B, "seq_length": T, "steps_per_epoch": steps}
 
-    def measure_baselines(self, V: int) -> Baselines:
-        """Return the losses of a uniform guess and of n-gram models, in nats per character."""
+    def count_ngrams(self, V: int) -> tuple[Baselines, list[Stored]]:
+        """Return the losses of a uniform guess and of n-gram models, and the n-grams to keep.
+
+        The losses are in nats per character.
+        """
         baselines: Baselines = {"val": {}, "test": {}}
         pairs = [(baselines["val"], self.val), (baselines["test"], self.test)]
         pairs = [(losses, split) for losses, split in pairs if len(split.ids)]
         for losses, split in pairs:
             losses["uniform"] = math.log(V) * len(split.ids) / split.characters
         texts = [(split.ids, split.context) for _, split in pairs]
-        orders = ngram_losses(self.train[:BASELINE_SYMBOLS], texts, V) if texts else []
+        all_grams = list(number_ngrams(self.train[:COUNTED_SYMBOLS], V))
+        orders = ngram_losses(all_grams, texts, V) if texts else []
         for n, nll_of_texts in enumerate(orders, 1):
             for (losses, split), nll in zip(pairs, nll_of_texts, strict=True):
                 losses[f"{n}-gram"] = float(nll.sum() / split.characters)
-        return baselines
+        return baselines, prune(all_grams)
 
 
 def make_splits(

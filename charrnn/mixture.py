@@ -1,0 +1,134 @@
+"""A network mixed with counts of n-grams, by a gate that decides for each symbol.
+
+The network's share is sigmoid(theta . f). The features f are known before the symbol: how sure the
+network is, and how much the counts know of the longest history that has occurred before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from charrnn.arrays import Array, Ids
+from charrnn.counts import Context, Counts, Floats, Reader
+
+MAX_ITERATIONS = 30  # of the fit
+MAX_FITTED_SYMBOLS = 100_000
+MIN_IMPROVEMENT = 1e-6  # of the mean loss, in nats
+MIN_DAMPING, MAX_DAMPING = 1e-6, 1e6
+
+
+class Mixture(NamedTuple):
+    """The counts of a model, and the gate that mixes them with its network."""
+
+    counts: Counts
+    gate: Floats
+
+
+def gate_features(log_max: Array, context: Context, max_order: int) -> Floats:
+    """Return the features of each symbol, (n, 7 + max_order).
+
+    ``log_max`` (n,) is the logarithm of the network's highest p. The others are of the counts, the
+    last ones one-hot: the order of the longest n-grams that continue a known history.
+    """
+    highest, escape = np.exp(log_max), context.escape
+    columns = [
+        log_max,
+        highest,
+        np.log(escape),
+        escape,
+        np.log1p(context.total),
+        np.log1p(context.successors),
+        escape * highest,
+        *(context.order == order for order in range(1, max_order + 1)),
+    ]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def mix(gate: Floats, features: Floats, network_nll: Array, counts_nll: Array) -> Floats:
+    """Return -log p of each symbol under the mixture, in nats, (n,)."""
+    z = features @ gate
+    log_share, log_rest = -np.logaddexp(0, -z), -np.logaddexp(0, z)
+    nll: Floats = -np.logaddexp(log_share - network_nll, log_rest - counts_nll)
+    return nll
+
+
+def network_share(gate: Floats, features: Floats) -> Floats:
+    """Return the network's share of each mixture, (n,)."""
+    share: Floats = np.exp(-np.logaddexp(0, -(features @ gate)))
+    return share
+
+
+def fit_gate(features: Floats, network_nll: Array, counts_nll: Array) -> Floats:
+    """Return the gate with the lowest loss on a text, fitted to its first 100,000 symbols.
+
+    Gauss-Newton steps with the damping of Levenberg and Marquardt (Marquardt, 1963): a step that
+    does not lower the loss is made again, shorter.
+    """
+    # in units of its deviation, so that the damping is the same for each feature
+    f = features[:MAX_FITTED_SYMBOLS]
+    scale = f.std(0)
+    scale[scale == 0] = 1
+    f = f / scale
+    network_nll, counts_nll = network_nll[: len(f)], counts_nll[: len(f)]
+
+    gate, damping = np.zeros(f.shape[1]), 1e-3
+    nll = mix(gate, f, network_nll, counts_nll)
+    for _ in range(MAX_ITERATIONS):
+        # the derivative of each symbol's loss with respect to z = theta . f
+        share = network_share(gate, f)
+        dz = share * (1 - np.exp(nll - network_nll))
+        gradient = f.T @ dz / len(f)
+        curvature = (f * (dz * dz)[:, None]).T @ f / len(f)
+        while damping < MAX_DAMPING:
+            step = np.linalg.solve(curvature + damping * np.eye(len(gate)), gradient)
+            tried = mix(gate - step, f, network_nll, counts_nll)
+            if tried.mean() < nll.mean():
+                break
+            damping *= 4
+        else:
+            break
+        improvement, gate, nll = nll.mean() - tried.mean(), gate - step, tried
+        if improvement < MIN_IMPROVEMENT:
+            break
+        damping = max(damping / 4, MIN_DAMPING)
+    result: Floats = gate / scale
+    return result
+
+
+def read_text(
+    counts: Counts, ids: Ids, context: Ids, log_max: Array, *, learn: bool
+) -> tuple[Floats, Floats]:
+    """Return -log p of each symbol under the counts, in nats, (n,), and the gate's features.
+
+    ``context`` is the text before the first symbol, ``log_max`` (n,) is of the network. With
+    ``learn`` the counts learn from each symbol.
+    """
+    n, order = len(context) + len(ids), len(counts.levels)
+    positions = np.arange(n)
+    everything = np.concatenate([context, ids])
+    p, known = counts.predict(everything, positions >= len(context), positions, learn=learn)
+    return -np.log(p), gate_features(log_max, known, order)
+
+
+class MixedLanes:
+    """Mixes what the network predicts in each lane with what the counts predict."""
+
+    def __init__(self, mixture: Mixture, history: Ids, num_lanes: int) -> None:
+        """Start after the symbols of ``history``, which every lane has read."""
+        self.gate, self.reader = mixture.gate, Reader(mixture.counts, num_lanes)
+        for symbol in history[-len(mixture.counts.levels) :]:
+            self.reader.read(np.repeat(symbol, num_lanes))
+
+    def __call__(self, ids: Ids, logits: Array) -> Array:
+        """Read ids (B,); return log p of the mixture, given the network's logits, (V, B) both."""
+        self.reader.read(ids)
+        counts_p, context = self.reader.predict()
+        log_p = logits.T.astype(np.float64)
+        log_p -= log_p.max(1, keepdims=True)
+        log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
+        features = gate_features(log_p.max(1), context, len(self.reader.tables))
+        share = network_share(self.gate, features)[:, None]
+        mixed: Array = np.log(share * np.exp(log_p) + (1 - share) * counts_p).T
+        return mixed

@@ -1,0 +1,97 @@
+"""What is fitted to the validation split at the end of a run: gates, and the rates to adapt at."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from charrnn.arrays import Array
+from charrnn.counts import Counts, Floats
+from charrnn.mixture import fit_gate, mix, read_text
+from charrnn.network import Network
+from charrnn.scoring import AdaptiveRule
+from charrnn.storage.state import Adaptation, Mixing
+from charrnn.training.splits import Split, Splits
+from charrnn.workers import Workers
+
+MAX_GATE_SYMBOLS = 100_000  # of the validation split
+MAX_ADAPTED_SYMBOLS = 15_000  # of it; a network adapts slowly
+LEARNING_RATES, DECAYS = (0.05, 0.1, 0.2), (0.0003, 0.001)
+
+
+def rms_gradient(optimizer_state: Array) -> Array | None:
+    """Return the RMS gradient of each weight, (n,), as the optimizer has it.
+
+    It is the root of the second moments, which adam, rmsprop and adagrad keep last; None for sgd.
+    """
+    if not len(optimizer_state):
+        return None
+    rms: Array = np.sqrt(optimizer_state[-1])
+    return rms if rms.any() else None
+
+
+def fit_mixing(
+    network: Network, counts: Counts, splits: Splits, optimizer_state: Array, workers: Workers
+) -> Mixing:
+    """Fit the gates to the validation split, and measure the losses of the test split.
+
+    ``network`` has the best weights of the run.
+    """
+    # static counts, and counts that learn
+    val, test = shorten(splits.val, MAX_GATE_SYMBOLS), splits.test
+    scores, gates = val.scores(network, workers), []
+    for learn in (False, True):
+        used = counts.copy() if learn else counts
+        nll, features = read_text(used, val.ids, val.context, scores[1], learn=learn)
+        gates.append(fit_gate(features, scores[0], nll))
+    static, learning = gates
+    adaptation = choose_adaptation(
+        network, counts, splits.val, rms_gradient(optimizer_state), workers
+    )
+
+    # the test split
+    counts_loss = mixed_loss = None
+    if len(test.ids):
+        nlls = mixed_nll(network, counts, test, learning, workers)
+        counts_loss, mixed_loss = (float(nll.sum() / test.characters) for nll in nlls)
+    return Mixing(
+        static=static.tolist(),
+        learning=learning.tolist(),
+        adaptation=adaptation,
+        counts_loss=counts_loss,
+        mixed_loss=mixed_loss,
+    )
+
+
+def mixed_nll(
+    network: Network, counts: Counts, split: Split, gate: Floats, workers: Workers
+) -> tuple[Floats, Floats]:
+    """Return -log p of each symbol under counts that learn, and under the mixture, in nats."""
+    scores = split.scores(network, workers)
+    nll, features = read_text(counts.copy(), split.ids, split.context, scores[1], learn=True)
+    return nll, mix(gate, features, scores[0], nll)
+
+
+def choose_adaptation(
+    network: Network, counts: Counts, val: Split, rms: Array | None, workers: Workers
+) -> Adaptation | None:
+    """Return the rates with the lowest loss on the start of the validation split, and a gate."""
+    if rms is None:
+        return None
+    val = shorten(val, MAX_ADAPTED_SYMBOLS)
+    rules = [AdaptiveRule(rms, lr, decay) for lr, decay in product(LEARNING_RATES, DECAYS)]
+    all_scores: list[Array] = []
+    for start in range(0, len(rules), workers.size):
+        group = rules[start : start + workers.size]
+        all_scores += workers.call(Split.scores, [(val, network, None, rule) for rule in group])
+    best = int(np.argmin([scores[0].sum() for scores in all_scores]))
+    scores, rule = all_scores[best], rules[best]
+    nll, features = read_text(counts.copy(), val.ids, val.context, scores[1], learn=True)
+    gate = fit_gate(features, scores[0], nll).tolist()
+    return Adaptation(learning_rate=rule.learning_rate, decay=rule.decay, gate=gate)
+
+
+def shorten(split: Split, n: int) -> Split:
+    """Return the first ``n`` symbols of a split."""
+    return split._replace(ids=split.ids[:n])
