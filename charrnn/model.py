@@ -68,10 +68,11 @@ class Model:
         network: Network,
         vocabulary: Vocabulary,
         state: ModelState,
-        arrays: Path | dict[str, Array],
+        arrays: Path | dict[str, Array] | None = None,
     ) -> None:
         """``arrays`` are the others of its file, or the file, which is read when one is needed."""
-        self.network, self.vocabulary, self.state, self._arrays = network, vocabulary, state, arrays
+        self.network, self.vocabulary, self.state = network, vocabulary, state
+        self._arrays = {} if arrays is None else arrays
         self.unit, self.documents = state.config.unit, state.config.documents
         self.encoding = state.config.encoding
         self._workers = Workers(available_cores())  # none starts before a long text is scored
@@ -99,6 +100,8 @@ class Model:
     def _array(self, name: str) -> Array:
         """Return another array of its file. Raises CheckpointError."""
         if isinstance(self._arrays, dict):
+            if name not in self._arrays:
+                raise CheckpointError(f"{self._name}: has no {name!r}")
             return self._arrays[name]
         state, arrays = checkpoint.read_checkpoint(self._arrays, [name])
         if state.sha256 != self.state.sha256:

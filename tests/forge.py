@@ -11,20 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from charrnn.arrays import Array
 from charrnn.config import Config
+from charrnn.counts import number_ngrams, prune
 from charrnn.network import Network
+from charrnn.storage.ngrams import pack as pack_counts
 from charrnn.storage.state import ModelState, State
 
 Members = list[tuple[str, bytes]]
 
 NETWORK = Network("gru", 4, 3, 1, np.float32, np.random.default_rng(0))
-ARRAYS: dict[str, Array] = {
+ARRAYS: dict[str, Any] = {
+    "average_weights": NETWORK.params.vector / 2,
     "best_weights": NETWORK.params.vector,
     "hidden_state": NETWORK.zero_state(2),
     "last_weights": NETWORK.params.vector + 1,
     "optimizer_state": np.zeros((2, len(NETWORK.params.vector)), np.float32),
 }
+GRAMS = list(number_ngrams(np.array([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 2]), 4))
+COUNTS, ARRAYS["counts"] = pack_counts(prune(GRAMS), 4)
+GATE = [0.5] * 15
 MODEL: dict[str, Any] = {
     "versions": {"charrnn": "0.2.0", "numpy": "2.0", "python": "3.13"},
     "config": Config(hidden_size=3, unit="jamo", seed=2**64 - 1),
@@ -34,6 +39,14 @@ MODEL: dict[str, Any] = {
     "epoch": 0.5,
     "best": {"step": 7, "val_loss": 1.25},
     "test_loss": None,
+    "counts": COUNTS,
+    "mixing": {
+        "static": GATE,
+        "learning": GATE,
+        "adaptation": {"learning_rate": 0.1, "decay": 0.001, "gate": GATE},
+        "counts_loss": 1.5,
+        "mixed_loss": None,
+    },
 }
 TEXT: dict[str, Any] = {
     "name": "x",
@@ -57,6 +70,7 @@ RUN: dict[str, Any] = {
     "finished": False,
     "data_position": (3, 1),
     "symbols_seen": 42,
+    "num_averaged": 2,
     "train_seconds": 0.5,
     "initial_loss": 2.0,
     "running_loss": {"sum": 1.5, "steps": 1},

@@ -63,7 +63,9 @@ def test_dynamic_evaluation_helps_where_the_text_has_changed(cli: Cli, run: Path
     before = run.read_bytes()
     fixed = json.loads(cli("eval", "new.txt", "--json").stdout)
     adapted = json.loads(cli("eval", "new.txt", "--json", "--adapt").stdout)
-    assert adapted["nats"] < 0.8 * fixed["nats"]
+    assert adapted["nats"] == fixed["nats"]  # the network's own
+    assert adapted["adapted"] < 0.9 * fixed["nats"]
+    assert adapted["mixed"] < fixed["mixed"] < fixed["counts"] < 0.5 * fixed["nats"]
     assert run.read_bytes() == before
 
 

@@ -316,7 +316,6 @@ def test_huge_weights_do_not_warn_in_python(cli: Cli, huge: Path, text: str) -> 
     model = charrnn.load(huge)
     "".join(model.sample(20, seed=1, prime="the king"))
     model.nll(text[:3000])
-    model.nll(text[:100], dynamic_lr=0.1)
     model.nll_lines(text[:100])
     (xs, ys), state = (
         model.vocabulary.encode(text[:32]).reshape(2, 16, 1),

@@ -7,14 +7,14 @@ from charrnn import loss, scoring
 from charrnn.arrays import Array, Ids
 from charrnn.config import CELLS
 from charrnn.network import Network
-from charrnn.optim import clip
 from charrnn.scoring import (
     WARM_UP_SYMBOLS,
+    AdaptiveRule,
     _read_layerwise,
     _read_stepwise,
-    contiguous_nll,
-    document_nll,
-    dynamic_nll,
+    adaptive_scores,
+    contiguous_scores,
+    document_scores,
 )
 from charrnn.text.batches import Batch, Position
 from charrnn.workers import Workers
@@ -37,7 +37,7 @@ def test_one_lane_is_exact(n: int, context: int) -> None:
     rng = np.random.default_rng(0)
     network = Network("lstm", V, 8, 2, np.float64, rng)
     ids = rng.integers(0, V, context + n)
-    nats = contiguous_nll(network, ids[context:], ids[:context])
+    nats = contiguous_scores(network, ids[context:], ids[:context])[0]
     assert nats.shape == (n,)
     np.testing.assert_allclose(nats, one_by_one(network, ids)[context - 1 :], rtol=0, atol=1e-10)
 
@@ -49,7 +49,7 @@ def test_every_lane_is_warmed_up(workers: int, monkeypatch: pytest.MonkeyPatch) 
     network = Network("gru", V, 8, 1, np.float64, rng)
     ids = rng.integers(0, V, 4011)
     with Workers(workers) as pool:
-        nats = contiguous_nll(network, ids[10:], ids[:10], pool)
+        nats = contiguous_scores(network, ids[10:], ids[:10], pool)[0]
     starts = [10 + i * 4001 // 4 for i in range(4)]
     for a, b in zip(starts, [*starts[1:], 4011], strict=True):
         read = max(a - 1 - WARM_UP_SYMBOLS, 0)
@@ -59,7 +59,7 @@ def test_every_lane_is_warmed_up(workers: int, monkeypatch: pytest.MonkeyPatch) 
 
 def test_empty_text_has_no_losses() -> None:
     network = Network("vanilla", V, 4, 1)
-    assert contiguous_nll(network, np.zeros(0, int), np.zeros(1, int)).shape == (0,)
+    assert contiguous_scores(network, np.zeros(0, int), np.zeros(1, int)).shape == (2, 0)
 
 
 @pytest.mark.parametrize("longest", [5, 60])  # batches have 8 steps
@@ -73,7 +73,7 @@ def test_every_document_is_scored_separately(
     ends = np.cumsum(rng.integers(1, longest, 100))
     ids = rng.integers(0, V, ends[-1])
     with Workers(workers) as pool:
-        nats = document_nll(network, ids, ends, 3, pool)
+        nats = document_scores(network, ids, ends, 3, pool)[0]
     for a, b in zip([0, *ends[:-1]], ends, strict=True):
         np.testing.assert_allclose(
             nats[a:b], one_by_one(network, np.append(3, ids[a:b])), rtol=0, atol=1e-10
@@ -102,59 +102,96 @@ def test_reading_stepwise_matches_reading_layerwise(cell: str, num_layers: int, 
 def test_large_network_is_read_layerwise(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     network, ids = Network("gru", V, 8, 2, np.float64, rng), rng.integers(0, V, 3000)
-    stepwise = contiguous_nll(network, ids, ids[:1])
+    stepwise = contiguous_scores(network, ids, ids[:1])
     monkeypatch.setattr(scoring, "MAX_STEPWISE", 0)
     monkeypatch.delattr(scoring, "Stepper")  # unused
-    layerwise = contiguous_nll(network, ids, ids[:1])
+    layerwise = contiguous_scores(network, ids, ids[:1])
     np.testing.assert_allclose(stepwise, layerwise, rtol=0, atol=1e-12)
+
+
+def test_highest_probability_is_in_the_scores() -> None:
+    rng = np.random.default_rng(0)
+    network, ids = Network("gru", V, 8, 1, np.float64, rng), rng.integers(0, V, 50)
+    network.params.vector *= 3
+    nats = np.stack(
+        [one_by_one(network, np.append(ids[:n], k))[-1] for n in range(1, 50) for k in range(V)]
+    )
+    wanted = -nats.reshape(49, V).min(1)
+    np.testing.assert_allclose(contiguous_scores(network, ids[1:], ids[:1])[1], wanted, atol=1e-10)
+    ends = np.array([20, 49])
+    of_documents = document_scores(network, ids[1:], ends, ids[0])[1]
+    np.testing.assert_allclose(of_documents[:20], wanted[:20], atol=1e-10)
 
 
 # --- Dynamic evaluation ---
 
 
-def naive_dynamic_nll(network: Network, ids: Ids, lr: float) -> Array:
-    """Read ids but the first in batches of 20; score each, and then train on it."""
-    network = network.copy()
-    out, state = [], network.zero_state(1)
+def rule_for(network: Network, learning_rate: float = 0.3, decay: float = 0.05) -> AdaptiveRule:
+    n = len(network.params.vector)
+    return AdaptiveRule(np.random.default_rng(5).random(n), learning_rate, decay)
+
+
+def naive_adaptive_nll(network: Network, ids: Ids, rule: AdaptiveRule) -> Array:
+    """Read ids but the first in batches of 20; score each with both networks, and then train."""
+    theta0, r, m = network.params.vector.copy(), rule.rms_gradient, rule.rms_gradient.mean()
+    adaptive, out = network.copy(), []
+    state = adaptive.zero_state(1)
+    still_nll = one_by_one(network, ids)
+    paid = np.zeros(2)  # by the network as it was, and by the one that adapts
     for t in range(0, len(ids) - 1, 20):
         batch = ids[t : t + 21]
         n = len(batch) - 1
-        tape = network.new_tape(n, 1)
-        last = network.forward(batch[:-1, None], state, tape).copy()
-        out.append(loss.forward(tape.logits.transpose(1, 0, 2).reshape(-1, n).copy(), batch[1:])[0])
-        network.loss_and_grad(
-            batch[:-1, None], batch[1:, None], state, network.new_tape(n, 1), scale=1 / n
+        nll, last = adaptive.loss_and_grad(
+            batch[:-1, None], batch[1:, None], state, adaptive.new_tape(n, 1), scale=1 / n
         )
-        clip(network.grads.vector, 1, 0)
-        network.params.vector -= lr * network.grads.vector
-        state = last
-    return np.concatenate(out)
+        for pair in zip(still_nll[t : t + n], nll[:, 0], strict=True):
+            share = np.exp(-paid) / np.exp(-paid).sum()
+            out.append(-np.log(share @ np.exp(-np.array(pair))))
+            paid += pair
+        theta, g = adaptive.params.vector, adaptive.grads.vector
+        theta += np.minimum(rule.decay * r / m, 1) * (theta0 - theta)
+        theta -= rule.learning_rate * g * m / (r + 0.1 * m)
+        state = last.copy()
+    return np.array(out)
 
 
 @pytest.mark.parametrize("context", [1, 7, 25])
-def test_dynamic_evaluation_scores_before_updating(context: int) -> None:
+def test_adapting_network_scores_before_it_updates(context: int) -> None:
     rng = np.random.default_rng(0)
     network = Network("lstm", 5, 6, 2, np.float64, rng)
-    ids = rng.integers(0, 5, context + 73)
-    nats = dynamic_nll(network.copy(), ids[context:], ids[:context], None, 0, 0.5)
-    np.testing.assert_allclose(
-        nats, naive_dynamic_nll(network, ids, 0.5)[context - 1 :], rtol=0, atol=1e-12
-    )
-    still = dynamic_nll(network.copy(), ids[context:], ids[:context], None, 0, 0.0)
-    np.testing.assert_allclose(
-        still, contiguous_nll(network, ids[context:], ids[:context]), rtol=0, atol=1e-12
-    )
+    ids, rule = rng.integers(0, 5, context + 73), rule_for(network)
+    before = network.params.vector.copy()
+    nats = adaptive_scores(network, ids[context:], ids[:context], None, 0, rule)[0]
+    wanted = naive_adaptive_nll(network, ids, rule)[context - 1 :]
+    np.testing.assert_allclose(nats, wanted, rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(network.params.vector, before)
+    still = adaptive_scores(network, ids[context:], ids[:context], None, 0, rule_for(network, 0, 0))
+    wanted = contiguous_scores(network, ids[context:], ids[:context])
+    np.testing.assert_allclose(still, wanted, rtol=0, atol=1e-12)
 
 
-def test_dynamic_evaluation_resets_the_state_at_documents() -> None:
+@pytest.mark.parametrize("learning_rate", [0.5, 50.0])
+def test_adapting_costs_at_most_a_bit_more_than_the_better_network(learning_rate: float) -> None:
+    rng = np.random.default_rng(0)
+    network, ids = Network("gru", 5, 6, 1, np.float64, rng), np.tile([0, 3, 1, 2], 60)
+    rule = rule_for(network, learning_rate)
+    adapted = adaptive_scores(network, ids, ids[:1], None, 0, rule)[0].sum()
+    still = contiguous_scores(network, ids, ids[:1])[0].sum()
+    assert adapted < still + np.log(2)
+    if learning_rate < 1:
+        assert adapted < 0.9 * still  # a text that repeats
+
+
+def test_adapting_resets_the_state_at_documents() -> None:
     rng = np.random.default_rng(0)
     network = Network("gru", 5, 6, 1, np.float64, rng)
     ids = rng.integers(0, 5, 90)
     ids[[10, 50, 51]] = 4
     ids[-1] = 3
     ends = np.flatnonzero(ids == 4) + 1
-    still = dynamic_nll(network.copy(), ids, np.array([4]), 4, 4, 0.0)
-    wanted = document_nll(network, ids, np.append(ends, 90), 4)
+    still = adaptive_scores(network, ids, np.array([4]), 4, 4, rule_for(network, 0, 0))
+    wanted = document_scores(network, ids, np.append(ends, 90), 4)
     np.testing.assert_allclose(still, wanted, rtol=0, atol=1e-12)
-    assert dynamic_nll(network.copy(), ids, np.array([4]), 4, 4, 0.5)[0] == still[0]
-    assert len(dynamic_nll(network.copy(), ids[:0], np.array([4]), 4, 4, 0.5)) == 0
+    adapted = adaptive_scores(network, ids, np.array([4]), 4, 4, rule_for(network))
+    assert adapted[0, 0] == still[0, 0]
+    assert adaptive_scores(network, ids[:0], ids[:1], 4, 4, rule_for(network)).shape == (2, 0)

@@ -11,8 +11,8 @@ import charrnn
 PACKAGE = Path(charrnn.__file__).parent
 LAYERS = """
     errors version config formatting arrays blas
-    affine loss optim text cells
-    network workers cluster
+    affine loss optim text cells counts
+    mixture network workers cluster
     sampling scoring storage
     analysis
     drawing

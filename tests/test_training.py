@@ -18,10 +18,11 @@ from charrnn import scoring
 from charrnn.analysis import ngram
 from charrnn.arrays import Array, Ids
 from charrnn.config import CELLS, Config
+from charrnn.counts import number_ngrams
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError
 from charrnn.network import Network
 from charrnn.optim import OPTIMIZERS
-from charrnn.scoring import contiguous_nll
+from charrnn.scoring import contiguous_scores
 from charrnn.storage import checkpoint
 from charrnn.storage.state import Plan
 from charrnn.text.corpus import Corpus
@@ -189,7 +190,7 @@ def test_best_weights_have_the_lowest_validation_loss() -> None:
     best = run.network.copy()
     best.params.vector[:] = run.model_weights
     for split, loss in ((run.splits.val, best_loss), (run.splits.test, state.test_loss)):
-        assert contiguous_nll(best, split.ids, split.context).mean() == loss
+        assert contiguous_scores(best, split.ids, split.context)[0].mean() == loss
         assert len(split.ids) == 100
 
 
@@ -262,18 +263,19 @@ def test_baselines_are_measured_on_val_and_test_splits(
     splits, baselines, V = run.splits, run.state.baselines, len(run.vocabulary)
     context = splits.train[:]
     for losses, split in ((baselines["val"], splits.val), (baselines["test"], splits.test)):
-        orders = ngram.ngram_losses(splits.train[:], [(split.ids, context)], V)
+        grams = list(number_ngrams(splits.train[:], V))
+        orders = ngram.ngram_losses(grams, [(split.ids, context)], V)
         expected = {f"{n}-gram": nll[0].sum() / 200 for n, nll in enumerate(orders, 1)}
         expected["uniform"] = math.log(V) * len(split.ids) / 200
         assert losses == pytest.approx(expected)
         context = np.concatenate([context, split.ids])
-    assert len(baselines["val"]) == len(baselines["test"]) == 7
+    assert len(baselines["val"]) == len(baselines["test"]) == 9
 
     assert run_of(val_fraction=0).state.baselines["val"] == {}
     none = run_of(val_fraction=0, test_fraction=0)
     assert none.state.baselines == {"val": {}, "test": {}}
     for module in ("notes", "splits"):
-        monkeypatch.setattr(f"charrnn.training.{module}.BASELINE_SYMBOLS", 500)
+        monkeypatch.setattr(f"charrnn.training.{module}.COUNTED_SYMBOLS", 500)
     few = run_of()
     assert "the n-gram baselines use only the first 500 symbols" in few.state.notes
     assert few.state.baselines["val"]["6-gram"] > baselines["val"]["6-gram"]
@@ -446,7 +448,7 @@ def test_tenth_nonfinite_event_ends_the_run_with_a_save(
 def test_nonfinite_validation_loss_restores_best_weights(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "contiguous_nll", lambda *_: np.array([np.inf]))
+    monkeypatch.setattr(scoring, "contiguous_scores", lambda *_: np.array([[np.inf], [0]]))
     run = new_run(text, max_steps=20)
     messages = [line for step in train_steps(run) for line in step.messages]
     reasons = [line.partition(";")[0] for line in messages]
@@ -557,7 +559,7 @@ def test_hello_is_learned_perfectly() -> None:
     run = train(new_run("hello" * 400, cell="vanilla", max_steps=400, eval_every=400, **sizes))
     assert (run.state.best["val_loss"] or 1) < 0.01
     ids = run.vocabulary.encode("hello" * 20)
-    nll = contiguous_nll(run.network, ids, run.vocabulary.encode("o"))
+    nll = contiguous_scores(run.network, ids, run.vocabulary.encode("o"))[0]
     assert nll[5:].max() < 0.01
 
 
