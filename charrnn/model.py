@@ -22,12 +22,14 @@ from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
 from charrnn.errors import CheckpointError, TextError, UsageError
 from charrnn.formatting import loss_unit
 from charrnn.network import Network
+from charrnn.scoring import LineScores
 from charrnn.storage import checkpoint
 from charrnn.storage.lock import lock
 from charrnn.storage.output import check_output
 from charrnn.storage.state import MAX_WORKERS, Baselines, Evaluation, ModelState, State
 from charrnn.text import units
 from charrnn.text.corpus import Corpus
+from charrnn.text.masks import mask_text
 from charrnn.text.vocabulary import NEWLINE, Vocabulary
 from charrnn.training.interrupt import StopRequest
 from charrnn.training.loop import train_with_saves
@@ -51,7 +53,7 @@ class Model:
     def __init__(self, network: Network, vocabulary: Vocabulary, state: ModelState) -> None:
         self.network, self.vocabulary, self.state = network, vocabulary, state
         self.unit, self.documents = state.config.unit, state.config.documents
-        self.encoding = state.config.encoding
+        self.encoding, self.mask = state.config.encoding, state.config.mask
         self._workers = Workers(available_cores())  # none starts before a long text is scored
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -138,12 +140,12 @@ class Model:
         _check_unknown(unknown, UNKNOWN_IN_PRIME)
         v = self.vocabulary
         if until is not None:
-            until = units.to_text(units.to_codes(until, v.unit).tolist())
+            until = units.to_text(units.to_codes(mask_text(until, self.mask), v.unit).tolist())
         id_stream = sampling.generate_ids(
             self.network,
             v,
             np.random.default_rng(seed),
-            prime=v.encode(prime, unknown=unknown),
+            prime=v.encode(mask_text(prime, self.mask), unknown=unknown),
             temp=temp,
             top_k=top_k,
             top_p=top_p,
@@ -173,6 +175,7 @@ class Model:
         """
         _check_unknown(unknown, UNKNOWN_IN_TEXT)
         v = self.vocabulary
+        text = mask_text(text, self.mask)
         ids, character, is_unknown = v.lookup(units.to_codes(text, v.unit))
         if unknown == "error" and is_unknown.any():
             v.encode(text)  # raises
@@ -184,8 +187,6 @@ class Model:
         nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
         return nll
 
-    @np.errstate(all="ignore")
-    @limit_threads()
     def nll_lines(self, text: str | bytes) -> Array:
         """Return the mean of -log p over the characters of each line, in nats, (n,) float64.
 
@@ -193,8 +194,14 @@ class Model:
         model; the lines are read in parallel. An unknown character has the loss of
         ``unknown="cost"`` in ``nll``.
         """
+        return self.score_lines(text).nll
+
+    @np.errstate(all="ignore")
+    @limit_threads()
+    def score_lines(self, text: str | bytes) -> LineScores:
+        """Return how odd each line is, as ``LineScores``; a line is read as in ``nll_lines``."""
         v = self.vocabulary
-        codes = units.to_codes(text, v.unit)
+        codes = units.to_codes(mask_text(text, self.mask), v.unit)
         ids, character, is_unknown = v.lookup(codes)
         ends_line = codes == NEWLINE
         line = np.cumsum(ends_line) - ends_line
@@ -210,12 +217,10 @@ class Model:
             texts = ids[kept], ends, start_id
             symbol_nll = scoring.document_nll(self.network, *texts, self._workers)
 
-        # sums over symbols, divided by the number of characters
-        line_of_character = line[units.starts_character(codes)]
-        unknown_nll = np.bincount(line_of_character, is_unknown, n) * scoring.UNKNOWN_COST[v.unit]
-        sums = np.bincount(line[kept], symbol_nll, n) + unknown_nll
-        means: Array = sums / np.bincount(line_of_character, minlength=n)
-        return means
+        # the loss of each character: the sum over its symbols
+        nll = np.bincount(character[kept], symbol_nll, len(is_unknown))
+        nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
+        return scoring.score_lines(nll, line[units.starts_character(codes)], n)
 
     @np.errstate(all="ignore")
     def save(self, path: str | Path, *, half: bool = False, force: bool = False) -> None:
@@ -302,6 +307,7 @@ def _check_names(options: dict[str, Any]) -> None:
 def _to_corpus(name: str, text: Text | Sequence[Text], config: Config) -> Corpus:
     """Return a text, several texts or files as a corpus. Raises TextError, UsageError."""
     how: dict[str, Any] = {"unit": config.unit, "documents": config.documents}
+    how["mask"] = config.mask
     texts = [text] if isinstance(text, (str, bytes, Path)) else list(text)
     if not texts:
         raise TextError("there is no text: the list of texts is empty")

@@ -200,12 +200,13 @@ class Corpus:
         unit: str = "char",
         documents: str | None = None,
         encoding: str = "utf-8",
+        mask: str | None = None,
         temp_dir: Path | None = None,
         own: Iterable[Path] = (),
         recorded: Collection[str] = (),
     ) -> None:
         check_encoding(encoding)
-        self.name, self.unit, self.documents = name, unit, documents
+        self.name, self.unit, self.documents, self.mask = name, unit, documents, mask
         self.encoding = codecs.lookup(encoding).name
         self.store = SymbolStore(temp_dir)
         self.files: list[TextFile] = []
@@ -239,7 +240,9 @@ class Corpus:
 
     def _add(self, chunks: Iterable[bytes], name: str, path: str | None = None) -> None:
         """Add a file, in chunks of which the last is empty. Raises TextError, SaveError."""
-        decoder = None if self.unit == "byte" else files.Decoder(name, self.encoding)
+        decoder = None
+        if self.unit != "byte":
+            decoder = files.Decoder(name, self.encoding, mask=self.mask)
         crc = size = 0
         for data in chunks:
             # checksums are of the bytes, not of the text
