@@ -218,7 +218,7 @@ class Model:
             symbol_nll = scoring.document_nll(self.network, *texts, self._workers)
 
         # the loss of each character: the sum over its symbols
-        nll = np.bincount(character[kept], symbol_nll, len(is_unknown))
+        nll: Array = np.bincount(character[kept], symbol_nll, len(is_unknown)).astype(np.float64)
         nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
         return scoring.score_lines(nll, line[units.starts_character(codes)], n)
 
