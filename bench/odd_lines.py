@@ -52,8 +52,8 @@ def main() -> None:
     half = len(lines) // 2
     is_odd = np.array([re.search(given.odd, line) is not None for line in original[half:]])
     print(f"{given.log.name}: {is_odd.sum()} of {len(is_odd)} lines are odd\n")
-    print("| mask | seed | never seen | mean | stretch | mean + half the stretch |")
-    print("|---|---|---|---|---|---|")
+    print("| mask | seed | never seen | mean | stretch | mean + stretch / 2 |")
+    print("|---|---:|---:|---:|---:|---:|")
     how = {"max_steps": given.max_steps, "hidden_size": given.hidden_size}
     for mask in MASKS:
         for seed in range(given.seeds):

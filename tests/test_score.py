@@ -80,6 +80,73 @@ def test_score_prints_json_sorts_and_has_thresholds(cli: Cli, run: Path, text: s
     assert 0 < len(kept) < 5
 
 
+def grep(lines: list[str], odd: set[int], n: int) -> list[str]:
+    """Return what grep prints of some lines with n lines of context, of which ``odd`` match."""
+    near = [min((abs(i - k) for k in odd), default=99) <= n for i in range(len(lines))]
+    rows: list[str] = []
+    for i, line in enumerate(lines):
+        if near[i]:
+            if rows and not near[i - 1]:
+                rows.append("--")
+            rows.append(f"{':' if i in odd else '-'}{line}")
+    return rows
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+def test_context_of_a_line_is_what_grep_prints(cli: Cli, run: Path, n: int) -> None:
+    lines = ["The king.", "zzz", "The sea.", "", "The sea.", "A night.", "zzz", "zzz", "A king."]
+    lines += ["The king."] * 4 + ["zzz", "The sea."]
+    odd = {i for i, line in enumerate(lines) if line == "zzz"}
+    data = "\n".join(lines).encode()
+    out = cli("score", "--threshold", "12", "--context", str(n), stdin=data).stdout.decode()
+    rows = [re.sub(r"^\d+\.\d+\t", ":", row) for row in out.removesuffix("\n").split("\n")]
+    assert [re.sub("^\t", "-", row) for row in rows] == grep(lines, odd, n)
+
+    # no context crosses two files
+    Path("a.txt").write_text("The king.\nzzz\n", newline="")
+    Path("b.txt").write_text("zzz\nThe sea.\nThe sea.\n", newline="")
+    out = cli("score", "a.txt", "b.txt", "--threshold", "12", "--context", "1").stdout.decode()
+    assert re.sub(r"\d+\.\d+\t", "SCORE ", out).splitlines() == [
+        "\ta.txt-1-The king.",
+        "SCORE a.txt:2:zzz",
+        "--",
+        "SCORE b.txt:1:zzz",
+        "\tb.txt-2-The sea.",
+    ]
+
+
+def test_repeats_of_a_masked_line_are_counted(cli: Cli) -> None:
+    Path("a.log").write_text("".join(f"job {n} ends\n" for n in range(300)), newline="")
+    cli("train", "a.log", "--mask", "numbers", *QUICK, "-q")
+    data = b"job 1 ends\njob 2 fails\njob 77 ends\njob 3 fails\nno job\njob 4 ends\n"
+    rows = [
+        row.split("\t")
+        for row in cli("score", "--collapse", stdin=data).stdout.decode().split("\n")
+    ]
+    assert [row[1:] for row in rows[:-1]] == [
+        ["3", "job 1 ends"],
+        ["2", "job 2 fails"],
+        ["1", "no job"],
+    ]
+    ranked = rows_of(cli("score", "--collapse", "--sort", "--json", stdin=data).stdout)
+    assert ranked == sorted(ranked, key=lambda row: -row["score"])
+    assert {row["line"]: row["count"] for row in ranked} == {1: 3, 2: 2, 5: 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--context 1", "--context needs --threshold or --quantile"),
+        ("--context 1 --threshold 1 --sort", "--context cannot be combined with --sort, --json or"),
+        ("--collapse --per char", "--context and --collapse are about lines, not --per char"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    cli: Cli, run: Path, options: str, message: str
+) -> None:
+    assert message in cli("score", *options.split(), stdin=b"a\n", rc=2).stderr.decode()
+
+
 def test_score_per_character_and_per_file(cli: Cli, run: Path) -> None:
     out = cli("score", "--per", "char", stdin="The\n\x1bé".encode()).stdout.decode().splitlines()
     assert [row.split("\t")[1] for row in out] == ["T", "h", "e", "\\n", "\\x1b", "é"]
