@@ -164,11 +164,12 @@ class Model:
     ) -> Array:
         """Return -log p of each character given those before it, in nats, (n,) float64.
 
-        A model of bytes gives a value per byte. The first character follows the start symbol, an
-        unprinted newline; with a model of lines so does the first of every line. Otherwise a text
-        of 2,000 characters or more is read in parallel lanes, each warmed up by the 200 characters
-        before it. An unknown character has the loss of a uniform guess among all 1,114,112 code
-        points or 256 bytes, and is not read; ``unknown="error"`` raises UnknownCharacterError.
+        A model of bytes gives a value per byte, one with a mask per
+        character of the masked text. The first character follows the start symbol, an unprinted
+        newline; with a model of lines so does the first of every line. Otherwise a text of 2,000
+        characters or more is read in parallel lanes, each warmed up by the 200 characters before
+        it. An unknown character has the loss of a uniform guess among all 1,114,112 code points or
+        256 bytes, and is not read; ``unknown="error"`` raises UnknownCharacterError.
 
         With ``dynamic_lr``, a learning rate, a copy of the model keeps training while it reads;
         see ``scoring.dynamic_nll``. Raises UsageError for another ``unknown``.

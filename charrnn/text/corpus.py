@@ -184,9 +184,9 @@ class Corpus:
 
     It is ``texts``, or the files, the folders and ``"-"`` (standard input) in ``paths``, joined in
     the order given; with ``documents="file"`` each is a document. Line ends and a byte-order mark
-    are kept. ``own`` and ``recorded`` are as in ``list_files``, and ``skipped`` is its second
-    result. ``characters`` is the number of characters (of bytes with unit ``byte``), ``sha256`` the
-    checksum of all bytes.
+    are kept; ``mask`` is as in ``Config``. ``own`` and ``recorded`` are as in ``list_files``, and
+    ``skipped`` is its second result. ``characters`` is the number of characters once masked (of
+    bytes with unit ``byte``), ``sha256`` the checksum of all bytes.
 
     Raises TextError for a text that is too short or cannot be read or decoded, UsageError for an
     unknown encoding, SaveError if ``temp_dir`` cannot be written.
