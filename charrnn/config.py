@@ -21,7 +21,7 @@ MAX_COUNT = 2**53  # of steps or symbols: any JSON reader keeps it exact
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
 DEFAULT_RATES = ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
 # With initial weights, their model decides these.
-ARCHITECTURE_OPTIONS = ("cell", "hidden_size", "num_layers", "unit", "dtype")
+ARCHITECTURE_OPTIONS = ("cell", "hidden_size", "num_layers", "unit", "mask", "dtype")
 
 
 def check_encoding(encoding: str) -> None:
@@ -124,6 +124,12 @@ class Config:
         choices=("line", "file"),
     )
     encoding: str = _option("utf-8", "Character encoding of the corpus.")
+    mask: str | None = _option(
+        None,
+        "Read every number and address of a log as one character; with identifiers, every word "
+        "with a digit too.",
+        choices=("numbers", "identifiers"),
+    )
     min_count: int = _option(
         1, "Map symbols that occur fewer than N times to one unknown symbol.", 1, MAX_COUNT
     )
@@ -149,6 +155,8 @@ class Config:
         check_encoding(self.encoding)
         if self.unit == "byte" and self.encoding != "utf-8":
             raise UsageError(f"unit byte cannot be combined with an encoding ({self.encoding})")
+        if self.unit == "byte" and self.mask is not None:
+            raise UsageError(f"unit byte cannot be combined with a mask ({self.mask})")
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
 

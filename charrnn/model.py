@@ -25,7 +25,7 @@ from charrnn.errors import CheckpointError, TextError, UsageError
 from charrnn.formatting import loss_unit
 from charrnn.mixture import Mixture
 from charrnn.network import Network
-from charrnn.scoring import AdaptiveRule
+from charrnn.scoring import AdaptiveRule, LineScores
 from charrnn.storage import checkpoint, ngrams
 from charrnn.storage.lock import lock
 from charrnn.storage.output import check_output
@@ -41,6 +41,7 @@ from charrnn.storage.state import (
 )
 from charrnn.text import units
 from charrnn.text.corpus import Corpus
+from charrnn.text.masks import mask_text
 from charrnn.text.vocabulary import NEWLINE, Vocabulary
 from charrnn.training.interrupt import StopRequest
 from charrnn.training.loop import train_with_saves
@@ -74,7 +75,7 @@ class Model:
         self.network, self.vocabulary, self.state = network, vocabulary, state
         self._arrays = {} if arrays is None else arrays
         self.unit, self.documents = state.config.unit, state.config.documents
-        self.encoding = state.config.encoding
+        self.encoding, self.mask = state.config.encoding, state.config.mask
         self._workers = Workers(available_cores())  # none starts before a long text is scored
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -227,12 +228,12 @@ class Model:
         _check_unknown(unknown, UNKNOWN_IN_PRIME)
         v = self.vocabulary
         if until is not None:
-            until = units.to_text(units.to_codes(until, v.unit).tolist())
+            until = units.to_text(units.to_codes(mask_text(until, self.mask), v.unit).tolist())
         id_stream = sampling.generate_ids(
             self.network,
             v,
             np.random.default_rng(seed),
-            prime=v.encode(prime, unknown=unknown),
+            prime=v.encode(mask_text(prime, self.mask), unknown=unknown),
             temp=temp,
             top_k=top_k,
             top_p=top_p,
@@ -250,11 +251,12 @@ class Model:
     ) -> Array:
         """Return -log p of each character given those before it, in nats, (n,) float64.
 
-        A model of bytes gives a value per byte. The first character follows the start symbol, an
-        unprinted newline; with a model of lines so does the first of every line. Otherwise a text
-        of 2,000 characters or more is read in parallel lanes, each warmed up by the 200 characters
-        before it. An unknown character has the loss of a uniform guess among all 1,114,112 code
-        points or 256 bytes, and is not read; ``unknown="error"`` raises UnknownCharacterError.
+        A model of bytes gives a value per byte, one with a mask per
+        character of the masked text. The first character follows the start symbol, an unprinted
+        newline; with a model of lines so does the first of every line. Otherwise a text of 2,000
+        characters or more is read in parallel lanes, each warmed up by the 200 characters before
+        it. An unknown character has the loss of a uniform guess among all 1,114,112 code points or
+        256 bytes, and is not read; ``unknown="error"`` raises UnknownCharacterError.
 
         With ``mix`` the network is mixed with the n-grams of its training text, which learn as they
         read; with ``adapt`` a copy of the network keeps training while it reads (see
@@ -272,6 +274,7 @@ class Model:
         """Return the results of ``nll`` by the names of ``split_nll``."""
         _check_unknown(unknown, UNKNOWN_IN_TEXT)
         v = self.vocabulary
+        text = mask_text(text, self.mask)
         ids, character, is_unknown = v.lookup(units.to_codes(text, v.unit))
         if unknown == "error" and is_unknown.any():
             v.encode(text)  # raises
@@ -284,8 +287,6 @@ class Model:
             nlls[name][is_unknown] = scoring.UNKNOWN_COST[v.unit]
         return nlls
 
-    @np.errstate(all="ignore")
-    @limit_threads()
     def nll_lines(self, text: str | bytes) -> Array:
         """Return the mean of -log p over the characters of each line, in nats, (n,) float64.
 
@@ -293,8 +294,14 @@ class Model:
         model; the lines are read in parallel. An unknown character has the loss of
         ``unknown="cost"`` in ``nll``.
         """
+        return self.score_lines(text).nll
+
+    @np.errstate(all="ignore")
+    @limit_threads()
+    def score_lines(self, text: str | bytes) -> LineScores:
+        """Return how odd each line is, as ``LineScores``; a line is read as in ``nll_lines``."""
         v = self.vocabulary
-        codes = units.to_codes(text, v.unit)
+        codes = units.to_codes(mask_text(text, self.mask), v.unit)
         ids, character, is_unknown = v.lookup(codes)
         ends_line = codes == NEWLINE
         line = np.cumsum(ends_line) - ends_line
@@ -310,12 +317,10 @@ class Model:
             texts = ids[kept], ends, start_id
             symbol_nll = scoring.document_scores(self.network, *texts, self._workers)[0]
 
-        # sums over symbols, divided by the number of characters
-        line_of_character = line[units.starts_character(codes)]
-        unknown_nll = np.bincount(line_of_character, is_unknown, n) * scoring.UNKNOWN_COST[v.unit]
-        sums = np.bincount(line[kept], symbol_nll, n) + unknown_nll
-        means: Array = sums / np.bincount(line_of_character, minlength=n)
-        return means
+        # the loss of each character: the sum over its symbols
+        nll: Array = np.bincount(character[kept], symbol_nll, len(is_unknown)).astype(np.float64)
+        nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
+        return scoring.score_lines(nll, line[units.starts_character(codes)], n)
 
     @np.errstate(all="ignore")
     def save(
@@ -414,6 +419,7 @@ def _check_names(options: dict[str, Any]) -> None:
 def _to_corpus(name: str, text: Text | Sequence[Text], config: Config) -> Corpus:
     """Return a text, several texts or files as a corpus. Raises TextError, UsageError."""
     how: dict[str, Any] = {"unit": config.unit, "documents": config.documents}
+    how["mask"] = config.mask
     texts = [text] if isinstance(text, (str, bytes, Path)) else list(text)
     if not texts:
         raise TextError("there is no text: the list of texts is empty")

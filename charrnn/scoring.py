@@ -32,6 +32,7 @@ MAX_STEPWISE = 2**18  # parameters of several layers: so few stay in the cache f
 # faster, but every lane has to be warmed up.
 LANES = ((64, 1000), (128, 2000))
 DOCUMENT_LANES = 128
+STRETCH = 12  # characters: about a word; see docs/quality.md
 
 
 def contiguous_scores(network: Network, ids: Ids, context: Ids, workers: Workers = ALONE) -> Array:
@@ -235,8 +236,38 @@ def _mix_by_bayes(nlls: Array, p: Array, log_odds: float) -> tuple[Array, float]
     the odds of the second one before them.
     """
     odds = log_odds + np.cumsum(np.append(0, nlls[0] - nlls[1]))
-    share = np.exp(-np.logaddexp(0, -odds[:-1]))
-    weights = np.stack([1 - share, share])
-    nll = -np.log((weights * np.exp(-nlls)).sum(0))
-    highest = (weights[..., None] * p).sum(0).max(1)
+    log_shares = -np.logaddexp(0, np.stack([odds, -odds]))[:, :-1]
+    nll = -np.logaddexp.reduce(log_shares - nlls, axis=0)
+    highest = (np.exp(log_shares)[..., None] * p).sum(0).max(1)
     return np.stack([nll, np.log(highest)]), float(odds[-1])
+
+
+class LineScores(NamedTuple):
+    """How odd each of n lines is, in nats per character."""
+
+    nll: Array  # (n,): the mean of -log p over the line
+    stretch: Array  # (n,): over the STRETCH characters of the line that have the highest mean
+
+    @property
+    def score(self) -> Array:
+        """The mean plus half of the stretch, divided by 1.5: of the size of a mean, (n,)."""
+        score: Array = (2 * self.nll + self.stretch) / 3
+        return score
+
+
+def score_lines(nll: Array, line: Ids, n: int) -> LineScores:
+    """Return the scores of n lines, given -log p and the line of each character, (m,).
+
+    Every line has a character; all of one that is shorter than a stretch are its stretch.
+    """
+    lengths = np.bincount(line, minlength=n)
+    ends = np.cumsum(lengths)
+    means: Array = np.bincount(line, nll, n) / lengths
+    if not n:
+        return LineScores(means, means)
+
+    # the mean over each stretch that ends in its line
+    stretches = np.convolve(nll, np.full(STRETCH, 1 / STRETCH))[STRETCH - 1 :]  # (m,) by its start
+    is_inside = np.arange(STRETCH, len(nll) + STRETCH) <= ends[line]
+    highest = np.maximum.reduceat(np.where(is_inside, stretches, -np.inf), ends - lengths)
+    return LineScores(means, np.where(lengths < STRETCH, means, highest))

@@ -62,7 +62,7 @@ def write_texts(rng: np.random.Generator) -> None:
     Path("folder", "deeper").mkdir(parents=True)
     names = [*"abc", "val", *(f"folder/{i}" for i in range(8)), "folder/deeper/a"]
     for name in names:
-        lines = ("".join(rng.choice([*"abcdé한글\t"], rng.integers(3, 30))) for _ in range(40))
+        lines = ("".join(rng.choice([*"abcdé한글12\t"], rng.integers(3, 30))) for _ in range(40))
         Path(f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -100,6 +100,9 @@ def draw_options(rng: np.random.Generator) -> dict[str, str]:
     if rng.random() < 0.2:  # some updates overflow, in a few runs too many
         low = 18 if options["dtype"] == "float32" else 152.5
         options["learning-rate"] = f"{10 ** rng.uniform(low, low + 2.5):.3g}"
+    options["mask"] = (
+        draw("none", "numbers", "identifiers") if options["unit"] != "byte" else "none"
+    )
     return options
 
 
@@ -109,8 +112,8 @@ def commands(options: dict[str, str]) -> list[list[str]]:
     first, begin = ["train", "c.txt", "-o", "run-0.npz", "--max-steps", "3"], list[list[str]]()
     if options["init"] != "none":
         for name in ARCHITECTURE_OPTIONS:  # of the initial model
-            flag = name.replace("_", "-")
-            first += [f"--{flag}", flags.pop(flag)]
+            if (flag := name.replace("_", "-")) in flags:
+                first += [f"--{flag}", flags.pop(flag)]
         begin = [first, ["export", "run-0.npz", "-o", "model-0.npz"]]
         flags["init-from"] = f"{options['init']}-0.npz"
     args = itertools.chain(*((f"--{flag}", value) for flag, value in flags.items()))

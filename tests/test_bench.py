@@ -37,6 +37,20 @@ def test_every_row_is_measured(program: str, rows: list[str]) -> None:
         assert re.match(rf"\| {title} \|.*\d", row), row
 
 
+def test_odd_lines_of_a_log_are_found(tmp_path: Path) -> None:
+    lines = [f"{n % 60} [info] job {n} ends" for n in range(600)]
+    lines[400::50] = ["1 [fail] disk full on node 7"] * 4
+    (tmp_path / "a.log").write_text("\n".join(lines))
+    options = ("--odd", "fail", "--remove", r"\[\w+\] ", "--seeds", "1", "--hidden-size", "8")
+    out = bench("odd_lines.py", str(tmp_path / "a.log"), *options, "--max-steps", "60")
+    title, _, head, line, *rows = out.splitlines()
+    assert title == "a.log: 4 of 300 lines are odd"
+    assert [row.split(" | ")[0] for row in rows] == ["| none", "| numbers", "| identifiers"]
+    for row in rows:
+        assert row.count("|") == head.count("|") == line.count("|")
+    assert re.fullmatch(r"\| numbers \| 0 \| 1\.000 \| 1\.000 \| .* \| 1\.000 \|", rows[1])
+
+
 def test_texts_of_any_size_are_written_and_read(tmp_path: Path) -> None:
     text = bench("text.py", "70k")
     assert len(text) == 70_000

@@ -25,14 +25,20 @@ def rows_of(out: bytes) -> list[dict[str, Any]]:
 def test_each_line_is_scored_separately(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
     lines = [*text.splitlines(keepends=True)[:40], "\n", "x" * 300 + "\n", "öö\n", "no end"]
-    nll = model.nll_lines("".join(lines))
-    alone = [model.nll(line, unknown="cost").mean() for line in lines]
-    np.testing.assert_allclose(nll, alone, rtol=1e-5)
+    nll, stretch = model.score_lines("".join(lines))
+    alone = [model.nll(line, unknown="cost") for line in lines]
+    np.testing.assert_allclose(nll, [of_line.mean() for of_line in alone], rtol=1e-5)
+    starts = [range(max(len(line) - 11, 1)) for line in lines]
+    highest = [
+        max(of_line[start : start + 12].mean() for start in of_line_starts)
+        for of_line, of_line_starts in zip(alone, starts, strict=True)
+    ]
+    np.testing.assert_allclose(stretch, highest, rtol=1e-5)
     Path("lines.txt").write_text("".join(lines), encoding="utf-8")
     out = cli("score", "lines.txt").stdout.decode()
     rows = [row.split("\t", 1) for row in out.removesuffix("\n").split("\n")]
     assert [shown for _, shown in rows] == [line.removesuffix("\n") for line in lines]
-    bits = nll / math.log(2)
+    bits = (2 / 3 * nll + 1 / 3 * stretch) / math.log(2)
     has_score = [line != "\n" for line in lines]
     assert [value for value, _ in rows] == [
         f"{value:.3f}" if scored else "" for value, scored in zip(bits, has_score, strict=True)
@@ -53,21 +59,92 @@ def test_score_prints_json_sorts_and_has_thresholds(cli: Cli, run: Path, text: s
     assert [row["text"] for row in rows] == lines
     Path("lines.txt").write_bytes(data)
     ranked = rows_of(cli("score", "lines.txt", "--json", "--sort").stdout)
-    assert sorted(ranked, key=lambda row: -row["bits"]) == ranked
+    assert sorted(ranked, key=lambda row: -row["score"]) == ranked
+    nats = charrnn.load(run).score_lines("zzz qqq\n")
+    zzz = next(row for row in ranked if row["line"] == 2)
+    assert zzz["bits"] == pytest.approx(nats.nll[0] / math.log(2), rel=1e-4)
+    assert zzz["stretch"] == pytest.approx(nats.stretch[0] / math.log(2), rel=1e-4)
     assert {row["line"] for row in ranked} == {1, 2, 3, 5}  # not the empty line
-    limit = str(ranked[1]["bits"] - 0.01)
+    limit = str(ranked[1]["score"] - 0.01)
     kept = rows_of(cli("score", "lines.txt", "--json", "--threshold", limit).stdout)
     assert {row["line"] for row in kept} == {row["line"] for row in ranked[:2]}
 
     # the threshold is a quantile of the lines of the validation split
     splits = read_run(run).corpus["split_characters"]
     val = text[splits["train"] : splits["train"] + splits["val"]]
-    quantile = np.quantile(charrnn.load(run).nll_lines(val), 0.9) / math.log(2)
+    quantile = np.quantile(charrnn.load(run).score_lines(val).score, 0.9) / math.log(2)
     kept = rows_of(cli("score", "--json", "--quantile", "0.9", stdin=data).stdout)
     assert [row["line"] for row in kept] == [
-        row["line"] for row in rows if row["text"] and row["bits"] > quantile
+        row["line"] for row in rows if row["text"] and row["score"] > quantile
     ]
     assert 0 < len(kept) < 5
+
+
+def grep(lines: list[str], odd: set[int], n: int) -> list[str]:
+    """Return what grep prints of some lines with n lines of context, of which ``odd`` match."""
+    near = [min((abs(i - k) for k in odd), default=99) <= n for i in range(len(lines))]
+    rows: list[str] = []
+    for i, line in enumerate(lines):
+        if near[i]:
+            if rows and not near[i - 1]:
+                rows.append("--")
+            rows.append(f"{':' if i in odd else '-'}{line}")
+    return rows
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+def test_context_of_a_line_is_what_grep_prints(cli: Cli, run: Path, n: int) -> None:
+    lines = ["The king.", "zzz", "The sea.", "", "The sea.", "A night.", "zzz", "zzz", "A king."]
+    lines += ["The king."] * 4 + ["zzz", "The sea."]
+    odd = {i for i, line in enumerate(lines) if line == "zzz"}
+    data = "\n".join(lines).encode()
+    out = cli("score", "--threshold", "12", "--context", str(n), stdin=data).stdout.decode()
+    rows = [re.sub(r"^\d+\.\d+\t", ":", row) for row in out.removesuffix("\n").split("\n")]
+    assert [re.sub("^\t", "-", row) for row in rows] == grep(lines, odd, n)
+
+    # no context crosses two files
+    Path("a.txt").write_text("The king.\nzzz\n", newline="")
+    Path("b.txt").write_text("zzz\nThe sea.\nThe sea.\n", newline="")
+    out = cli("score", "a.txt", "b.txt", "--threshold", "12", "--context", "1").stdout.decode()
+    assert re.sub(r"\d+\.\d+\t", "SCORE ", out).splitlines() == [
+        "\ta.txt-1-The king.",
+        "SCORE a.txt:2:zzz",
+        "--",
+        "SCORE b.txt:1:zzz",
+        "\tb.txt-2-The sea.",
+    ]
+
+
+def test_repeats_of_a_masked_line_are_counted(cli: Cli) -> None:
+    Path("a.log").write_text("".join(f"job {n} ends\n" for n in range(300)), newline="")
+    cli("train", "a.log", "--mask", "numbers", *QUICK, "-q")
+    data = b"job 1 ends\njob 2 fails\njob 77 ends\njob 3 fails\nno job\njob 4 ends\n"
+    rows = [
+        row.split("\t")
+        for row in cli("score", "--collapse", stdin=data).stdout.decode().split("\n")
+    ]
+    assert [row[1:] for row in rows[:-1]] == [
+        ["3", "job 1 ends"],
+        ["2", "job 2 fails"],
+        ["1", "no job"],
+    ]
+    ranked = rows_of(cli("score", "--collapse", "--sort", "--json", stdin=data).stdout)
+    assert ranked == sorted(ranked, key=lambda row: -row["score"])
+    assert {row["line"]: row["count"] for row in ranked} == {1: 3, 2: 2, 5: 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--context 1", "--context needs --threshold or --quantile"),
+        ("--context 1 --threshold 1 --sort", "--context cannot be combined with --sort, --json or"),
+        ("--collapse --per char", "--context and --collapse are about lines, not --per char"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    cli: Cli, run: Path, options: str, message: str
+) -> None:
+    assert message in cli("score", *options.split(), stdin=b"a\n", rc=2).stderr.decode()
 
 
 def test_score_per_character_and_per_file(cli: Cli, run: Path) -> None:
@@ -98,9 +175,9 @@ def test_rows_of_json_say_what_is_scored_and_where(cli: Cli, run: Path) -> None:
     assert b"13.3% of the characters are unknown to checkpoints/corpus.npz\n" in done.stderr
     by_line = cli("score", "folder").stdout.decode().splitlines()
     assert [row.split("\t")[1] for row in by_line] == [
-        "folder/a.txt:The",
-        "folder/a.txt:한é",
-        "folder/b.txt:The king",
+        "folder/a.txt:1:The",
+        "folder/a.txt:2:한é",
+        "folder/b.txt:1:The king",
     ]
     done = cli("score", "--json", stdin="한\n".encode())
     assert b"100.0% of the characters" in done.stderr

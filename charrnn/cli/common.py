@@ -140,7 +140,12 @@ def read_ids(paths: Sequence[str], model: Model) -> Ids:
     from charrnn.text.corpus import Corpus
 
     text = Corpus(
-        "text", paths=paths, unit=model.unit, documents=model.documents, encoding=model.encoding
+        "text",
+        paths=paths,
+        unit=model.unit,
+        documents=model.documents,
+        encoding=model.encoding,
+        mask=model.mask,
     )
     ids, unknown = encode_corpus(text, model.vocabulary)
     if unknown:
@@ -159,10 +164,11 @@ def expand_folders(paths: Sequence[str], model: Model) -> list[str]:
 
 
 def is_unknown(model: Model, text: str | bytes) -> NDArray[np.bool_]:
-    """Return which characters of a text are not in the model's vocabulary, (n,)."""
+    """Return which characters of a text, once masked, the model does not know, (n,)."""
+    from charrnn.text.masks import mask_text
     from charrnn.text.units import to_codes
 
-    return model.vocabulary.lookup(to_codes(text, model.unit))[2]
+    return model.vocabulary.lookup(to_codes(mask_text(text, model.mask), model.unit))[2]
 
 
 def warn_of_unknown(name: str, share: float, path: Path) -> None:

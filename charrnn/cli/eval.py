@@ -79,7 +79,7 @@ def evaluate(
 def evaluate_file(model: Model, file: str, how: dict[str, bool]) -> dict[str, Any]:
     from charrnn.text.files import display_name, read_text
 
-    text = read_text(file, model.unit, model.encoding)
+    text = read_text(file, model.unit, model.encoding, model.mask)
     if not text:
         raise TextError(f"{display_name(file)} is empty")
     started = time.perf_counter()

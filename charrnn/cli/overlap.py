@@ -93,8 +93,9 @@ def overlap(
     encoding = encoding or (model.encoding if model else "utf-8")
 
     # read the corpus
-    name = common.default_run_name(corpus)
-    text = Corpus(name, paths=corpus, unit=unit, documents="file", encoding=encoding)
+    mask = model.mask if model else None
+    how: dict[str, Any] = {"unit": unit, "encoding": encoding, "mask": mask}
+    text = Corpus(common.default_run_name(corpus), paths=corpus, documents="file", **how)
     for note in text.notes:
         print_message(f"charrnn: {note}")
     if text.skipped:
@@ -111,7 +112,8 @@ def overlap(
         data = generate(model, length, temp, seed)
     if not data:
         raise TextError("the sample is empty")
-    sample = data if unit == "byte" else decode_bytes(data, sample_file or "the sample")
+    name = sample_file or "the sample"
+    sample = data if unit == "byte" else decode_bytes(data, name, mask=mask)
 
     # compare them
     with tqdm(

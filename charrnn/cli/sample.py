@@ -179,7 +179,7 @@ def to_model_text(model: Model, data: bytes | str, name: str) -> str | bytes:
 
     if isinstance(data, str):  # bytes that are not in the locale arrive as surrogates
         data = data.encode("utf-8", "surrogateescape")
-    return data if model.unit == "byte" else decode_bytes(data, name)
+    return data if model.unit == "byte" else decode_bytes(data, name, mask=model.mask)
 
 
 def batch_sizes(num_samples: int) -> Iterator[int]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 import sys
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -11,10 +12,11 @@ import click
 
 from charrnn.cli import common
 from charrnn.cli.choice import ModelFile, model_argument
-from charrnn.cli.common import Number, read_splits
+from charrnn.cli.common import Count, Number, read_splits
 from charrnn.cli.streams import print_message, stdout
 from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control
+from charrnn.text.masks import mask_text
 
 if TYPE_CHECKING:
     from charrnn.model import Model
@@ -23,11 +25,12 @@ if TYPE_CHECKING:
 class Score(NamedTuple):
     """The score of a line, of a character or of a file."""
 
-    bits: float | None  # per character; None for an empty line, which has no score
+    value: float | None  # bits per character; None for an empty line, which has no score
     shown: str  # next to it
     row: dict[str, Any]  # as JSON
     characters: int
     unknown: int  # of the characters
+    is_context: bool = False
 
 
 @click.command()
@@ -36,6 +39,15 @@ class Score(NamedTuple):
     type=click.Choice(["line", "char", "file"]),
     default="line",
     help="Score each line separately, each character, or the whole file.",
+)
+@click.option(
+    "--context",
+    type=Count(0),
+    help="With --threshold or --quantile: print N lines around each line as well.",
+)
+@common.flag(
+    "--collapse",
+    help="Print lines that are the same, but for what the model masks, once, with their number.",
 )
 @click.option(
     "--threshold",
@@ -51,12 +63,14 @@ class Score(NamedTuple):
     "validation split's lines.",
 )
 @common.flag("--sort", help="Sort by score, most surprising first.")
-@common.json_option(help='Print JSON lines: {"file": "a", "line": 1, "bits": 2.5, "text": "a"}.')
+@common.json_option(help="Print JSON lines; docs/evaluating.md lists the keys.")
 @model_argument("[FILE]...", last=True)
 def score(
     model_file: ModelFile,
     files: list[str],
     per: str,
+    context: int | None,
+    collapse: bool,
     threshold: float | None,
     quantile: float | None,
     sort: bool,
@@ -64,17 +78,26 @@ def score(
 ) -> None:
     """Score each line of FILE by how surprising the model finds it.
 
-    Print bits per character, a tab and the line. FILE may be a folder. Without FILE, or with -,
-    read standard input and print each line as soon as it arrives. The hidden state is reset at the
-    start of every line. An empty line has no score.
+    Print a score in bits per character, a tab and the line. Two thirds of the score are the mean
+    over the line, one third the mean over its most surprising 12 characters. FILE may be a folder.
+    Without FILE, or with -, read standard input and print each line as soon as it arrives. The
+    hidden state is reset at the start of every line. An empty line has no score.
 
     \b
       charrnn score draft.txt --sort | head -3
       tail -n 20 draft.txt | charrnn score checkpoints/play.npz --threshold 3
       charrnn score checkpoints/play.npz draft.txt --quantile 0.99 --json
+      charrnn score draft.txt --threshold 4 --context 2
     """  # noqa: D301
     if threshold is not None and quantile is not None:
         raise UsageError("--threshold and --quantile are mutually exclusive")
+    if per != "line" and (context is not None or collapse):
+        raise UsageError(f"--context and --collapse are about lines, not --per {per}")
+    if context is not None:
+        if sort or as_json or collapse:
+            raise UsageError("--context cannot be combined with --sort, --json or --collapse")
+        if threshold is None and quantile is None:
+            raise UsageError("--context needs --threshold or --quantile")
     if not files:
         common.check_stdin_once(["-"])
     stdout()
@@ -82,24 +105,28 @@ def score(
     if quantile is not None:
         threshold = quantile_threshold(model_file, model, quantile)
     files = common.expand_folders(files or ["-"], model)
-    live = per == "line" and files == ["-"] and not sort
+    live = per == "line" and files == ["-"] and not sort and not collapse
     unknown = UnknownCharacters()
 
     # score, filter, sort
     scores: Iterable[Score]
+    found: Iterable[Score | None]
     if live:
         lines = enumerate(read_lines(text_encoding(model)), 1)
         scores = (score for n, line in lines for score in score_lines(model, line, n))
     else:
         scores = (score for file in files for score in score_file(model, file, per))
-    scores = unknown.count(scores)
+    found = scores = unknown.count(scores)
     if threshold is not None:
-        scores = (s for s in scores if s.bits is not None and s.bits > threshold)
+        found = select(scores, threshold, context)
+    if collapse:
+        found = collapse_repeats(found, model.mask)
     if sort:
-        scores = sorted((s for s in scores if s.bits is not None), key=lambda s: -(s.bits or 0))
+        scored = (s for s in found if s and s.value is not None)
+        found = sorted(scored, key=lambda s: -((s and s.value) or 0))
 
     show_file = len(files) > 1 and per == "line"
-    write_scores(scores, model.unit, as_json, live, show_file)
+    write_scores(found, model.unit, as_json, live, show_file)
     unknown.report(model_file.path)
 
 
@@ -123,20 +150,70 @@ class UnknownCharacters:
             print_message(f"charrnn: {share:.1%} of the characters are unknown to {path}{ask}")
 
 
+def select(
+    scores: Iterable[Score], threshold: float, context: int | None
+) -> Iterator[Score | None]:
+    """Yield the scores above the threshold, each with ``context`` lines around it.
+
+    With a context, None comes between two groups that are not adjacent.
+    """
+    before = deque[Score](maxlen=context or 0)
+    after, is_first, is_adjacent = 0, True, True
+    for score in scores:
+        if score.row.get("line") == 1:  # of another file
+            before.clear()
+            after, is_adjacent = 0, False
+        if score.value is not None and score.value > threshold:
+            if not (context is None or is_first or is_adjacent):
+                yield None
+            yield from before
+            yield score
+            before.clear()
+            after, is_first, is_adjacent = context or 0, False, True
+        elif after:
+            after -= 1
+            yield score._replace(is_context=True)
+        else:
+            is_adjacent = is_adjacent and len(before) < (context or 0)
+            before.append(score._replace(is_context=True))
+
+
+def collapse_repeats(scores: Iterable[Score | None], mask: str | None) -> list[Score]:
+    """Return the first of the lines that are the same once masked, with their number."""
+    first, counts = dict[str, Score](), Counter[str]()
+    for score in filter(None, scores):
+        masked = mask_text(score.shown, mask)
+        first.setdefault(masked, score)
+        counts[masked] += 1
+    return [s._replace(row={**s.row, "count": counts[masked]}) for masked, s in first.items()]
+
+
 def write_scores(
-    scores: Iterable[Score], unit: str, as_json: bool, live: bool, show_file: bool
+    scores: Iterable[Score | None], unit: str, as_json: bool, live: bool, show_file: bool
 ) -> None:
-    """Write a line for each score, if it is ``live`` at once; ``show_file``: with its file."""
+    """Write a line for each score, if it is ``live`` at once; ``show_file``: with its place."""
     out = stdout().buffer
     # bytes that could not be decoded are written unchanged
     encoding = "latin-1" if unit == "byte" else "utf-8"
     for score in scores:
-        bits = "" if score.bits is None else f"{score.bits:.3f}"
-        file = f"{score.row['file']}:" if show_file else ""
-        line = common.format_json(score.row) if as_json else f"{bits}\t{file}{score.shown}"
+        if score is None:
+            line = "--"
+        elif as_json:
+            line = common.format_json(score.row)
+        else:
+            line = format_score(score, show_file)
         out.write(line.encode(encoding, "surrogateescape") + b"\n")
         if live:
             out.flush()
+
+
+def format_score(score: Score, show_file: bool) -> str:
+    """Return a score and its line; a line of the context has none, and - in place of a colon."""
+    value = "" if score.value is None or score.is_context else f"{score.value:.3f}"
+    count = f"{score.row['count']}\t" if "count" in score.row else ""
+    colon = "-" if score.is_context else ":"
+    place = f"{score.row['file']}{colon}{score.row['line']}{colon}" if show_file else ""
+    return f"{value}\t{count}{place}{score.shown}"
 
 
 def read_lines(encoding: str) -> Iterator[str]:
@@ -165,6 +242,7 @@ def score_file(model: Model, file: str, per: str) -> Iterable[Score]:
     name = display_name(file)
     if per == "line":
         return score_lines(model, text, file=name)
+    text = mask_text(text, model.mask)
     if per == "char":
         return score_characters(model, text, name)
     return score_whole(model, text, name) if text else ()
@@ -174,13 +252,15 @@ def score_lines(
     model: Model, text: str, first: int = 1, file: str = "standard input"
 ) -> Iterator[Score]:
     lines = text.removesuffix("\n").split("\n") if text else []
-    all_bits = model.nll_lines(to_input(model, text)) / math.log(2)
-    for n, (line, of_line) in enumerate(zip(lines, all_bits.tolist(), strict=True), first):
-        bits = of_line if line else None
-        unknown = int(common.is_unknown(model, to_input(model, line)).sum())
-        share = unknown / max(len(line), 1)
-        row = {"file": file, "line": n, "bits": bits, "unknown": share, "text": line}
-        yield Score(bits, line, row, len(line), unknown)
+    nats = model.score_lines(to_input(model, text))
+    columns = [(of_lines / math.log(2)).tolist() for of_lines in (nats.score, *nats)]
+    for n, (line, *of_line) in enumerate(zip(lines, *columns, strict=True), first):
+        value, bits, stretch = of_line if line else (None, None, None)
+        is_unknown = common.is_unknown(model, to_input(model, line))
+        characters, unknown = len(is_unknown), int(is_unknown.sum())
+        row = {"file": file, "line": n, "score": value, "bits": bits, "stretch": stretch}
+        row |= {"unknown": unknown / max(characters, 1), "text": line}
+        yield Score(value, line, row, characters, unknown)
 
 
 def score_characters(model: Model, text: str, file: str) -> Iterator[Score]:
@@ -216,7 +296,7 @@ def to_input(model: Model, text: str) -> str | bytes:
 
 
 def quantile_threshold(model_file: ModelFile, model: Model, quantile: float) -> float:
-    """Return the bits per character below which this fraction of the validation lines score."""
+    """Return the score below which this fraction of the validation lines are."""
     import numpy as np
 
     split = read_splits(model.state, model_file.path).val
@@ -225,7 +305,7 @@ def quantile_threshold(model_file: ModelFile, model: Model, quantile: float) -> 
             f"{model_file.path}: the run has no validation split; use --threshold BITS instead"
         )
     text = split.text(model.vocabulary)
-    nll = model.nll_lines(text)
+    nll = model.score_lines(text).score
     lines = text.splitlines() if isinstance(text, bytes) else text.removesuffix("\n").split("\n")
     real = nll[[len(line) > 0 for line in lines]]  # an empty line has no score
     return float(np.quantile(real if len(real) else nll, quantile)) / math.log(2)

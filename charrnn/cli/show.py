@@ -101,7 +101,9 @@ def show(
     from charrnn.text.files import read_text
 
     model = model_file.load()
-    texts = [read_text(f, model.unit, model.encoding) for f in expand_folders(files, model)]
+    texts = [
+        read_text(f, model.unit, model.encoding, model.mask) for f in expand_folders(files, model)
+    ]
     text = texts[0][:0].join(texts)  # type: ignore[arg-type]  # all of one type
     if gates:
         print_lines(*format_saturation(model, text))

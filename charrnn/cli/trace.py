@@ -64,9 +64,11 @@ def trace(
     stdout()
     from charrnn.analysis import trace as analysis
     from charrnn.drawing.highlight import symbol_label
+    from charrnn.text.masks import mask_text
 
     model = model_file.load()
     source = text.encode("utf-8", "surrogateescape") if model.unit == "byte" else text
+    source = mask_text(source, model.mask)
     ids = model.vocabulary.encode(source, advice="leave it out of TEXT")
     result, cell = analysis.trace(model.network, ids), model.network.cell
     symbols = [symbol_label(code, model.unit) for code in model.vocabulary.codes.tolist()]

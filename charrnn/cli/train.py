@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     "--init-from",
     cls=FileOption,
     metavar="CHECKPOINT",
-    help="Initialize from the weights of this checkpoint or exported model; its cell, sizes, unit "
-    "and dtype are used.",
+    help="Initialize from the weights of this checkpoint or exported model; its cell, sizes, unit, "
+    "mask and dtype are used.",
 )
 @flag("--resume", help="Resume the run with its original options.")
 @flag("--force", help="Overwrite an existing checkpoint.")
@@ -262,6 +262,7 @@ def load_corpora(
             unit=c.unit,
             documents=c.documents,
             encoding=c.encoding,
+            mask=c.mask,
             temp_dir=path.parent,
             own=[path, common.CHECKPOINT_DIR],
             recorded=recorded,

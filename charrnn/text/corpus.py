@@ -184,9 +184,9 @@ class Corpus:
 
     It is ``texts``, or the files, the folders and ``"-"`` (standard input) in ``paths``, joined in
     the order given; with ``documents="file"`` each is a document. Line ends and a byte-order mark
-    are kept. ``own`` and ``recorded`` are as in ``list_files``, and ``skipped`` is its second
-    result. ``characters`` is the number of characters (of bytes with unit ``byte``), ``sha256`` the
-    checksum of all bytes.
+    are kept; ``mask`` is as in ``Config``. ``own`` and ``recorded`` are as in ``list_files``, and
+    ``skipped`` is its second result. ``characters`` is the number of characters once masked (of
+    bytes with unit ``byte``), ``sha256`` the checksum of all bytes.
 
     Raises TextError for a text that is too short or cannot be read or decoded, UsageError for an
     unknown encoding, SaveError if ``temp_dir`` cannot be written.
@@ -200,12 +200,13 @@ class Corpus:
         unit: str = "char",
         documents: str | None = None,
         encoding: str = "utf-8",
+        mask: str | None = None,
         temp_dir: Path | None = None,
         own: Iterable[Path] = (),
         recorded: Collection[str] = (),
     ) -> None:
         check_encoding(encoding)
-        self.name, self.unit, self.documents = name, unit, documents
+        self.name, self.unit, self.documents, self.mask = name, unit, documents, mask
         self.encoding = codecs.lookup(encoding).name
         self.store = SymbolStore(temp_dir)
         self.files: list[TextFile] = []
@@ -239,7 +240,9 @@ class Corpus:
 
     def _add(self, chunks: Iterable[bytes], name: str, path: str | None = None) -> None:
         """Add a file, in chunks of which the last is empty. Raises TextError, SaveError."""
-        decoder = None if self.unit == "byte" else files.Decoder(name, self.encoding)
+        decoder = None
+        if self.unit != "byte":
+            decoder = files.Decoder(name, self.encoding, mask=self.mask)
         crc = size = 0
         for data in chunks:
             # checksums are of the bytes, not of the text

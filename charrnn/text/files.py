@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from charrnn.errors import TextError, os_reason
+from charrnn.text.masks import mask_text
 
 STDIN = "-"  # the argument; a file of this name is Path("-") or "./-"
 CHUNK_BYTES = 1 << 18  # read at a time; larger chunks are no faster
@@ -265,23 +266,33 @@ def read_file(path: Source, raw: bool = False) -> bytes:
     return b"".join(read_chunks(path, raw))
 
 
-def read_text(path: Source, unit: str, encoding: str = "utf-8") -> str | bytes:
-    """Read a file or standard input for a model of this unit. Raises TextError."""
+def read_text(
+    path: Source, unit: str, encoding: str = "utf-8", mask: str | None = None
+) -> str | bytes:
+    """Read a file or standard input for a model of this unit and mask. Raises TextError."""
     data = read_file(path, raw=unit == "byte")
-    return data if unit == "byte" else decode_bytes(data, path, encoding)
+    return data if unit == "byte" else decode_bytes(data, path, encoding, mask)
 
 
-def decode_bytes(data: bytes, path: Source, encoding: str = "utf-8") -> str:
-    """Decode a text. Raises TextError with the path and the position of the first invalid byte."""
-    decoder = Decoder(display_name(path), encoding, CONVERT_HINT)
+def decode_bytes(
+    data: bytes, path: Source, encoding: str = "utf-8", mask: str | None = None
+) -> str:
+    """Decode and mask a text. Raises TextError with path and position of the first invalid byte."""
+    decoder = Decoder(display_name(path), encoding, CONVERT_HINT, mask)
     return decoder.decode(data) + decoder.decode(b"")
 
 
 class Decoder:
-    """Decodes a file in chunks; its errors name file and position, and end with ``hint``."""
+    """Decodes and masks a file in chunks; its errors name file and position, then ``hint``.
 
-    def __init__(self, name: str, encoding: str, hint: str = ENCODING_HINT) -> None:
-        self.name, self.encoding, self.hint = name, encoding, hint
+    A word at the end of a chunk waits for the next one if it is to be masked.
+    """
+
+    def __init__(
+        self, name: str, encoding: str, hint: str = ENCODING_HINT, mask: str | None = None
+    ) -> None:
+        self.name, self.encoding, self.hint, self.mask = name, encoding, hint, mask
+        self._word = ""
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._head, self._size, self._line = b"", 0, 1
 
@@ -294,7 +305,13 @@ class Decoder:
         except UnicodeError as e:
             raise TextError(f"{self.name}: {self._describe(e)}") from None
         self._line += text.count("\n")
-        return text
+        if self.mask is None:
+            return text
+        text = self._word + text
+        end = max(text.rfind(" "), text.rfind("\n")) + 1 if data else len(text)
+        end = end or len(text)  # a word that is longer than a chunk may be divided
+        self._word = text[end:]
+        return mask_text(text[:end], self.mask)
 
     def _describe(self, e: UnicodeError) -> str:
         encoding = self.encoding.upper()

@@ -219,8 +219,14 @@ def _read_again(record: TextRecord, config: Config, path: Path, used: str) -> Co
             change = escape_control(f"{source} changed from {size:,} to {info.st_size:,} bytes")
             raise CheckpointError(f"{path}: was {used} on a different text ({change})")
         files.append(source)
-    unit, documents, encoding = config.unit, config.documents, config.encoding
-    return Corpus(record["name"], paths=files, unit=unit, documents=documents, encoding=encoding)
+    return Corpus(
+        record["name"],
+        paths=files,
+        unit=config.unit,
+        documents=config.documents,
+        encoding=config.encoding,
+        mask=config.mask,
+    )
 
 
 def records_of(
