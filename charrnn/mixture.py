@@ -66,9 +66,9 @@ def fit_gate(features: Floats, network_nll: Array, counts_nll: Array) -> Floats:
     Gauss-Newton steps with the damping of Levenberg and Marquardt (Marquardt, 1963): a step that
     does not lower the loss is made again, shorter.
     """
-    # in units of its deviation, so that the damping is the same for each feature
+    # in units of its root mean square, so that the damping is the same for each feature
     f = features[:MAX_FITTED_SYMBOLS]
-    scale = f.std(0)
+    scale = np.sqrt((f * f).mean(0))
     scale[scale == 0] = 1
     f = f / scale
     network_nll, counts_nll = network_nll[: len(f)], counts_nll[: len(f)]

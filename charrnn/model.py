@@ -470,7 +470,7 @@ def load(path: str | Path, *, last: bool = False) -> Model:
         raise CheckpointError(f"{path}: an exported model contains only one set of weights; {hint}")
     if isinstance(state, State) and (last or state.best["val_loss"] is None):
         # the last weights or their average, with the losses that were measured for them
-        name = "last_weights" if last or not state.num_averaged else "average_weights"
+        name = "average_weights" if state.num_averaged else "last_weights"
         losses = [row["val_loss"] for row in state.history if row["step"] == state.step]
         state.best = {"step": state.step, "val_loss": losses[0] if losses else None}
         if last:

@@ -21,8 +21,8 @@ Members = list[tuple[str, bytes]]
 
 NETWORK = Network("gru", 4, 3, 1, np.float32, np.random.default_rng(0))
 ARRAYS: dict[str, Any] = {
-    "average_weights": NETWORK.params.vector / 2,
     "best_weights": NETWORK.params.vector,
+    "average_weights": NETWORK.params.vector / 2,
     "hidden_state": NETWORK.zero_state(2),
     "last_weights": NETWORK.params.vector + 1,
     "optimizer_state": np.zeros((2, len(NETWORK.params.vector)), np.float32),
@@ -39,14 +39,6 @@ MODEL: dict[str, Any] = {
     "epoch": 0.5,
     "best": {"step": 7, "val_loss": 1.25},
     "test_loss": None,
-    "counts": COUNTS,
-    "mixing": {
-        "static": GATE,
-        "learning": GATE,
-        "adaptation": {"learning_rate": 0.1, "decay": 0.001, "gate": GATE},
-        "counts_loss": 1.5,
-        "mixed_loss": None,
-    },
 }
 TEXT: dict[str, Any] = {
     "name": "x",
@@ -59,6 +51,14 @@ TEXT: dict[str, Any] = {
 }
 RUN: dict[str, Any] = {
     **MODEL,
+    "counts": COUNTS,
+    "mixing": {
+        "static": GATE,
+        "learning": GATE,
+        "adaptation": {"learning_rate": 0.1, "decay": 0.001, "gate": GATE},
+        "counts_loss": 1.5,
+        "mixed_loss": None,
+    },
     "command": "charrnn train x.txt",
     "workers": 1,
     "ranks": 1,

@@ -306,7 +306,8 @@ def forge_array(rng: random.Random, data: bytes) -> bytes:
     name = rng.choice([name for name in arrays if name != "header.json"])
     old = np.load(io.BytesIO(arrays[name]))
     bits = np.frombuffer(rng.randbytes(old.nbytes), old.dtype).reshape(old.shape)
-    extreme = rng.choice([np.finfo(old.dtype).max, np.nan, -np.inf, 0, 1])
+    extremes = [255, 7] if old.dtype == np.uint8 else [np.finfo(old.dtype).max, np.nan, -np.inf]
+    extreme = rng.choice([*extremes, 0, 1])
     others = [bits, np.full_like(old, extreme), old[..., :-1], old.astype("<f8")]
     others += [old.reshape(-1, 1), old[..., None], old.T]
     return sealed_array(data, name.removesuffix(".npy"), rng.choice(others))

@@ -64,13 +64,13 @@ def assert_refused(
 @pytest.mark.parametrize("kind", ["run", "model"])
 def test_loaded_checkpoint_equals_saved_one(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "new folder" / "x.npz"
-    names = checkpoint.ARRAYS[kind]
+    names = checkpoint.ARRAYS[kind] | ({"counts"} if kind == "run" else set())
     state = forge.run_state() if kind == "run" else forge.model_state()
     write_checkpoint(path, state, {name: ARRAYS[name] for name in names})
     loaded, arrays = read_checkpoint(path)
     assert loaded == read_state(path)
     saved_as = {"sha256": loaded.sha256, "arrays": loaded.arrays}
-    assert vars(loaded) == {**vars(state), **saved_as, "kind": kind, "format": 4}
+    assert vars(loaded) == {**vars(state), **saved_as, "kind": kind, "format": 5}
     assert arrays.keys() == loaded.arrays.keys() == names
     for name, a in arrays.items():
         assert (a.dtype, a.shape) == (ARRAYS[name].dtype, ARRAYS[name].shape)
@@ -130,6 +130,7 @@ def test_any_numbers_are_loaded(
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "run.npz"
     saved = {name: np.resize(np.array(numbers, np.float32), a.shape) for name, a in ARRAYS.items()}
+    saved["counts"] = ARRAYS["counts"]
     write_checkpoint(path, forge.run_state(), saved)
     loaded = read_checkpoint(path)[1]
     assert all(loaded[name].tobytes() == a.tobytes() for name, a in saved.items())
@@ -344,7 +345,7 @@ def foreign_zip(_: bytes) -> bytes:
 
 Forgery = Callable[[bytes], bytes]
 UNEXPECTED = "damaged: unexpected member '"
-ARRAYS_OF_A_RUN = "hidden_state, last_weights, optimizer_state"
+ARRAYS_OF_A_RUN = "average_weights, hidden_state, last_weights, optimizer_state"
 COMPRESSED = r"\w+\.\w+ is compressed; repack the file with zip -0 \(this is not damage\)"
 
 DAMAGED_ZIPS: dict[str, tuple[Forgery, str]] = {
@@ -380,7 +381,10 @@ DAMAGED_ZIPS: dict[str, tuple[Forgery, str]] = {
     "offset of 2 GB": (overwrite_entry(42, b"\xff\xff\xff\x7f"), WRONG_SIZE),
     "missing weights": (without("best_weights.npy"), "unexpected arrays: best_weights"),
     "missing state": (without("hidden_state.npy"), "unexpected arrays: hidden_state"),
-    "only weights": (without(*(f"{name}.npy" for name in list(ARRAYS)[1:])), ARRAYS_OF_A_RUN),
+    "only weights": (
+        without(*(f"{name}.npy" for name in list(ARRAYS)[1:])),
+        ARRAYS_OF_A_RUN.replace(", ", ", counts, ", 1),
+    ),
     "another kind": (another_kind, f"missing or unexpected arrays: {ARRAYS_OF_A_RUN}"),
     "missing checksum": (missing_checksum, "unexpected arrays: optimizer_state"),
 }

@@ -105,19 +105,19 @@ def test_longest_history_is_parsed_in_time() -> None:
             "format 2 was never released and is not supported; train the model again",
         ),
         (
-            '{"format": 5}',
-            "format 5 needs a newer charrnn (this version reads formats up to 4): pip",
+            '{"format": 6}',
+            "format 6 needs a newer charrnn (this version reads formats up to 5): pip",
         ),
-        ('{"format": 4}', "does not match its checksum"),
-        ('{"format": 4, "x": NaN}', "has a number out of range"),
-        ('{"format": 4, "x": -Infinity}', "has a number out of range"),
-        ('{"format": 4, "x": 1e999}', "has a number out of range"),
-        ('{"format": 4, "x": 100000000000000000000}', "has a number out of range"),
-        (f'{{"format": 4, "x": 1{"0" * 1_000_000}}}', "has a number out of range"),
-        (f'{{"format": 4, "x": 1.{"0" * 1_000_000}}}', "has a number out of range"),
+        ('{"format": 5}', "does not match its checksum"),
+        ('{"format": 5, "x": NaN}', "has a number out of range"),
+        ('{"format": 5, "x": -Infinity}', "has a number out of range"),
+        ('{"format": 5, "x": 1e999}', "has a number out of range"),
+        ('{"format": 5, "x": 100000000000000000000}', "has a number out of range"),
+        (f'{{"format": 5, "x": 1{"0" * 1_000_000}}}', "has a number out of range"),
+        (f'{{"format": 5, "x": 1.{"0" * 1_000_000}}}', "has a number out of range"),
         ("[" * 400_000, "is not valid JSON"),
         ('{"a":' * 200_000, "is not valid JSON"),
-        ('{"format": 4, "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "is not valid JSON"),
+        ('{"format": 5, "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "is not valid JSON"),
         ("[" + "{}," * 300_000 + "{}]", "exceeds 500,000 values"),
         ("[" + "0," * 500_000 + "0]", "exceeds 500,000 values"),
         ("[" * 500_000, "exceeds 500,000 values"),
@@ -159,8 +159,8 @@ HEADER = {**RUN, "arrays": {"best_weights": "x"}}
 CHECKED = [at for at in paths(HEADER) if len(at) == 1 or at[0] not in ("config", "sha256")]
 CHECKED = [at for at in CHECKED if at not in (("format",), ("sha256",))]
 NULLABLE = {"test_loss", "val_loss", "train_loss", "grad_norm", "initial_loss", "val_corpus"}
-NULLABLE |= {"init_from"}
-FLOAT = NULLABLE - {"val_corpus", "init_from"}
+NULLABLE |= {"init_from", "mixing", "adaptation", "counts_loss", "mixed_loss"}
+FLOAT = NULLABLE - {"val_corpus", "init_from", "mixing", "adaptation"}
 
 
 def is_valid(at: tuple[Any, ...], old: Any, value: Any) -> bool:

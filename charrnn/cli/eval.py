@@ -149,11 +149,11 @@ def format_metrics(row: dict[str, Any], unit: str) -> str:
         f"{row['file']}: {format_loss(row['nats'])} per {unit}, {bits} bits per byte, "
         f"perplexity {perplexity}; {rate}"
     )
-    if row.get("unknown"):
-        line += f"; {row['unknown']:.1%} of the {unit}s are unknown to the model"
     for predictor in PREDICTORS:
         if predictor in row:
             line += f"; {predictor} {format_loss(row[predictor])}"
+    if row.get("unknown"):
+        line += f"; {row['unknown']:.1%} of the {unit}s are unknown to the model"
     if name := best_baseline(row["baselines"]):
         line += f"; best baseline {name} {row['baselines'][name]:.3f}, model {row['nats']:.3f}"
     return line

@@ -259,7 +259,7 @@ def _read_array(z: zipfile.ZipFile, info: zipfile.ZipInfo, expected: tuple[int, 
             re.DOTALL,
         )
         if not match:
-            raise damage_error(f"{info.filename} is not an array in the expected format")
+            raise damage_error(f"{info.filename} is not a float array in the expected format")
         dtype = np.dtype(match[1].decode())
         shape = tuple(int(n) for n in match[2].split(b",") if n.strip())
         if math.prod(shape) * dtype.itemsize != info.file_size - len(head):

@@ -19,7 +19,7 @@ def pack(all_stored: Sequence[Stored], V: int) -> tuple[CountsRecord, NDArray[np
     types = [dtype for dtype, _ in _layout(sizes, V)]
     raw = b"".join(a.astype(t).tobytes() for a, t in zip(arrays, types, strict=True))
     data = np.frombuffer(zlib.compress(raw), np.uint8)
-    discounts = [stored.discounts.tolist() for stored in all_stored]
+    discounts = [tuple(stored.discounts.tolist()) for stored in all_stored]
     return CountsRecord(sizes=sizes, discounts=discounts, bytes=len(data)), data
 
 

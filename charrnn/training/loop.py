@@ -30,8 +30,8 @@ from charrnn.workers import Workers
 
 MAX_NONFINITE_STREAK = 3  # batches, until the best weights are restored
 MAX_NONFINITE_EVENTS = 10  # until the run gives up
-AVERAGED_FRACTION = 0.5  # of the plan, at its end: the weights of every 8th step are averaged
-AVERAGE_EVERY = 8
+AVERAGED_FRACTION = 0.5  # of the plan, at its end
+MAX_AVERAGED = 128  # steps of these, evenly spaced, whose weights are averaged
 LOWER_LR_HINT = "try a lower --learning-rate or --clip-norm"
 SAMPLE_CHARACTERS = 200
 SAMPLE_LINES = 8  # whichever limit comes first
@@ -228,8 +228,9 @@ def _average(run: Run, sync_every: int) -> None:
     Polyak and Juditsky, 1992; of the last half of the steps, as Izmailov et al., 2018, of a part.
     """
     state, plan, average = run.state, run.plan, run.average_weights
-    start = plan["steps"] - AVERAGED_FRACTION * (plan["steps"] - plan["from_step"])
-    if state.step > start and state.step % (AVERAGE_EVERY * sync_every) == 0:
+    length = AVERAGED_FRACTION * (plan["steps"] - plan["from_step"])
+    interval = math.ceil(length / MAX_AVERAGED) * sync_every  # all ranks have the same weights then
+    if state.step > plan["steps"] - length and state.step % interval == 0:
         state.num_averaged += 1
         average += (run.network.params.vector - average) / state.num_averaged
 
