@@ -298,10 +298,11 @@ class Grams(NamedTuple):
 def number_ngrams(ids: Ids, V: int, max_order: int = MAX_ORDER) -> Iterator[Grams]:
     """Yield the n-grams of a text for n = 1, 2, ... ``max_order``."""
     # sort the positions by their symbol, the symbol after it, ...: equal n-grams are neighbors
-    N = len(ids)
-    padded = np.append(ids, np.full(max_order, V)).astype(np.min_scalar_type(V))  # fast to sort
+    N, dtype = len(ids), np.min_scalar_type(V)  # a small one is fast to sort
+    padded = np.append(ids.astype(dtype), np.full(max_order, V, dtype))
+    del ids  # may be eight times as large
     columns = [padded[n : N + n] for n in range(max_order)]
-    positions = np.lexsort(columns[::-1])
+    positions = np.lexsort(columns[::-1]).astype(np.int32)
     is_new = np.arange(N) == 0  # in this order
     numbers = np.zeros(N + 1, np.int32)  # of the n-gram that starts at a position
     for n, column in enumerate(columns, 1):

@@ -25,6 +25,7 @@ WARM_UP_SYMBOLS = 200  # read before the first target of every lane
 UNKNOWN_COST = {"char": math.log(0x110000), "jamo": math.log(0x110000), "byte": math.log(256)}
 ADAPT_STEPS = 20  # symbols between two updates of a network that adapts
 ADAPT_OFFSET = 0.1  # added to each weight's RMS gradient, times their mean
+MAX_NATS = 1e4  # the loss of a symbol if the weights that adapt have diverged
 CHUNK_SYMBOLS = 1024  # of all lanes together, at a time: their buffers stay in the cache
 MIN_WORK = 10**9  # symbols times parameters, below which starting a worker takes longer
 MAX_STEPWISE = 2**18  # parameters of several layers: so few stay in the cache from step to step
@@ -216,7 +217,9 @@ def adaptive_scores(
             p[np.arange(n), ys[:, 0]] += 1
             at = slice(first + t, first + t + n)
             nlls = np.stack([still_nll, nll[:, 0].astype(np.float64)])
-            out[:, at], log_odds = _mix_by_bayes(nlls, np.stack([still_p, p]), log_odds)
+            nlls[1] = np.nan_to_num(nlls[1], nan=MAX_NATS, posinf=MAX_NATS)  # it has diverged
+            both = np.stack([still_p, np.nan_to_num(p)])
+            out[:, at], log_odds = _mix_by_bayes(nlls, both, log_odds)
             weights += pull * (network.params.vector - weights) - rates * gradient
     return out[:, len(context) :]
 

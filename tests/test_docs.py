@@ -202,7 +202,8 @@ def test_a_page_explains_every_option_of_a_command(name: str) -> None:
 @each_page(README, *DOCS)
 def test_a_page_mentions_no_unknown_command_or_option(page: Path) -> None:
     commands = main.commands.values()
-    flags = {flag for c in [main, *commands] for parameter in c.params for flag in parameter.opts}
+    parameters = [parameter for c in [main, *commands] for parameter in c.params]
+    flags = {flag for p in parameters for flag in (*p.opts, *p.secondary_opts)}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", prose(page))) <= flags | OTHER_OPTIONS
     parent = click.Context(main, **main.context_settings)  # click keeps its -h in each command
     for span in code_spans(page):

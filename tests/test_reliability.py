@@ -367,7 +367,7 @@ def test_large_text_needs_little_memory(tmp_path: Path) -> None:
     options = (*QUICK, "--val-fraction", "0.0001", "--test-fraction", "0", "-q")
     command = [sys.executable, "-c", measure, *CHARRNN, "train", "line.txt", *options]
     done = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, check=True)
-    assert int(done.stdout) < 150_000  # KiB
+    assert int(done.stdout) < 230_000  # KiB, of which some 80 MB count n-grams
     assert read_run(tmp_path / "checkpoints" / "line.npz").corpus["bytes"] == 10**8
 
 

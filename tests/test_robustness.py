@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import json
-import math
 import os
 import pickle
 import shlex
@@ -331,7 +330,6 @@ def test_huge_weights_do_not_warn_in_python(cli: Cli, huge: Path, text: str) -> 
         "train corpus.txt --init-from huge.npz --max-steps 2 -o b.npz",
         "sample huge.npz --length 20 --num-samples 2",
         "eval huge.npz corpus.txt",
-        "eval huge.npz corpus.txt --adapt",
         "score huge.npz corpus.txt",
         "score huge.npz corpus.txt --per char",
         "show huge.npz corpus.txt",
@@ -356,14 +354,6 @@ def test_no_text_is_an_error(cli: Cli, run: Path) -> None:
         charrnn.train([])
     Path("empty.txt").touch()
     assert cli("eval", run, "empty.txt", rc=3).stderr.endswith(b"empty.txt is empty\n")
-
-
-def test_diverged_adaptation_is_reported(cli: Cli, run: Path) -> None:
-    args = ("eval", run, "corpus.txt", "--adapt", "--adapt-lr", "1e38")
-    row = json.loads(cli(*args, "--json", rc=6).stdout)
-    assert row["nats"] is None
-    assert math.isfinite(row["characters"])
-    assert b"the loss is non-finite" in cli(*args, rc=6).stdout
 
 
 def test_path_of_a_header_is_read_only_if_it_is_the_recorded_file(cli: Cli, run: Path) -> None:

@@ -170,7 +170,7 @@ def test_adapting_network_scores_before_it_updates(context: int) -> None:
     np.testing.assert_allclose(still, wanted, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("learning_rate", [0.5, 50.0])
+@pytest.mark.parametrize("learning_rate", [0.5, 50.0, 1e200, 1e308])
 def test_adapting_costs_at_most_a_bit_more_than_the_better_network(learning_rate: float) -> None:
     rng = np.random.default_rng(0)
     network, ids = Network("gru", 5, 6, 1, np.float64, rng), np.tile([0, 3, 1, 2], 60)

@@ -108,6 +108,8 @@ def model_rows(state: ModelState) -> Iterator[tuple[str, Any]]:
         yield "validation", f"{fmt.format_loss(best['val_loss'])} {per} at step {best['step']:,}"
     if state.test_loss is not None:
         yield "test", f"{fmt.format_loss(state.test_loss)} {per}"
+    if state.mixing and state.mixing["mixed_loss"] is not None:
+        yield "mixed", f"{fmt.format_loss(state.mixing['mixed_loss'])} {per}, on the test split"
 
 
 def run_rows(path: Path, state: State) -> Iterator[tuple[str, Any]]:

@@ -206,6 +206,10 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
                 f"{fmt.format_baselines(of_split)}, model {loss:.3f}"
             )
 
+    if state.mixing and state.mixing["mixed_loss"] is not None:
+        mixed, counts = (fmt.format_loss(state.mixing[k]) for k in ("mixed_loss", "counts_loss"))
+        yield f"test loss if mixed with n-grams that learn {mixed}; of these alone {counts}"
+
     # the end, and warnings
     if run.is_out_of_patience:
         evaluations = fmt.format_count(run.config.patience, "evaluation")

@@ -187,6 +187,9 @@ def run_facts(state: State) -> str:
         rows.append(("best validation loss", f"{loss}, step {best['step']:,}"))
     if state.test_loss is not None:
         rows.append(("test loss", format_loss(state.test_loss)))
+    if state.mixing and state.mixing["mixed_loss"] is not None:
+        rows.append(("mixed with n-grams", format_loss(state.mixing["mixed_loss"])))
+        rows.append(("n-grams that learn", format_loss(state.mixing["counts_loss"])))
     return f"{definition_list(rows)}\n<p>Losses are per {noun}.</p>"
 
 

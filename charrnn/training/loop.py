@@ -30,7 +30,7 @@ from charrnn.workers import Workers
 
 MAX_NONFINITE_STREAK = 3  # batches, until the best weights are restored
 MAX_NONFINITE_EVENTS = 10  # until the run gives up
-AVERAGED_FRACTION = 0.5  # of the plan, at its end
+AVERAGED_FRACTION = 0.3  # of the plan, at its end
 MAX_AVERAGED = 128  # steps of these, evenly spaced, whose weights are averaged
 LOWER_LR_HINT = "try a lower --learning-rate or --clip-norm"
 SAMPLE_CHARACTERS = 200
@@ -225,7 +225,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
 def _average(run: Run, sync_every: int) -> None:
     """Let the weights of a step enter the average, if it is the turn of this step.
 
-    Polyak and Juditsky, 1992; of the last half of the steps, as Izmailov et al., 2018, of a part.
+    Polyak and Juditsky, 1992; of the last steps, as Izmailov et al., 2018.
     """
     state, plan, average = run.state, run.plan, run.average_weights
     length = AVERAGED_FRACTION * (plan["steps"] - plan["from_step"])

@@ -73,7 +73,7 @@ class Run:
     splits: Splits
     network: Network  # has the last weights
     best_weights: Array  # before a validation loss: of the last evaluation, or initial
-    average_weights: Array  # of some steps in the second half of the plan
+    average_weights: Array  # of some of the last steps of the plan
     optimizer_state: Array  # (moments, n)
     hidden_state: Array  # (L, S, H, B), of the lanes of this rank
     counts_data: NDArray[np.uint8]  # of n-grams; see ``storage.ngrams``
