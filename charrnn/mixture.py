@@ -112,6 +112,21 @@ def read_text(
     return -np.log(p), gate_features(log_max, known, order)
 
 
+def read_documents(
+    counts: Counts, ids: Ids, ends: Ids, start: int, log_max: Array, *, learn: bool
+) -> tuple[Floats, Floats]:
+    """Return the same for a text of documents, whose symbols depend on their own document only.
+
+    ``ends`` are the documents' ends; ``start`` comes before the first symbol of each.
+    """
+    begins = np.append(0, ends[:-1])
+    is_target = np.insert(np.ones(len(ids), bool), begins, False)
+    lengths = np.arange(len(is_target)) - np.repeat(np.flatnonzero(~is_target), ends - begins + 1)
+    with_starts = np.insert(ids, begins, start)
+    p, known = counts.predict(with_starts, is_target, lengths, learn=learn)
+    return -np.log(p), gate_features(log_max, known, len(counts.levels))
+
+
 class MixedLanes:
     """Mixes what the network predicts in each lane with what the counts predict."""
 

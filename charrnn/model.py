@@ -121,6 +121,11 @@ class Model:
             raise CheckpointError(f"{self._name}: {e}") from None
 
     @property
+    def static_mixture(self) -> Mixture:
+        """Its n-grams and the gate for counts that do not learn. Raises CheckpointError."""
+        return Mixture(self.counts, np.array(self._mixing()["static"]))
+
+    @property
     def _name(self) -> str:
         return "the model" if isinstance(self._arrays, dict) else str(self._arrays)
 
@@ -239,7 +244,7 @@ class Model:
             top_p=top_p,
             num_samples=num_samples,
             workers=workers,
-            mixture=Mixture(self.counts, np.array(self._mixing()["static"])) if mix else None,
+            mixture=self.static_mixture if mix else None,
         )
         separator_id = v.separator_id(self.documents)
         pieces = sampling.decode_stream(id_stream, v, num_samples, length, until, separator_id)
@@ -298,8 +303,12 @@ class Model:
 
     @np.errstate(all="ignore")
     @limit_threads()
-    def score_lines(self, text: str | bytes) -> LineScores:
-        """Return how odd each line is, as ``LineScores``; a line is read as in ``nll_lines``."""
+    def score_lines(self, text: str | bytes, *, counts: Counts | None = None) -> LineScores:
+        """Return how odd each line is, as ``LineScores``; a line is read as in ``nll_lines``.
+
+        With ``counts``, a copy of the model's, the network is mixed with them, and they learn from
+        each line once it has been scored. Raises CheckpointError for a model that cannot mix.
+        """
         v = self.vocabulary
         codes = units.to_codes(mask_text(text, self.mask), v.unit)
         ids, character, is_unknown = v.lookup(codes)
@@ -315,7 +324,11 @@ class Model:
         if len(ends):
             start_id = int(v.start_id[0])
             texts = ids[kept], ends, start_id
-            symbol_nll = scoring.document_scores(self.network, *texts, self._workers)[0]
+            symbol_nll, log_max = scoring.document_scores(self.network, *texts, self._workers)
+            if counts:
+                gate = np.array(self._mixing()["learning"])
+                read = mixture.read_documents(counts, *texts, log_max, learn=True)
+                symbol_nll = mixture.mix(gate, read[1], symbol_nll, read[0])
 
         # the loss of each character: the sum over its symbols
         nll: Array = np.bincount(character[kept], symbol_nll, len(is_unknown)).astype(np.float64)

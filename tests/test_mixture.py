@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 import re
 import zlib
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import charrnn
+from charrnn.analysis.surprisal import score_text
 from charrnn.arrays import Ids
 from charrnn.config import Config
 from charrnn.counts import Counts, number_ngrams, prune
@@ -225,6 +227,49 @@ def test_average_and_counts_survive_an_interruption(text: str, tmp_path: Path) -
     assert (again.average_weights == whole.average_weights).all()
     assert again.state.mixing == whole.state.mixing
     assert again.state.counts == whole.state.counts
+
+
+@pytest.mark.parametrize("mask", [None, "numbers"])
+def test_lines_are_scored_by_counts_that_learn(text: str, mask: str | None) -> None:
+    model = charrnn.train(text, hidden_size=8, max_steps=40, mask=mask, seed=1)
+    lines = [*text.splitlines(keepends=True)[:5], "zz é 12 qxv\n"] * 2
+    whole = model.score_lines("".join(lines), counts=model.counts.copy())
+    counts = model.counts.copy()
+    one_by_one = [model.score_lines(line, counts=counts).nll[0] for line in lines]
+    np.testing.assert_allclose(whole.nll, one_by_one, rtol=1e-5)
+    assert (whole.nll[6:] < whole.nll[:6]).all()  # the same lines again
+    assert whole.nll[0] == pytest.approx(model.nll(lines[0], mix=True).mean(), rel=1e-5)
+    untouched = model.score_lines("".join(lines), counts=model.counts.copy())
+    np.testing.assert_array_equal(untouched.score, whole.score)
+
+
+def test_score_and_show_mix_on_request(cli: Cli, run: Path, text: str) -> None:
+    model = charrnn.load(run)
+    source = Path("corpus.txt").read_text()[:300]
+    Path("new.txt").write_text(source)
+    for options in (("--per", "file"), ("--per", "file", "--adapt")):
+        row = json.loads(cli("score", "new.txt", "--json", "--mix", *options).stdout)
+        nll = model.nll(source, mix=True, adapt="--adapt" in options).mean()
+        assert row["bits"] == pytest.approx(nll / math.log(2))
+    lines = [
+        json.loads(row) for row in cli("score", "new.txt", "--json", "--mix").stdout.splitlines()
+    ]
+    live = cli("score", "-", "--json", "--mix", stdin=source.encode()).stdout.splitlines()
+    assert [json.loads(row)["bits"] for row in live] == pytest.approx(
+        [r["bits"] for r in lines], rel=1e-5
+    )
+    cli("score", "new.txt", "--mix", "--quantile", "0.5")
+    err = cli("score", "new.txt", "--adapt", rc=2).stderr
+    assert b"use it with --per char or --per file" in err
+    shown = [cli("show", "new.txt", "--color", "never", *mix).stderr for mix in ([], ["--mix"])]
+    bits = [float(re.findall(rb"([0-9.]+) bits per character", err)[0]) for err in shown]
+    assert bits[1] < bits[0]
+    scored = score_text(model, source, model.static_mixture)
+    ids, context = model.vocabulary.encode(source), model.vocabulary.start_id
+    scores = contiguous_scores(model.network, ids, context)
+    nll, features = read_text(model.counts, ids, context, scores[1], learn=False)
+    wanted = mix(model.static_mixture.gate, features, scores[0], nll) / math.log(2)
+    np.testing.assert_allclose(scored.bits[1:], wanted[1:], rtol=1e-4)
 
 
 # --- the n-grams of a file ---

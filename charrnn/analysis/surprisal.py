@@ -11,6 +11,7 @@ import numpy as np
 from charrnn.analysis.neurons import activations
 from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, UsageError
+from charrnn.mixture import MixedLanes, Mixture
 from charrnn.network import Network
 from charrnn.scoring import UNKNOWN_COST
 from charrnn.storage.state import ModelState
@@ -56,12 +57,15 @@ def ids_or_unknown(codes: units.Codes, vocabulary: Vocabulary) -> Ids:
     return np.where(is_unknown[character], -1, ids)
 
 
-def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Array]:
+def top_predictions(
+    model: ModelLike, text: str | bytes, mixture: Mixture | None = None
+) -> tuple[Array, Ids, Array]:
     """Return -log p of each symbol in nats, (m,), and the 5 most likely ids and their p, (m, 5).
 
     A single lane reads the text, so that each symbol is predicted from all symbols before it in its
     document. An unknown character is not read; its first symbol costs ``scoring.UNKNOWN_COST``. A
-    vocabulary of fewer than 5 symbols is returned as a whole.
+    vocabulary of fewer than 5 symbols is returned as a whole. With ``mixture`` the network is mixed
+    with its counts.
     """
     v, network = model.vocabulary, model.network
     codes = units.to_codes(text, v.unit)
@@ -77,9 +81,13 @@ def top_predictions(model: ModelLike, text: str | bytes) -> tuple[Array, Ids, Ar
     if not n or known[-1] == separator_id:
         ends = np.append(ends, n)
     batches = single_lane_batches(known, v.start_id, ends, CHUNK_STEPS)
+    lanes = mixture and MixedLanes(mixture, known[:0], 1)
     for batch, tape in network.read(batches, CHUNK_STEPS, 1):
         at, ys = batch.at[:, 0], batch.ys[:, 0]
-        logp = _log_softmax(tape.logits[..., 0])
+        logits = tape.logits
+        if lanes:
+            logits = np.stack([lanes(*step) for step in zip(batch.xs, logits, strict=True)])
+        logp = _log_softmax(logits[..., 0])
         candidates = np.argpartition(-logp, top - 1, axis=1)[:, :top]  # sorting all is slower
         candidates.sort(axis=1)
         order = np.argsort(-np.take_along_axis(logp, candidates, 1), axis=1, kind="stable")
@@ -104,13 +112,13 @@ def _log_softmax(logits: Array) -> Array:
         return np.fmax(logp, -MAX_NATS)
 
 
-def score_text(model: ModelLike, text: str | bytes) -> ScoredText:
+def score_text(model: ModelLike, text: str | bytes, mixture: Mixture | None = None) -> ScoredText:
     """Return a text with its surprisal. Raises TextError if it is empty."""
     text = to_model_input(model, text)
     codes = units.to_codes(text, model.vocabulary.unit)
     if not len(codes):
         raise TextError("the text is empty")
-    nll, top_ids, p = top_predictions(model, text)
+    nll, top_ids, p = top_predictions(model, text, mixture)
     first = np.flatnonzero(units.starts_character(codes))
     bits = np.add.reduceat(nll, first) / math.log(2)
     if isinstance(text, str):

@@ -19,6 +19,7 @@ from charrnn.formatting import escape_control
 from charrnn.text.masks import mask_text
 
 if TYPE_CHECKING:
+    from charrnn.counts import Counts
     from charrnn.model import Model
 
 
@@ -63,6 +64,12 @@ class Score(NamedTuple):
     "validation split's lines.",
 )
 @common.flag("--sort", help="Sort by score, most surprising first.")
+@common.mix_option(
+    default=False,
+    help="Mix the network with the n-grams of its training text, which learn as they read.  "
+    "[default: no-mix]",
+)
+@common.adapt_option
 @common.json_option(help="Print JSON lines; docs/evaluating.md lists the keys.")
 @model_argument("[FILE]...", last=True)
 def score(
@@ -74,6 +81,8 @@ def score(
     threshold: float | None,
     quantile: float | None,
     sort: bool,
+    mix: bool,
+    adapt: bool,
     as_json: bool,
 ) -> None:
     """Score each line of FILE by how surprising the model finds it.
@@ -89,21 +98,15 @@ def score(
       charrnn score checkpoints/play.npz draft.txt --quantile 0.99 --json
       charrnn score draft.txt --threshold 4 --context 2
     """  # noqa: D301
-    if threshold is not None and quantile is not None:
-        raise UsageError("--threshold and --quantile are mutually exclusive")
-    if per != "line" and (context is not None or collapse):
-        raise UsageError(f"--context and --collapse are about lines, not --per {per}")
-    if context is not None:
-        if sort or as_json or collapse:
-            raise UsageError("--context cannot be combined with --sort, --json or --collapse")
-        if threshold is None and quantile is None:
-            raise UsageError("--context needs --threshold or --quantile")
+    check_options(per, threshold, quantile, context, collapse, sort or as_json, adapt)
     if not files:
         common.check_stdin_once(["-"])
     stdout()
     model = model_file.load()
+    how: dict[str, bool] = {"mix": mix, "adapt": adapt}
     if quantile is not None:
-        threshold = quantile_threshold(model_file, model, quantile)
+        threshold = quantile_threshold(model_file, model, quantile, mix)
+    counts = model.counts.copy() if mix else None  # they learn from line to line
     files = common.expand_folders(files or ["-"], model)
     live = per == "line" and files == ["-"] and not sort and not collapse
     unknown = UnknownCharacters()
@@ -113,9 +116,9 @@ def score(
     found: Iterable[Score | None]
     if live:
         lines = enumerate(read_lines(text_encoding(model)), 1)
-        scores = (score for n, line in lines for score in score_lines(model, line, n))
+        scores = (score for n, line in lines for score in score_lines(model, line, counts, n))
     else:
-        scores = (score for file in files for score in score_file(model, file, per))
+        scores = (score for file in files for score in score_file(model, file, per, counts, how))
     found = scores = unknown.count(scores)
     if threshold is not None:
         found = select(scores, threshold, context)
@@ -128,6 +131,29 @@ def score(
     show_file = len(files) > 1 and per == "line"
     write_scores(found, model.unit, as_json, live, show_file)
     unknown.report(model_file.path)
+
+
+def check_options(
+    per: str,
+    threshold: float | None,
+    quantile: float | None,
+    context: int | None,
+    collapse: bool,
+    reordered: bool,
+    adapt: bool,
+) -> None:
+    """Raise UsageError for options that exclude each other."""
+    if threshold is not None and quantile is not None:
+        raise UsageError("--threshold and --quantile are mutually exclusive")
+    if per != "line" and (context is not None or collapse):
+        raise UsageError(f"--context and --collapse are about lines, not --per {per}")
+    if per == "line" and adapt:
+        raise UsageError("--adapt reads a text as a whole: use it with --per char or --per file")
+    if context is not None:
+        if reordered or collapse:
+            raise UsageError("--context cannot be combined with --sort, --json or --collapse")
+        if threshold is None and quantile is None:
+            raise UsageError("--context needs --threshold or --quantile")
 
 
 class UnknownCharacters:
@@ -229,7 +255,9 @@ def read_lines(encoding: str) -> Iterator[str]:
         raise TextError(f"standard input: invalid {encoding.upper()} ({reason})") from None
 
 
-def score_file(model: Model, file: str, per: str) -> Iterable[Score]:
+def score_file(
+    model: Model, file: str, per: str, counts: Counts | None, how: dict[str, bool]
+) -> Iterable[Score]:
     """Score a file: its lines, its characters, or all of it. Raises TextError."""
     from charrnn.text.files import decode_bytes, display_name, read_file
 
@@ -241,18 +269,22 @@ def score_file(model: Model, file: str, per: str) -> Iterable[Score]:
         text = decode_bytes(data, file, encoding)
     name = display_name(file)
     if per == "line":
-        return score_lines(model, text, file=name)
+        return score_lines(model, text, counts, file=name)
     text = mask_text(text, model.mask)
     if per == "char":
-        return score_characters(model, text, name)
-    return score_whole(model, text, name) if text else ()
+        return score_characters(model, text, name, how)
+    return score_whole(model, text, name, how) if text else ()
 
 
 def score_lines(
-    model: Model, text: str, first: int = 1, file: str = "standard input"
+    model: Model,
+    text: str,
+    counts: Counts | None,
+    first: int = 1,
+    file: str = "standard input",
 ) -> Iterator[Score]:
     lines = text.removesuffix("\n").split("\n") if text else []
-    nats = model.score_lines(to_input(model, text))
+    nats = model.score_lines(to_input(model, text), counts=counts)
     columns = [(of_lines / math.log(2)).tolist() for of_lines in (nats.score, *nats)]
     for n, (line, *of_line) in enumerate(zip(lines, *columns, strict=True), first):
         value, bits, stretch = of_line if line else (None, None, None)
@@ -263,9 +295,9 @@ def score_lines(
         yield Score(value, line, row, characters, unknown)
 
 
-def score_characters(model: Model, text: str, file: str) -> Iterator[Score]:
+def score_characters(model: Model, text: str, file: str, how: dict[str, bool]) -> Iterator[Score]:
     source = to_input(model, text)
-    bits = (model.nll(source, unknown="cost") / math.log(2)).tolist()
+    bits = (model.nll(source, unknown="cost", **how) / math.log(2)).tolist()
     line = column = 1
     for offset, (c, of_c, is_unknown) in enumerate(
         zip(text, bits, common.is_unknown(model, source).tolist(), strict=True)
@@ -276,9 +308,9 @@ def score_characters(model: Model, text: str, file: str) -> Iterator[Score]:
         line, column = (line + 1, 1) if c == "\n" else (line, column + 1)
 
 
-def score_whole(model: Model, text: str, file: str) -> Iterator[Score]:
+def score_whole(model: Model, text: str, file: str, how: dict[str, bool]) -> Iterator[Score]:
     source = to_input(model, text)
-    bits = float(model.nll(source, unknown="cost").mean()) / math.log(2)
+    bits = float(model.nll(source, unknown="cost", **how).mean()) / math.log(2)
     n, unknown = len(text), int(common.is_unknown(model, source).sum())
     lines = text.count("\n") + (not text.endswith("\n"))
     row = {"file": file, "lines": lines, "characters": n, "bits": bits, "unknown": unknown / n}
@@ -295,7 +327,7 @@ def to_input(model: Model, text: str) -> str | bytes:
     return text.encode("latin-1") if model.unit == "byte" else text
 
 
-def quantile_threshold(model_file: ModelFile, model: Model, quantile: float) -> float:
+def quantile_threshold(model_file: ModelFile, model: Model, quantile: float, mix: bool) -> float:
     """Return the score below which this fraction of the validation lines are."""
     import numpy as np
 
@@ -305,7 +337,8 @@ def quantile_threshold(model_file: ModelFile, model: Model, quantile: float) -> 
             f"{model_file.path}: the run has no validation split; use --threshold BITS instead"
         )
     text = split.text(model.vocabulary)
-    nll = model.score_lines(text).score
+    counts = model.counts.copy() if mix else None
+    nll = model.score_lines(text, counts=counts).score
     lines = text.splitlines() if isinstance(text, bytes) else text.removesuffix("\n").split("\n")
     real = nll[[len(line) > 0 for line in lines]]  # an empty line has no score
     return float(np.quantile(real if len(real) else nll, quantile)) / math.log(2)

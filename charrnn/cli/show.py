@@ -57,6 +57,10 @@ def parse_neuron(value: str) -> tuple[int, int]:
     help="List the ten hidden units that best predict this property on their own, and highlight "
     "by the best one.",
 )
+@common.mix_option(
+    default=False,
+    help="Mix the network with the n-grams of its training text.  [default: no-mix]",
+)
 @flag(
     "--gates",
     help="Print how often each gate is nearly closed or nearly open, instead of the text.",
@@ -71,6 +75,7 @@ def show(
     color: str,
     neuron: tuple[int, int] | None,
     probe: str | None,
+    mix: bool,
     gates: bool,
     force: bool,
 ) -> None:
@@ -101,6 +106,7 @@ def show(
     from charrnn.text.files import read_text
 
     model = model_file.load()
+    mixture = model.static_mixture if mix else None
     texts = [
         read_text(f, model.unit, model.encoding, model.mask) for f in expand_folders(files, model)
     ]
@@ -120,12 +126,14 @@ def show(
     if neuron is not None:
         title = f"hidden unit {neuron[0]}:{neuron[1]} of {model_file.path} on {name}"
     if html is not None:
-        page = highlight.render_page(title, highlight.render_html(model, text, length, neuron))
+        page = highlight.render_page(
+            title, highlight.render_html(model, text, length, neuron, mixture)
+        )
         common.write_output(html, page.encode("utf-8", "backslashreplace"))
         return
 
     # the caption and the legend on stderr, the text on stdout
-    scored, depth = surprisal.score_text(model, text[:length]), color_depth(color)
+    scored, depth = surprisal.score_text(model, text[:length], mixture), color_depth(color)
     values, scale = scored.bits, highlight.SURPRISAL_SCALE
     if neuron is not None:
         values = surprisal.activation(model, text[:length], *neuron)
