@@ -1,5 +1,6 @@
 """The benchmarks run and fill in their tables; their results are not checked."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -49,6 +50,25 @@ def test_odd_lines_of_a_log_are_found(tmp_path: Path) -> None:
     for row in rows:
         assert row.count("|") == head.count("|") == line.count("|")
     assert re.fullmatch(r"\| numbers \| 0 \| 1\.000 \| 1\.000 \| .* \| 1\.000 \|", rows[1])
+
+
+def test_quality_is_measured_on_known_texts(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    command = [sys.executable, str(ROOT / "bench" / "quality.py"), str(tmp_path / "a.txt")]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "a.txt is none of tinyshakespeare, " in done.stderr
+    code = "import hashlib, sys, quality; quality.TEXTS[sys.argv.pop(1)] = 'a'; quality.main()"
+    sha256 = hashlib.sha256((tmp_path / "a.txt").read_bytes()).hexdigest()
+    options = ("--folder", str(tmp_path), "--options", "--max-steps 20 --hidden-size 8")
+    command = [sys.executable, "-c", code, sha256, str(tmp_path / "a.txt"), *options]
+    env = {**ENV, "PYTHONPATH": str(ROOT / "bench")}
+    out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    head, _, *rows = out.splitlines()
+    assert head == "| bits per character | a |"
+    bits = {row.split(" | ")[0]: float(row.split(" | ")[1].strip("| ")) for row in rows}
+    assert bits["| adapted and mixed"] < bits["| network"]
+    assert len(bits) == 5
 
 
 def test_texts_of_any_size_are_written_and_read(tmp_path: Path) -> None:

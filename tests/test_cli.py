@@ -235,6 +235,57 @@ def test_train_warns_about_overfitting_and_copying(cli: Cli) -> None:
     assert not cli(*args, "--force", "--quiet").stderr
 
 
+def test_grid_trains_every_combination_and_compares_them(cli: Cli, corpus: Path) -> None:
+    grid = (
+        "--grid",
+        "hidden-size=4,8",
+        "--grid",
+        "dropout=0,.2",
+        "--max-steps",
+        "3",
+        "--seed",
+        "7",
+    )
+    done = cli("train", "corpus.txt", *grid, "-q")
+    names = [f"corpus-hidden_size={H}-dropout={p}" for H in (4, 8) for p in ("0", ".2")]
+    for name, (H, p) in zip(names, ((4, 0), (4, 0.2), (8, 0), (8, 0.2)), strict=True):
+        config = read_run(Path(f"checkpoints/{name}.npz")).config
+        assert (config.hidden_size, config.dropout, config.seed) == (H, p, 7)
+    paths = [f"checkpoints/{name}.npz" for name in names]
+    assert done.stdout == cli("compare", *paths).stdout
+
+    # what exists is refused, resumed or replaced; what is missing is trained
+    assert "use --resume or --force" in cli("train", "corpus.txt", *grid, rc=2).stderr.decode()
+    Path(f"checkpoints/{names[3]}.npz").unlink()
+    again = cli("train", "corpus.txt", *grid, "--resume").stderr.decode()
+    assert again.count("already finished at step 3") == 3
+    assert read_run(Path(f"checkpoints/{names[3]}.npz")).step == 3
+    cli("train", "corpus.txt", "--grid", "max_steps=2", "--grid", "lr=.1,.2", "--force", "-q")
+    rates = ("0.1", "0.2")
+    for rate in rates:
+        path = Path(f"checkpoints/corpus-max_steps=2-learning_rate={rate[1:]}.npz")
+        assert read_run(path).config.learning_rate == float(rate)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("--grid hidden=4,8", "must be OPTION=VALUE,VALUE"),
+        ("--grid hidden_size=", "must be OPTION=VALUE,VALUE"),
+        ("--grid hidden_size=4,x", "'x' is not a valid"),
+        ("--grid seed=1 --grid seed=2", "each option can be given once"),
+        ("--grid seed=1,2 -o a.npz", "nor be combined with --output"),
+        ("--grid encoding=a/b", "cannot be part of a file's name"),
+        (f"--grid seed={','.join(map(str, range(1001)))}", "1,001 runs are more than 1,000"),
+    ],
+)
+def test_grid_is_checked_before_the_first_run(
+    cli: Cli, corpus: Path, args: str, message: str
+) -> None:
+    assert message in cli("train", "corpus.txt", *args.split(), rc=2).stderr.decode()
+    assert not list(Path().glob("checkpoints/*"))
+
+
 def test_training_stops_when_the_validation_loss_no_longer_improves(cli: Cli) -> None:
     """The validation text has nothing in common with the training text."""
     Path("text").write_text("abcdefgh\n" * 200)

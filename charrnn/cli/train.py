@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from charrnn.cli import common
 from charrnn.cli.choice import find_checkpoint
 from charrnn.cli.common import Count, file_option, flag
+from charrnn.cli.grid import parse_axis, run_grid
 from charrnn.cli.progress import Display, end_lines, start_lines
 from charrnn.cli.streams import print_message
 from charrnn.cli.train_options import FIXED_OPTIONS, FileOption, config_options, read_defaults
@@ -65,6 +66,14 @@ if TYPE_CHECKING:
     help="Initialize from the weights of this checkpoint or exported model; its cell, sizes, unit, "
     "mask and dtype are used.",
 )
+@click.option(
+    "--grid",
+    type=parse_axis,
+    multiple=True,
+    metavar="OPTION=VALUE,...",
+    help="Make a run for each value of an option; given several times, for each combination. Then "
+    "compare the runs.",
+)
 @flag("--resume", help="Resume the run with its original options.")
 @flag("--force", help="Overwrite an existing checkpoint.")
 @click.option(
@@ -104,6 +113,7 @@ def train(
     val_file: str | None,
     output: Path | None,
     init_from: Path | None,
+    grid: list[tuple[str, list[str]]],
     resume: bool,
     force: bool,
     stop_after: int | None,
@@ -129,6 +139,11 @@ def train(
     --resume with a larger --max-steps.
     """  # noqa: D301
     cluster = connect()
+    if grid:
+        if cluster.size > 1:
+            raise UsageError("--grid runs on a single machine, not in a cluster")
+        run_grid(ctx, grid)
+        return
     path = output or default_path(corpus)
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     load_texts = functools.partial(load_corpora, path, corpus, val_file)
