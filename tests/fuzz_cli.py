@@ -151,6 +151,9 @@ def accepts(kind: Any, value: str) -> bool:
     return True
 
 
+GRIDS = ["hidden_size=3,4", "seed=1,2", "cell=gru,x", "hidden_size=4"]
+
+
 def path_values(param: click.Parameter, wild: bool) -> list[str]:
     """Return files for an argument or option that names one, by what happens to the file."""
     every = [*FILES, *RUNS, "model.npz", "broken.npz", *LINKS, *STRANGE, "texts", "checkpoints"]
@@ -169,6 +172,8 @@ def values(param: click.Parameter, wild: bool) -> list[str]:
     kind, metavar = param.type, getattr(param, "metavar", None) or ""
     if isinstance(param, click.Argument) or metavar in ("FILE", "CHECKPOINT"):
         return path_values(param, wild)
+    if param.name == "grid":
+        return [*GRIDS, *STRINGS] if wild else GRIDS
     if isinstance(kind, click.Choice):
         choices = [*kind.choices]
         return [*choices, *map(str.upper, choices), "", "x"] if wild else choices
