@@ -97,7 +97,7 @@ def fit_gate(features: Floats, network_nll: Array, counts_nll: Array) -> Floats:
     return result
 
 
-def read_text(
+def predict_text(
     counts: Counts, ids: Ids, context: Ids, log_max: Array, *, learn: bool
 ) -> tuple[Floats, Floats]:
     """Return -log p of each symbol under the counts, in nats, (n,), and the gate's features.
@@ -112,7 +112,7 @@ def read_text(
     return -np.log(p), gate_features(log_max, known, order)
 
 
-def read_documents(
+def predict_documents(
     counts: Counts, ids: Ids, ends: Ids, start: int, log_max: Array, *, learn: bool
 ) -> tuple[Floats, Floats]:
     """Return the same for a text of documents, whose symbols depend on their own document only.

@@ -163,7 +163,7 @@ class Model:
             gate = gate or self._mixing()["learning"]
             counts = self.counts.copy()
             texts = split.ids, split.context, scores[1]
-            nlls["counts"], features = mixture.read_text(counts, *texts, learn=True)
+            nlls["counts"], features = mixture.predict_text(counts, *texts, learn=True)
             nlls["mixed"] = mixture.mix(np.array(gate), features, scores[0], nlls["counts"])
         return nlls
 
@@ -327,13 +327,13 @@ class Model:
             symbol_nll, log_max = scoring.document_scores(self.network, *texts, self._workers)
             if counts:
                 gate = np.array(self._mixing()["learning"])
-                read = mixture.read_documents(counts, *texts, log_max, learn=True)
+                read = mixture.predict_documents(counts, *texts, log_max, learn=True)
                 symbol_nll = mixture.mix(gate, read[1], symbol_nll, read[0])
 
         # the loss of each character: the sum over its symbols
         nll: Array = np.bincount(character[kept], symbol_nll, len(is_unknown)).astype(np.float64)
         nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
-        return scoring.score_lines(nll, line[units.starts_character(codes)], n)
+        return scoring.line_scores(nll, line[units.starts_character(codes)], n)
 
     @np.errstate(all="ignore")
     def save(

@@ -258,7 +258,7 @@ class LineScores(NamedTuple):
         return score
 
 
-def score_lines(nll: Array, line: Ids, n: int) -> LineScores:
+def line_scores(nll: Array, line: Ids, n: int) -> LineScores:
     """Return the scores of n lines, given -log p and the line of each character, (m,).
 
     Every line has a character; all of one that is shorter than a stretch are its stretch.

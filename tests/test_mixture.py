@@ -21,7 +21,7 @@ from charrnn.mixture import (
     fit_gate,
     mix,
     network_share,
-    read_text,
+    predict_text,
 )
 from charrnn.network import Network
 from charrnn.scoring import contiguous_scores
@@ -47,7 +47,7 @@ def predictions() -> tuple[Any, Any, Any]:
     network = Network("gru", V, 5, 1, np.float64, rng)
     network.params.vector *= 2
     scores = contiguous_scores(network, ids[1000:], ids[:1000])
-    nll, features = read_text(
+    nll, features = predict_text(
         make_counts(ids[:1000]), ids[1000:], ids[:1000], scores[1], learn=True
     )
     return features, scores[0], nll
@@ -89,7 +89,9 @@ def test_gate_can_be_fitted_to_any_losses() -> None:
 def test_features_are_known_before_the_symbol(predictions: Any) -> None:
     ids = np.tile([0, 1, 2, 3, 2, 1], 50)
     one, other = (
-        read_text(make_counts(ids), np.append(ids[:9], last), ids[:7], np.zeros(10), learn=True)[1]
+        predict_text(make_counts(ids), np.append(ids[:9], last), ids[:7], np.zeros(10), learn=True)[
+            1
+        ]
         for last in (0, 5)
     )
     np.testing.assert_array_equal(one, other)
@@ -112,7 +114,7 @@ def test_lanes_are_mixed_as_a_text_is(num_lanes: int) -> None:
     np.testing.assert_allclose(np.exp(log_p).sum(0), 1, rtol=1e-12)
     for w in range(V):
         scores = contiguous_scores(network, np.array([w]), text)
-        counts_nll, features = read_text(
+        counts_nll, features = predict_text(
             mixture.counts, np.array([w]), text, scores[1], learn=False
         )
         wanted = mix(mixture.gate, features, scores[0], counts_nll)
@@ -245,7 +247,7 @@ def test_lines_are_scored_by_counts_that_learn(text: str, mask: str | None) -> N
 
 def test_score_and_show_mix_on_request(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
-    source = Path("corpus.txt").read_text()[:300]
+    source = Path("corpus.txt").predict_text()[:300]
     Path("new.txt").write_text(source)
     for options in (("--per", "file"), ("--per", "file", "--adapt")):
         row = json.loads(cli("score", "new.txt", "--json", "--mix", *options).stdout)
@@ -267,7 +269,7 @@ def test_score_and_show_mix_on_request(cli: Cli, run: Path, text: str) -> None:
     scored = score_text(model, source, model.static_mixture)
     ids, context = model.vocabulary.encode(source), model.vocabulary.start_id
     scores = contiguous_scores(model.network, ids, context)
-    nll, features = read_text(model.counts, ids, context, scores[1], learn=False)
+    nll, features = predict_text(model.counts, ids, context, scores[1], learn=False)
     wanted = mix(model.static_mixture.gate, features, scores[0], nll) / math.log(2)
     np.testing.assert_allclose(scored.bits[1:], wanted[1:], rtol=1e-4)
 

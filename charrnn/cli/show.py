@@ -140,10 +140,9 @@ def show(
         scale = highlight.ACTIVATION_SCALE
     caption = highlight.caption(text, length, scored.bits)
     print_message(f"charrnn: {title}: {caption}")
-    legend = highlight.render_legend(scale, depth if sys.stderr.isatty() else 0)
-    sys.stderr.write(f"{legend}\n")
-    columns = shutil.get_terminal_size().columns
-    for line in highlight.render_lines(scored.characters, values.tolist(), scale, depth, columns):
+    sys.stderr.write(f"{highlight.render_legend(scale, depth if sys.stderr.isatty() else 0)}\n")
+    how = scale, depth, shutil.get_terminal_size().columns
+    for line in highlight.render_lines(scored.characters, values.tolist(), *how):
         out.write(line)
 
 

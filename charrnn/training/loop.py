@@ -206,8 +206,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
         state.nonfinite_streak = 0
         state.running_loss["sum"] += sum(losses)
         state.running_loss["steps"] += len(losses)
-        if state.initial_loss is None:
-            state.initial_loss = losses[0]
+        state.initial_loss = losses[0] if state.initial_loss is None else state.initial_loss
         _average(run, cluster.sync_every)
     state.train_seconds += time.perf_counter() - started
 

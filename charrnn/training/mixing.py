@@ -8,7 +8,7 @@ import numpy as np
 
 from charrnn.arrays import Array
 from charrnn.counts import Counts, Floats
-from charrnn.mixture import fit_gate, mix, read_text
+from charrnn.mixture import fit_gate, mix, predict_text
 from charrnn.network import Network
 from charrnn.scoring import AdaptiveRule
 from charrnn.storage.state import Adaptation, Mixing
@@ -16,7 +16,7 @@ from charrnn.training.splits import Split, Splits
 from charrnn.workers import Workers
 
 MAX_GATE_SYMBOLS = 100_000  # of the validation split
-MAX_ADAPTED_SYMBOLS = 15_000  # of it; a network adapts slowly
+MAX_ADAPTED_SYMBOLS = 8_000  # of it; a network adapts slowly
 LEARNING_RATES, DECAYS = (0.05, 0.1, 0.2), (0.0003, 0.001)
 
 
@@ -43,7 +43,7 @@ def fit_mixing(
     scores, gates = val.scores(network, workers), []
     for learn in (False, True):
         used = counts.copy() if learn else counts
-        nll, features = read_text(used, val.ids, val.context, scores[1], learn=learn)
+        nll, features = predict_text(used, val.ids, val.context, scores[1], learn=learn)
         gates.append(fit_gate(features, scores[0], nll))
     static, learning = gates
     adaptation = choose_adaptation(
@@ -69,7 +69,7 @@ def mixed_nll(
 ) -> tuple[Floats, Floats]:
     """Return -log p of each symbol under counts that learn, and under the mixture, in nats."""
     scores = split.scores(network, workers)
-    nll, features = read_text(counts.copy(), split.ids, split.context, scores[1], learn=True)
+    nll, features = predict_text(counts.copy(), split.ids, split.context, scores[1], learn=True)
     return nll, mix(gate, features, scores[0], nll)
 
 
@@ -87,7 +87,7 @@ def choose_adaptation(
         all_scores += workers.call(Split.scores, [(val, network, None, rule) for rule in group])
     best = int(np.argmin([scores[0].sum() for scores in all_scores]))
     scores, rule = all_scores[best], rules[best]
-    nll, features = read_text(counts.copy(), val.ids, val.context, scores[1], learn=True)
+    nll, features = predict_text(counts.copy(), val.ids, val.context, scores[1], learn=True)
     gate = fit_gate(features, scores[0], nll).tolist()
     return Adaptation(learning_rate=rule.learning_rate, decay=rule.decay, gate=gate)
 
