@@ -247,7 +247,7 @@ def test_lines_are_scored_by_counts_that_learn(text: str, mask: str | None) -> N
 
 def test_score_and_show_mix_on_request(cli: Cli, run: Path, text: str) -> None:
     model = charrnn.load(run)
-    source = Path("corpus.txt").predict_text()[:300]
+    source = Path("corpus.txt").read_text()[:300]
     Path("new.txt").write_text(source)
     for options in (("--per", "file"), ("--per", "file", "--adapt")):
         row = json.loads(cli("score", "new.txt", "--json", "--mix", *options).stdout)
