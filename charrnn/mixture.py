@@ -15,6 +15,8 @@ from charrnn.counts import Context, Counts, Floats, Reader
 
 MAX_ITERATIONS = 30  # of the fit
 MAX_FITTED_SYMBOLS = 100_000
+PART_HANDICAP = 4.0  # nats that a part has to be ahead of what the gate mixes
+PENALTY = 1.0  # of the sum of the losses, in nats, per half a square
 MIN_IMPROVEMENT = 1e-6  # of the mean loss, in nats
 MIN_DAMPING, MAX_DAMPING = 1e-6, 1e6
 
@@ -54,6 +56,19 @@ def mix(gate: Floats, features: Floats, network_nll: Array, counts_nll: Array) -
     return nll
 
 
+def bayes_log_shares(nlls: Array, paid: Array) -> tuple[Floats, Floats]:
+    """Return the log shares of k predictors of a text, (k, n), and what they paid in all, (k,).
+
+    By Bayes' rule the share of each is in proportion to the probability that it gave to the text so
+    far: ``nlls`` (k, n) are -log p, ``paid`` (k,) their sums before this text. So mixed, predictors
+    cost at most log k more than the best of them, over the whole text.
+    """
+    total = paid[:, None] + np.cumsum(np.insert(nlls, 0, 0, axis=1), axis=1)
+    before = total[:, :-1] - total[:, :-1].min(0)
+    log_shares: Floats = -before - np.logaddexp.reduce(-before, axis=0)
+    return log_shares, total[:, -1].astype(np.float64)
+
+
 def network_share(gate: Floats, features: Floats) -> Floats:
     """Return the network's share of each mixture, (n,)."""
     share: Floats = np.exp(-np.logaddexp(0, -(features @ gate)))
@@ -63,8 +78,9 @@ def network_share(gate: Floats, features: Floats) -> Floats:
 def fit_gate(features: Floats, network_nll: Array, counts_nll: Array) -> Floats:
     """Return the gate with the lowest loss on a text, fitted to its first 100,000 symbols.
 
-    Gauss-Newton steps with the damping of Levenberg and Marquardt (Marquardt, 1963): a step that
-    does not lower the loss is made again, shorter.
+    A penalty on the squares of the weights keeps a short text from deciding too much. Gauss-Newton
+    steps with the damping of Levenberg and Marquardt (Marquardt, 1963): a step that does not lower
+    the loss is made again, shorter.
     """
     # in units of its root mean square, so that the damping is the same for each feature
     f = features[:MAX_FITTED_SYMBOLS]
@@ -73,23 +89,25 @@ def fit_gate(features: Floats, network_nll: Array, counts_nll: Array) -> Floats:
     f = f / scale
     network_nll, counts_nll = network_nll[: len(f)], counts_nll[: len(f)]
 
-    gate, damping = np.zeros(f.shape[1]), 1e-3
+    gate, damping, penalty = np.zeros(f.shape[1]), 1e-3, PENALTY / len(f)
     nll = mix(gate, f, network_nll, counts_nll)
+    loss = nll.mean()
     for _ in range(MAX_ITERATIONS):
         # the derivative of each symbol's loss with respect to z = theta . f
         share = network_share(gate, f)
         dz = share * (1 - np.exp(nll - network_nll))
-        gradient = f.T @ dz / len(f)
-        curvature = (f * (dz * dz)[:, None]).T @ f / len(f)
+        gradient = f.T @ dz / len(f) + penalty * gate
+        curvature = (f * (dz * dz)[:, None]).T @ f / len(f) + penalty * np.eye(len(gate))
         while damping < MAX_DAMPING:
             step = np.linalg.solve(curvature + damping * np.eye(len(gate)), gradient)
             tried = mix(gate - step, f, network_nll, counts_nll)
-            if tried.mean() < nll.mean():
+            tried_loss = tried.mean() + penalty / 2 * ((gate - step) ** 2).sum()
+            if tried_loss < loss:
                 break
             damping *= 4
         else:
             break
-        improvement, gate, nll = nll.mean() - tried.mean(), gate - step, tried
+        improvement, loss, gate, nll = loss - tried_loss, tried_loss, gate - step, tried
         if improvement < MIN_IMPROVEMENT:
             break
         damping = max(damping / 4, MIN_DAMPING)
@@ -105,26 +123,52 @@ def predict_text(
     ``context`` is the text before the first symbol, ``log_max`` (n,) is of the network. With
     ``learn`` the counts learn from each symbol.
     """
-    n, order = len(context) + len(ids), len(counts.levels)
-    positions = np.arange(n)
-    everything = np.concatenate([context, ids])
-    p, known = counts.predict(everything, positions >= len(context), positions, learn=learn)
-    return -np.log(p), gate_features(log_max, known, order)
-
-
-def predict_documents(
-    counts: Counts, ids: Ids, ends: Ids, start: int, log_max: Array, *, learn: bool
-) -> tuple[Floats, Floats]:
-    """Return the same for a text of documents, whose symbols depend on their own document only.
-
-    ``ends`` are the documents' ends; ``start`` comes before the first symbol of each.
-    """
-    begins = np.append(0, ends[:-1])
-    is_target = np.insert(np.ones(len(ids), bool), begins, False)
-    lengths = np.arange(len(is_target)) - np.repeat(np.flatnonzero(~is_target), ends - begins + 1)
-    with_starts = np.insert(ids, begins, start)
-    p, known = counts.predict(with_starts, is_target, lengths, learn=learn)
+    positions = np.arange(len(context) + len(ids))
+    is_target, everything = positions >= len(context), np.concatenate([context, ids])
+    p, known = counts.predict(everything, is_target, positions, learn=learn)
     return -np.log(p), gate_features(log_max, known, len(counts.levels))
+
+
+class LearningMixture:
+    """A mixture whose counts learn from each text that it predicts.
+
+    What the gate mixes is mixed with its two parts again, by Bayes' rule: on a text that is unlike
+    the one that the gate was fitted to, the better part alone may be best.
+    """
+
+    def __init__(self, mixture: Mixture) -> None:
+        """Start from counts, which stay as they are."""
+        self.counts, self.gate = mixture.counts.copy(), mixture.gate
+        self.paid = np.array([0, PART_HANDICAP, PART_HANDICAP])
+
+    def predict_text(self, ids: Ids, context: Ids, scores: Array) -> tuple[Floats, Floats]:
+        """Return -log p of each symbol under the counts and mixed, (n,), in nats.
+
+        ``scores`` (2, n) are the network's (see ``scoring``), ``context`` is the text before.
+        """
+        counts_nll, features = predict_text(self.counts, ids, context, scores[1], learn=True)
+        return counts_nll, self._mix(features, scores[0], counts_nll)
+
+    def predict_documents(self, ids: Ids, ends: Ids, start: int, scores: Array) -> Floats:
+        """Return -log p of each symbol mixed, given its own document only, (n,).
+
+        ``ends`` are the documents' ends; ``start`` comes before the first symbol of each.
+        """
+        begins = np.append(0, ends[:-1])
+        is_target = np.insert(np.ones(len(ids), bool), begins, False)
+        lengths = np.repeat(np.flatnonzero(~is_target), ends - begins + 1)
+        lengths = np.arange(len(is_target)) - lengths
+        with_starts = np.insert(ids, begins, start)
+        p, known = self.counts.predict(with_starts, is_target, lengths, learn=True)
+        features = gate_features(scores[1], known, len(self.counts.levels))
+        return self._mix(features, scores[0], -np.log(p))
+
+    def _mix(self, features: Floats, network_nll: Array, counts_nll: Floats) -> Floats:
+        gated = mix(self.gate, features, network_nll, counts_nll)
+        nlls = np.stack([gated, network_nll, counts_nll])
+        log_shares, self.paid = bayes_log_shares(nlls, self.paid)
+        nll: Floats = -np.logaddexp.reduce(log_shares - nlls, axis=0)
+        return nll
 
 
 class MixedLanes:

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from charrnn import mixture, sampling, scoring
+from charrnn import sampling, scoring
 from charrnn.arrays import Array
 from charrnn.blas import limit_threads, with_threads
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
 from charrnn.counts import Counts
 from charrnn.errors import CheckpointError, TextError, UsageError
 from charrnn.formatting import loss_unit
-from charrnn.mixture import Mixture
+from charrnn.mixture import LearningMixture, Mixture
 from charrnn.network import Network
 from charrnn.scoring import AdaptiveRule, LineScores
 from charrnn.storage import checkpoint, ngrams
@@ -120,6 +120,10 @@ class Model:
         except InvalidCheckpoint as e:
             raise CheckpointError(f"{self._name}: {e}") from None
 
+    def learning_mixture(self) -> LearningMixture:
+        """Return its n-grams and their gate, which learn. Raises CheckpointError."""
+        return LearningMixture(Mixture(self.counts, np.array(self._mixing()["learning"])))
+
     @property
     def static_mixture(self) -> Mixture:
         """Its n-grams and the gate for counts that do not learn. Raises CheckpointError."""
@@ -132,6 +136,8 @@ class Model:
     def _mixing(self) -> Mixing:
         if self.state.mixing is None:
             reason = "the gate and the rates are fitted at the end of a run with a validation split"
+            if self.state.counts is None:
+                reason = "the model was exported without its counts"
             raise CheckpointError(f"{self._name}: can neither mix nor adapt: {reason}")
         return self.state.mixing
 
@@ -161,10 +167,8 @@ class Model:
             nlls["adapted"] = scores[0]
         if mix:
             gate = gate or self._mixing()["learning"]
-            counts = self.counts.copy()
-            texts = split.ids, split.context, scores[1]
-            nlls["counts"], features = mixture.predict_text(counts, *texts, learn=True)
-            nlls["mixed"] = mixture.mix(np.array(gate), features, scores[0], nlls["counts"])
+            learner = LearningMixture(Mixture(self.counts, np.array(gate)))
+            nlls["counts"], nlls["mixed"] = learner.predict_text(split.ids, split.context, scores)
         return nlls
 
     def __repr__(self) -> str:
@@ -303,11 +307,13 @@ class Model:
 
     @np.errstate(all="ignore")
     @limit_threads()
-    def score_lines(self, text: str | bytes, *, counts: Counts | None = None) -> LineScores:
+    def score_lines(
+        self, text: str | bytes, *, learner: LearningMixture | None = None
+    ) -> LineScores:
         """Return how odd each line is, as ``LineScores``; a line is read as in ``nll_lines``.
 
-        With ``counts``, a copy of the model's, the network is mixed with them, and they learn from
-        each line once it has been scored. Raises CheckpointError for a model that cannot mix.
+        With ``learner``, the model's ``learning_mixture()``, the network is mixed with n-grams,
+        which learn from each line once it has been scored.
         """
         v = self.vocabulary
         codes = units.to_codes(mask_text(text, self.mask), v.unit)
@@ -324,11 +330,8 @@ class Model:
         if len(ends):
             start_id = int(v.start_id[0])
             texts = ids[kept], ends, start_id
-            symbol_nll, log_max = scoring.document_scores(self.network, *texts, self._workers)
-            if counts:
-                gate = np.array(self._mixing()["learning"])
-                read = mixture.predict_documents(counts, *texts, log_max, learn=True)
-                symbol_nll = mixture.mix(gate, read[1], symbol_nll, read[0])
+            scores = scoring.document_scores(self.network, *texts, self._workers)
+            symbol_nll = learner.predict_documents(*texts, scores) if learner else scores[0]
 
         # the loss of each character: the sum over its symbols
         nll: Array = np.bincount(character[kept], symbol_nll, len(is_unknown)).astype(np.float64)

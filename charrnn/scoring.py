@@ -15,6 +15,7 @@ import numpy as np
 
 from charrnn import affine, loss
 from charrnn.arrays import Array, Ids, empty_feature_major, merge_time_batch
+from charrnn.mixture import bayes_log_shares
 from charrnn.network import Network, NetworkTape, Stepper
 from charrnn.text import batches
 from charrnn.text.batches import Batch, document_ends
@@ -203,7 +204,7 @@ def adaptive_scores(
     tapes = [net.new_tape(ADAPT_STEPS, 1) for net in (still, adaptive)]
 
     # predict a batch with both, then train one of them
-    out, log_odds = np.zeros((2, len(context) + len(ids))), 0.0
+    out, paid = np.zeros((2, len(context) + len(ids))), np.zeros(2)
     for first, document in documents:
         still_state, state = still.zero_state(1), adaptive.zero_state(1)
         for t in range(0, len(document) - 1, ADAPT_STEPS):
@@ -219,7 +220,10 @@ def adaptive_scores(
             nlls = np.stack([still_nll, nll[:, 0].astype(np.float64)])
             nlls[1] = np.nan_to_num(nlls[1], nan=MAX_NATS, posinf=MAX_NATS)  # it has diverged
             both = np.stack([still_p, np.nan_to_num(p)])
-            out[:, at], log_odds = _mix_by_bayes(nlls, both, log_odds)
+            log_shares, paid = bayes_log_shares(nlls, paid)
+            highest = (np.exp(log_shares)[..., None] * both).sum(0).max(1)
+            out[0, at] = -np.logaddexp.reduce(log_shares - nlls, axis=0)
+            out[1, at] = np.log(highest)
             weights += pull * (network.params.vector - weights) - rates * gradient
     return out[:, len(context) :]
 
@@ -230,19 +234,6 @@ def _predictions(tape: NetworkTape, ys: Ids) -> tuple[Array, Array]:
     logp -= logp.max(1, keepdims=True)
     logp -= np.log(np.exp(logp).sum(1, keepdims=True))
     return -logp[np.arange(len(ys)), ys], np.exp(logp)
-
-
-def _mix_by_bayes(nlls: Array, p: Array, log_odds: float) -> tuple[Array, float]:
-    """Return the scores of two predictions that are mixed, (2, t), and the log odds after them.
-
-    ``nlls`` (2, t) are -log p of the targets, ``p`` (2, t, V) the predictions, and ``log_odds`` are
-    the odds of the second one before them.
-    """
-    odds = log_odds + np.cumsum(np.append(0, nlls[0] - nlls[1]))
-    log_shares = -np.logaddexp(0, np.stack([odds, -odds]))[:, :-1]
-    nll = -np.logaddexp.reduce(log_shares - nlls, axis=0)
-    highest = (np.exp(log_shares)[..., None] * p).sum(0).max(1)
-    return np.stack([nll, np.log(highest)]), float(odds[-1])
 
 
 class LineScores(NamedTuple):

@@ -19,7 +19,7 @@ from charrnn.formatting import escape_control
 from charrnn.text.masks import mask_text
 
 if TYPE_CHECKING:
-    from charrnn.counts import Counts
+    from charrnn.mixture import LearningMixture
     from charrnn.model import Model
 
 
@@ -106,7 +106,7 @@ def score(
     how: dict[str, bool] = {"mix": mix, "adapt": adapt}
     if quantile is not None:
         threshold = quantile_threshold(model_file, model, quantile, mix)
-    counts = model.counts.copy() if mix else None  # they learn from line to line
+    learner = model.learning_mixture() if mix else None  # learns from line to line
     files = common.expand_folders(files or ["-"], model)
     live = per == "line" and files == ["-"] and not sort and not collapse
     unknown = UnknownCharacters()
@@ -116,9 +116,9 @@ def score(
     found: Iterable[Score | None]
     if live:
         lines = enumerate(read_lines(text_encoding(model)), 1)
-        scores = (score for n, line in lines for score in score_lines(model, line, counts, n))
+        scores = (score for n, line in lines for score in score_lines(model, line, learner, n))
     else:
-        scores = (score for file in files for score in score_file(model, file, per, counts, how))
+        scores = (score for file in files for score in score_file(model, file, per, learner, how))
     found = scores = unknown.count(scores)
     if threshold is not None:
         found = select(scores, threshold, context)
@@ -256,7 +256,7 @@ def read_lines(encoding: str) -> Iterator[str]:
 
 
 def score_file(
-    model: Model, file: str, per: str, counts: Counts | None, how: dict[str, bool]
+    model: Model, file: str, per: str, learner: LearningMixture | None, how: dict[str, bool]
 ) -> Iterable[Score]:
     """Score a file: its lines, its characters, or all of it. Raises TextError."""
     from charrnn.text.files import decode_bytes, display_name, read_file
@@ -269,7 +269,7 @@ def score_file(
         text = decode_bytes(data, file, encoding)
     name = display_name(file)
     if per == "line":
-        return score_lines(model, text, counts, file=name)
+        return score_lines(model, text, learner, file=name)
     text = mask_text(text, model.mask)
     if per == "char":
         return score_characters(model, text, name, how)
@@ -279,12 +279,12 @@ def score_file(
 def score_lines(
     model: Model,
     text: str,
-    counts: Counts | None,
+    learner: LearningMixture | None,
     first: int = 1,
     file: str = "standard input",
 ) -> Iterator[Score]:
     lines = text.removesuffix("\n").split("\n") if text else []
-    nats = model.score_lines(to_input(model, text), counts=counts)
+    nats = model.score_lines(to_input(model, text), learner=learner)
     columns = [(of_lines / math.log(2)).tolist() for of_lines in (nats.score, *nats)]
     for n, (line, *of_line) in enumerate(zip(lines, *columns, strict=True), first):
         value, bits, stretch = of_line if line else (None, None, None)
@@ -337,8 +337,8 @@ def quantile_threshold(model_file: ModelFile, model: Model, quantile: float, mix
             f"{model_file.path}: the run has no validation split; use --threshold BITS instead"
         )
     text = split.text(model.vocabulary)
-    counts = model.counts.copy() if mix else None
-    nll = model.score_lines(text, counts=counts).score
+    learner = model.learning_mixture() if mix else None
+    nll = model.score_lines(text, learner=learner).score
     lines = text.splitlines() if isinstance(text, bytes) else text.removesuffix("\n").split("\n")
     real = nll[[len(line) > 0 for line in lines]]  # an empty line has no score
     return float(np.quantile(real if len(real) else nll, quantile)) / math.log(2)

@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 
 from charrnn.arrays import Array
-from charrnn.counts import Counts, Floats
-from charrnn.mixture import fit_gate, mix, predict_text
+from charrnn.counts import Counts
+from charrnn.mixture import LearningMixture, Mixture, fit_gate, predict_text
 from charrnn.network import Network
 from charrnn.scoring import AdaptiveRule
 from charrnn.storage.state import Adaptation, Mixing
@@ -53,7 +53,8 @@ def fit_mixing(
     # the test split
     counts_loss = mixed_loss = None
     if len(test.ids):
-        nlls = mixed_nll(network, counts, test, learning, workers)
+        learner = LearningMixture(Mixture(counts, learning))
+        nlls = learner.predict_text(test.ids, test.context, test.scores(network, workers))
         counts_loss, mixed_loss = (float(nll.sum() / test.characters) for nll in nlls)
     return Mixing(
         static=static.tolist(),
@@ -62,15 +63,6 @@ def fit_mixing(
         counts_loss=counts_loss,
         mixed_loss=mixed_loss,
     )
-
-
-def mixed_nll(
-    network: Network, counts: Counts, split: Split, gate: Floats, workers: Workers
-) -> tuple[Floats, Floats]:
-    """Return -log p of each symbol under counts that learn, and under the mixture, in nats."""
-    scores = split.scores(network, workers)
-    nll, features = predict_text(counts.copy(), split.ids, split.context, scores[1], learn=True)
-    return nll, mix(gate, features, scores[0], nll)
 
 
 def choose_adaptation(
