@@ -70,8 +70,8 @@ if TYPE_CHECKING:
     "--grid",
     type=parse_axis,
     multiple=True,
-    metavar="OPTION=VALUE,...",
-    help="Make a run for each value of an option; given several times, for each combination. Then "
+    metavar="OPTION=A,B",
+    help="Make a run for each value of an option; if given several times, for each combination. Then "
     "compare the runs.",
 )
 @flag("--resume", help="Resume the run with its original options.")
