@@ -71,8 +71,8 @@ if TYPE_CHECKING:
     type=parse_axis,
     multiple=True,
     metavar="OPTION=A,B",
-    help="Make a run for each value of an option; if given several times, for each combination. Then "
-    "compare the runs.",
+    help="Make a run for each value of an option, or for each combination if given several "
+    "times. Then compare the runs.",
 )
 @flag("--resume", help="Resume the run with its original options.")
 @flag("--force", help="Overwrite an existing checkpoint.")
