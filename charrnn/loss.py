@@ -21,6 +21,14 @@ def forward(logits: Array, ys: Ids) -> tuple[Array, Array]:
     return nll, sum_exp
 
 
+def log_softmax(logits: Array) -> Array:
+    """Return log p of logits (..., V), in float64."""
+    logp = logits.astype(np.float64)
+    logp -= logp.max(-1, keepdims=True)  # without the maximum exp could overflow
+    logp -= np.log(np.exp(logp).sum(-1, keepdims=True))
+    return logp
+
+
 def backward(exp_logits: Array, sum_exp: Array, ys: Ids, scale: float) -> Array:
     """Return ``scale`` times the gradient of the summed loss with respect to the logits, in place.
 

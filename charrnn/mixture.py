@@ -12,6 +12,7 @@ import numpy as np
 
 from charrnn.arrays import Array, Ids
 from charrnn.counts import Context, Counts, Floats, Reader
+from charrnn.loss import log_softmax
 
 MAX_ITERATIONS = 30  # of the fit
 MAX_FITTED_SYMBOLS = 100_000
@@ -184,9 +185,7 @@ class MixedLanes:
         """Read ids (B,); return log p of the mixture, given the network's logits, (V, B) both."""
         self.reader.read(ids)
         counts_p, context = self.reader.predict()
-        log_p = logits.T.astype(np.float64)
-        log_p -= log_p.max(1, keepdims=True)
-        log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
+        log_p = log_softmax(logits.T)
         features = gate_features(log_p.max(1), context, len(self.reader.tables))
         share = network_share(self.gate, features)[:, None]
         mixed: Array = np.log(share * np.exp(log_p) + (1 - share) * counts_p).T

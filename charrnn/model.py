@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charrnn import sampling, scoring
-from charrnn.arrays import Array
+from charrnn.arrays import Array, Ids
 from charrnn.blas import limit_threads, with_threads
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
 from charrnn.counts import Counts
@@ -120,9 +121,9 @@ class Model:
         except InvalidCheckpoint as e:
             raise CheckpointError(f"{self._name}: {e}") from None
 
-    def learning_mixture(self) -> LearningMixture:
-        """Return its n-grams and their gate, which learn. Raises CheckpointError."""
-        return LearningMixture(Mixture(self.counts, np.array(self._mixing()["learning"])))
+    def learning_mixture(self, gate: list[float] | None = None) -> LearningMixture:
+        """Return its n-grams, which learn, and their gate or another. Raises CheckpointError."""
+        return LearningMixture(Mixture(self.counts, np.array(gate or self._mixing()["learning"])))
 
     @property
     def static_mixture(self) -> Mixture:
@@ -136,8 +137,6 @@ class Model:
     def _mixing(self) -> Mixing:
         if self.state.mixing is None:
             reason = "the gate and the rates are fitted at the end of a run with a validation split"
-            if self.state.counts is None:
-                reason = "the model was exported without its counts"
             raise CheckpointError(f"{self._name}: can neither mix nor adapt: {reason}")
         return self.state.mixing
 
@@ -166,8 +165,7 @@ class Model:
             scores, gate = split.scores(self.network, self._workers, rule), adaptation["gate"]
             nlls["adapted"] = scores[0]
         if mix:
-            gate = gate or self._mixing()["learning"]
-            learner = LearningMixture(Mixture(self.counts, np.array(gate)))
+            learner = self.learning_mixture(gate)
             nlls["counts"], nlls["mixed"] = learner.predict_text(split.ids, split.context, scores)
         return nlls
 
@@ -260,20 +258,19 @@ class Model:
     ) -> Array:
         """Return -log p of each character given those before it, in nats, (n,) float64.
 
-        A model of bytes gives a value per byte, one with a mask per
-        character of the masked text. The first character follows the start symbol, an unprinted
-        newline; with a model of lines so does the first of every line. Otherwise a text of 2,000
-        characters or more is read in parallel lanes, each warmed up by the 200 characters before
-        it. An unknown character has the loss of a uniform guess among all 1,114,112 code points or
-        256 bytes, and is not read; ``unknown="error"`` raises UnknownCharacterError.
+        A model of bytes gives a value per byte, one with a mask a value per character of the masked
+        text. The first character follows the start symbol, an unprinted newline; with a model of
+        lines so does the first of every line. Otherwise a text of 2,000 characters or more is read
+        in parallel lanes, each warmed up by the 200 characters before it. An unknown character has
+        the loss of a uniform guess among all 1,114,112 code points or 256 bytes, and is not read;
+        ``unknown="error"`` raises UnknownCharacterError.
 
         With ``mix`` the network is mixed with the n-grams of its training text, which learn as they
         read; with ``adapt`` a copy of the network keeps training while it reads (see
         ``scoring.adaptive_scores``). Raises UsageError for another ``unknown``, and CheckpointError
         for a model that cannot mix or adapt.
         """
-        names = {(True, False): "mixed", (True, True): "mixed", (False, True): "adapted"}
-        name = names.get((mix, adapt), "network")
+        name = "mixed" if mix else "adapted" if adapt else "network"
         return self.text_nll(text, unknown=unknown, mix=mix, adapt=adapt)[name]
 
     @np.errstate(all="ignore")
@@ -292,9 +289,16 @@ class Model:
         split = Split(ids[kept], v.start_id, n, separator_id, int(v.start_id[0]))
         nlls: dict[str, Array] = {}
         for name, symbol_nll in self.split_nll(split, mix=mix, adapt=adapt).items():
-            nlls[name] = np.bincount(character[kept], symbol_nll, n).astype(np.float64)
-            nlls[name][is_unknown] = scoring.UNKNOWN_COST[v.unit]
+            nlls[name] = self._character_nll(symbol_nll, character[kept], is_unknown)
         return nlls
+
+    def _character_nll(
+        self, symbol_nll: Array, character: Ids, is_unknown: NDArray[np.bool_]
+    ) -> Array:
+        """Return -log p of each character: the sum over its symbols, unless it is unknown."""
+        nll: Array = np.bincount(character, symbol_nll, len(is_unknown)).astype(np.float64)
+        nll[is_unknown] = scoring.UNKNOWN_COST[self.vocabulary.unit]
+        return nll
 
     def nll_lines(self, text: str | bytes) -> Array:
         """Return the mean of -log p over the characters of each line, in nats, (n,) float64.
@@ -333,9 +337,7 @@ class Model:
             scores = scoring.document_scores(self.network, *texts, self._workers)
             symbol_nll = learner.predict_documents(*texts, scores) if learner else scores[0]
 
-        # the loss of each character: the sum over its symbols
-        nll: Array = np.bincount(character[kept], symbol_nll, len(is_unknown)).astype(np.float64)
-        nll[is_unknown] = scoring.UNKNOWN_COST[v.unit]
+        nll = self._character_nll(symbol_nll, character[kept], is_unknown)
         return scoring.line_scores(nll, line[units.starts_character(codes)], n)
 
     @np.errstate(all="ignore")
@@ -345,6 +347,7 @@ class Model:
         """Export the model, without training state; with ``half`` its weights become float16.
 
         With ``counts`` its n-grams are exported too, if it has any.
+
         Raises UsageError for a file that exists, unless ``force`` is given, SaveError, and
         NotFiniteError for a weight beyond the range of float16.
         """

@@ -230,9 +230,7 @@ def adaptive_scores(
 
 def _predictions(tape: NetworkTape, ys: Ids) -> tuple[Array, Array]:
     """Return -log p of the targets ``ys`` (t,) of one lane, and p of every symbol, (t, V)."""
-    logp = tape.logits[..., 0].astype(np.float64)
-    logp -= logp.max(1, keepdims=True)
-    logp -= np.log(np.exp(logp).sum(1, keepdims=True))
+    logp = loss.log_softmax(tape.logits[..., 0])
     return -logp[np.arange(len(ys)), ys], np.exp(logp)
 
 

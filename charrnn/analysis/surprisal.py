@@ -11,6 +11,7 @@ import numpy as np
 from charrnn.analysis.neurons import activations
 from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, UsageError
+from charrnn.loss import log_softmax
 from charrnn.mixture import MixedLanes, Mixture
 from charrnn.network import Network
 from charrnn.scoring import UNKNOWN_COST
@@ -87,7 +88,7 @@ def top_predictions(
         logits = tape.logits
         if lanes:
             logits = np.stack([lanes(*step) for step in zip(batch.xs, logits, strict=True)])
-        logp = _log_softmax(logits[..., 0])
+        logp = _bounded_log_softmax(logits[..., 0])
         candidates = np.argpartition(-logp, top - 1, axis=1)[:, :top]  # sorting all is slower
         candidates.sort(axis=1)
         order = np.argsort(-np.take_along_axis(logp, candidates, 1), axis=1, kind="stable")
@@ -103,13 +104,10 @@ def top_predictions(
     return np.where(ids >= 0, symbol_nll, unknown_nll), top_ids[read_index], p[read_index]
 
 
-def _log_softmax(logits: Array) -> Array:
+def _bounded_log_softmax(logits: Array) -> Array:
     """Return log p of logits (t, V) in float64, bounded: a number for any logits."""
-    logp = logits.astype(np.float64)
     with np.errstate(all="ignore"):  # weights that diverged
-        logp -= logp.max(1, keepdims=True)
-        logp -= np.log(np.exp(logp).sum(1, keepdims=True))
-        return np.fmax(logp, -MAX_NATS)
+        return np.fmax(log_softmax(logits), -MAX_NATS)
 
 
 def score_text(model: ModelLike, text: str | bytes, mixture: Mixture | None = None) -> ScoredText:

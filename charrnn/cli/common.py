@@ -81,7 +81,9 @@ adapt_option = flag(
     help="Dynamic evaluation: a copy of the network keeps training on the text while it reads.",
 )
 last_option = flag(
-    "--last", help="Use the latest weights instead of those with the lowest validation loss."
+    "--last",
+    help="Use the latest weights, late in a run their average, instead of those with the lowest "
+    "validation loss.",
 )
 
 

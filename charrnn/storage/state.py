@@ -38,7 +38,7 @@ MAX_INT_DIGITS = 20  # 2**64 has 20; older Pythons need minutes for a million
 MAX_FLOAT_DIGITS = 50
 MAX_WORKERS = 1024
 MAX_REASON_CHARACTERS = 200
-MAX_ORDER = 10  # of n-grams
+MAX_STORED_ORDER = 10  # of n-grams
 NUM_GATE_FEATURES = 7  # and one for each order
 
 # of jamo, and of these, the end of a document and the unknown symbol; see ``units``
@@ -351,7 +351,7 @@ def _check_counts(state: ModelState) -> None:
     if not state.counts:
         return
     order = len(state.counts["sizes"])
-    if not 1 <= order <= MAX_ORDER or len(state.counts["discounts"]) != order:
+    if not 1 <= order <= MAX_STORED_ORDER or len(state.counts["discounts"]) != order:
         raise _field_error("counts", f"{order} sizes, {len(state.counts['discounts'])} discounts")
     if mixing := state.mixing:
         gates = [mixing["static"], mixing["learning"]]

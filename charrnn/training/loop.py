@@ -275,8 +275,7 @@ def _evaluate(
     # the validation loss, and the best weights
     val_loss = None
     if len(splits.val.ids):
-        evaluated = run.network.copy()
-        evaluated.params.vector[:] = run.evaluated_weights
+        evaluated = run.network_with(run.evaluated_weights)
         val_loss = cluster.from_root(lambda: _loss(evaluated, splits.val, parallel.workers))
         if not math.isfinite(val_loss):
             messages.append(_recover(run, f"validation loss {val_loss}", restore=True))
@@ -306,8 +305,7 @@ def _evaluate(
     # the end, when the validation loss no longer improves: what is measured for the best weights
     state.finished = state.finished or run.is_out_of_patience
     if state.finished:
-        best = run.network.copy()
-        best.params.vector[:] = run.model_weights
+        best = run.network_with(run.model_weights)
         if len(splits.test.ids):
             test_loss = cluster.from_root(lambda: _loss(best, splits.test, parallel.workers))
             state.test_loss = test_loss if math.isfinite(test_loss) else None

@@ -87,6 +87,12 @@ class Run:
     def plan(self) -> Plan:
         return self.state.plans[-1]
 
+    def network_with(self, weights: Array) -> Network:
+        """Return a network with a copy of these weights."""
+        network = self.network.copy()
+        network.params.vector[:] = weights
+        return network
+
     @property
     def evaluated_weights(self) -> Array:
         """The average of the weights, or the last ones before there is one."""
