@@ -136,7 +136,12 @@ def test_mixture_is_never_much_worse_than_a_part_of_it() -> None:
         _, rest = learner.predict_text(ids[700:], ids[:700], scores[:, 400:])
         best = min(counts_nll.sum(), scores[0, :400].sum())
         assert best - 1e-9 < mixed.sum() < best + 4.1
-        assert rest.mean() < 0.1  # what was paid before is kept
+        assert rest.mean() < 0.1
+
+        # what was paid before is kept
+        whole = LearningMixture(Mixture(make_counts(ids[:300]), gate))
+        together = whole.predict_text(ids[300:], ids[:300], scores)[1]
+        np.testing.assert_allclose(np.append(mixed, rest), together, rtol=1e-8, atol=1e-12)
 
 
 def test_shares_follow_from_what_was_paid() -> None:
