@@ -16,7 +16,8 @@ __all__ = ["Config", "Model", "__version__", "load", "train"]
 
 if TYPE_CHECKING:
     from charrnn.config import Config
-    from charrnn.model import Model, load, train
+    from charrnn.model import Model, load
+    from charrnn.trainer import train
 
 
 def __getattr__(name: str) -> Any:
@@ -25,6 +26,10 @@ def __getattr__(name: str) -> Any:
         from charrnn.config import Config
 
         return Config
+    if name == "train":
+        from charrnn.trainer import train
+
+        return train
     if name in __all__:
         from charrnn import model
 

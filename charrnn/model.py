@@ -1,15 +1,10 @@
-"""The Python API: train a model on a text, load one, sample from it, score a text with it."""
+"""A trained model: load one, sample from it, score a text with it."""
 
 from __future__ import annotations
 
-import codecs
-import contextlib
 import dataclasses
-import difflib
 import functools
-import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,42 +15,32 @@ from numpy.typing import NDArray
 from charrnn import sampling, scoring
 from charrnn.arrays import Array, Ids
 from charrnn.blas import limit_threads, with_threads
-from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
+from charrnn.config import Config
 from charrnn.counts import Counts
-from charrnn.errors import CheckpointError, TextError, UsageError
+from charrnn.errors import CheckpointError, UsageError
 from charrnn.formatting import loss_unit
 from charrnn.mixture import LearningMixture, Mixture
 from charrnn.network import Network
 from charrnn.scoring import AdaptiveRule, LineScores
 from charrnn.storage import checkpoint, ngrams
-from charrnn.storage.lock import lock
+from charrnn.storage.header import InvalidCheckpoint
 from charrnn.storage.output import check_output
 from charrnn.storage.state import (
-    MAX_WORKERS,
     Adaptation,
     Baselines,
     Evaluation,
-    InvalidCheckpoint,
     Mixing,
     ModelState,
     State,
 )
 from charrnn.text import units
-from charrnn.text.corpus import Corpus
 from charrnn.text.masks import mask_text
 from charrnn.text.vocabulary import NEWLINE, Vocabulary
-from charrnn.training.interrupt import StopRequest
-from charrnn.training.loop import train_with_saves
 from charrnn.training.mixing import rms_gradient
-from charrnn.training.observer import Observer, Progress
-from charrnn.training.run import InitialModel, begin
 from charrnn.training.splits import Split
 from charrnn.workers import Workers, available_cores
 
-Text = str | bytes | Path
 DEFAULT_SAMPLE_LENGTH = 2000
-KEYWORDS = ("val", "output", "force", "init_from", "workers", "progress", "on_step")  # of train
-MAX_NAME_CHARACTERS = 1000  # of a text that may be meant as the name of a file
 UNKNOWN_IN_PRIME, UNKNOWN_IN_TEXT = ("error", "skip"), ("cost", "error")
 
 
@@ -365,114 +350,6 @@ class Model:
         if state.mixing:
             state.mixing = {**state.mixing, "adaptation": None}
         checkpoint.write_checkpoint(Path(path), state, arrays)
-
-
-@np.errstate(all="ignore")
-@limit_threads()
-def train(
-    text: Text | Sequence[Text],
-    *,
-    val: Text | None = None,
-    output: str | Path | None = None,
-    force: bool = False,
-    init_from: str | Path | None = None,
-    workers: int | None = None,
-    progress: bool = False,
-    on_step: Callable[[Progress], object] | None = None,
-    **options: Any,
-) -> Model:
-    """Train on a text, or on several that are joined; return the model with the best weights.
-
-    A text is a ``str`` (``bytes`` with ``unit="byte"``), or the ``Path`` of a file or a folder.
-    ``options`` are the fields of ``charrnn.Config``, the options of ``charrnn train``: ``cell``,
-    ``hidden_size``, ``num_layers``, ``max_steps`` and so on. ``val`` is a separate validation text;
-    by default a split of ``text`` is used. ``output`` is the checkpoint to write; an existing one
-    is replaced only with ``force``. ``init_from`` is a checkpoint or exported model with the
-    initial weights; its cell, sizes, unit and dtype are used. Each of the ``workers``, processes of
-    which the first is this one, trains on a part of the batch; by default there is one for each
-    core, if each has 16 sequences or more.
-
-    ``progress`` shows a bar, in a notebook as well. ``on_step`` is called with a ``Progress`` after
-    every step; if it returns True, the training ends. Ctrl-C ends it after its step, too: then the
-    run is saved and the model so far returned.
-
-    Raises UsageError for an option outside its range or a file that exists, TextError for a text
-    that is too short, NotFiniteError after too many non-finite losses, CheckpointError, SaveError.
-    """
-    if workers is not None and (type(workers) is not int or not 1 <= workers <= MAX_WORKERS):
-        raise UsageError(f"invalid workers: {workers!r}; must be an int from 1 to {MAX_WORKERS}")
-    _check_names(options)
-    path = None if output is None else Path(output)
-    if path is not None:
-        check_output(path, force, option="force=True")
-    with contextlib.nullcontext() if path is None else lock(path, "charrnn.train"):
-        # the run
-        initial_model = None
-        if init_from is not None:
-            initial_model, options = load_initial_model(init_from, options)
-        config = Config(**options)
-        corpus = _to_corpus("text", text, config)
-        val_corpus = None if val is None else _to_corpus("val", val, config)
-        run = begin(corpus, config, val=val_corpus, initial_model=initial_model, workers=workers)
-
-        # its steps
-        with StopRequest([signal.SIGINT]) as stop, Observer(run, progress, on_step) as observer:
-            for step in train_with_saves(run, path, stop=lambda: stop() or observer.has_ended):
-                observer.update(step)
-    run.network.params.vector[:] = run.model_weights
-    arrays: dict[str, Any] = {checkpoint.COUNTS: run.counts_data}
-    arrays["optimizer_state"] = run.optimizer_state
-    return Model(run.network, run.vocabulary, run.state, arrays)
-
-
-def _check_names(options: dict[str, Any]) -> None:
-    """Raise UsageError for an option that does not exist, with the name that is most like it."""
-    names = [f.name for f in dataclasses.fields(Config)]
-    for name in options.keys() - set(names):
-        similar = difflib.get_close_matches(name, [*names, *KEYWORDS], n=1)
-        meant = "learning_rate" if name == "lr" else similar[0] if similar else ""
-        hint = f"; did you mean {meant}?" if meant else ""
-        raise UsageError(f"unknown option {name!r}{hint}")
-
-
-def _to_corpus(name: str, text: Text | Sequence[Text], config: Config) -> Corpus:
-    """Return a text, several texts or files as a corpus. Raises TextError, UsageError."""
-    how: dict[str, Any] = {"unit": config.unit, "documents": config.documents}
-    how["mask"] = config.mask
-    texts = [text] if isinstance(text, (str, bytes, Path)) else list(text)
-    if not texts:
-        raise TextError("there is no text: the list of texts is empty")
-    paths = [text for text in texts if isinstance(text, Path)]
-    if paths:
-        if len(paths) < len(texts):
-            raise UsageError("give texts or paths, not both")
-        return Corpus(paths[0].stem, paths=paths, encoding=config.encoding, **how)
-    strings = [text for text in texts if isinstance(text, str)]
-    for text in strings:
-        if len(text) < MAX_NAME_CHARACTERS and os.path.isfile(text):  # noqa: PTH113  # any text
-            raise UsageError(f"{text!r} would be the text, but is a file; give Path({text!r})")
-    if strings and codecs.lookup(config.encoding).name != "utf-8":
-        raise UsageError(f"encoding {config.encoding} needs a text of bytes, not a str")
-    given = [text for text in texts if not isinstance(text, Path)]
-    return Corpus(name, *given, encoding=config.encoding, **how)
-
-
-def load_initial_model(
-    path: str | Path, options: dict[str, Any]
-) -> tuple[InitialModel, dict[str, Any]]:
-    """Return the initial model of a run, and the run's options with those that it decides.
-
-    Raises CheckpointError, and UsageError if one of these options has another value.
-    """
-    model = load(path)
-    inherited = {name: getattr(model.state.config, name) for name in ARCHITECTURE_OPTIONS}
-    for name, value in inherited.items():
-        given = options.get(name, value)
-        if given != value and CELL_ALIASES.get(str(given)) != value:
-            raise UsageError(f"{name} must be {value}, as in the initial model, not {given}")
-    sha256 = model.state.sha256 or None
-    initial_model = InitialModel(model.network, model.vocabulary, str(path), sha256)
-    return initial_model, {**options, **inherited}
 
 
 @np.errstate(all="ignore")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from charrnn.errors import CheckpointError
-from charrnn.storage import checkpoint, state
+from charrnn.storage import checkpoint, header
 from tests import fuzz
 from tests.forge import header_of, sealed
 
@@ -100,7 +100,7 @@ def test_reader_that_trusts_the_header_is_detected(
 ) -> None:
     assert fuzz.main(["20"]) == 0
     assert "FAILED" not in capsys.readouterr().out
-    monkeypatch.setattr(state, "_checksum", lambda header: str(header.get("sha256")))
+    monkeypatch.setattr(header, "_checksum", lambda record: str(record.get("sha256")))
     assert fuzz.main(["200"]) == 1
     out = capsys.readouterr().out
     assert "seed " in out

@@ -28,7 +28,8 @@ from charrnn.mixture import (
 from charrnn.network import Network
 from charrnn.scoring import contiguous_scores
 from charrnn.storage import checkpoint, ngrams
-from charrnn.storage.state import InvalidCheckpoint, State
+from charrnn.storage.header import InvalidCheckpoint
+from charrnn.storage.state import State
 from charrnn.text.corpus import Corpus
 from charrnn.training.loop import train_steps
 from charrnn.training.run import Run, begin, resume, save

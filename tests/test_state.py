@@ -13,7 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from charrnn.config import MAX_COUNT, Config
-from charrnn.storage.state import MAX_LOSS, InvalidCheckpoint, parse, serialize
+from charrnn.storage.header import InvalidCheckpoint, parse, serialize
+from charrnn.storage.state import MAX_LOSS
 from tests import forge
 from tests.forge import sealed_header
 

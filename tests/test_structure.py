@@ -18,6 +18,7 @@ LAYERS = """
     drawing
     training
     model
+    trainer
     cli
     __main__
 """

@@ -292,7 +292,7 @@ def start_run(
     options: dict[str, Any],
     parallel: dict[str, Any],
 ) -> Run:
-    from charrnn.model import load_initial_model
+    from charrnn.trainer import load_initial_model
     from charrnn.training.run import begin
 
     initial_model = None

@@ -25,9 +25,10 @@ from typing import IO, TYPE_CHECKING
 
 from charrnn.errors import CheckpointError, NotFiniteError, SaveError, os_reason
 from charrnn.formatting import escape_control
-from charrnn.storage import state as headers
+from charrnn.storage import header as headers
+from charrnn.storage.header import UNRELEASED, InvalidCheckpoint, damage_error
 from charrnn.storage.output import replace_file
-from charrnn.storage.state import UNRELEASED, InvalidCheckpoint, ModelState, State, damage_error
+from charrnn.storage.state import ModelState, State
 from charrnn.text.files import CHECKPOINT_KIND, STDIN, Source, is_url, recognize
 
 if TYPE_CHECKING:

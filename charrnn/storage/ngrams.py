@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from charrnn.counts import Counts, Stored
-from charrnn.storage.state import CountsRecord, damage_error
+from charrnn.storage.header import damage_error
+from charrnn.storage.state import CountsRecord
 
 
 def pack(all_stored: Sequence[Stored], V: int) -> tuple[CountsRecord, NDArray[np.uint8]]:
