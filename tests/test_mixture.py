@@ -244,9 +244,26 @@ def test_average_is_of_the_last_weights(text: str) -> None:
     for step in train_steps(run):
         if step.step > 42:
             weights.append(run.network.params.vector.copy())
-    assert run.state.num_averaged == len(weights) == 18
+    assert len(weights) == 18
     np.testing.assert_allclose(run.average_weights, np.mean(weights, 0), rtol=0, atol=1e-6)
-    assert (run.evaluated_weights == run.average_weights).all()
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_better_of_average_and_last_weights_is_kept(text: str, schedule: str) -> None:
+    sizes: dict[str, Any] = {"hidden_size": 8, "seq_length": 16, "batch_size": 8, "max_steps": 60}
+    sizes |= {"lr_schedule": schedule, "learning_rate": 0.1 if schedule == "constant" else 0.01}
+    run = begin(Corpus("text", text), Config(**sizes))
+    for _ in train_steps(run):
+        pass
+    candidates = run.average_weights, run.network.params.vector
+    average, last = (
+        run.splits.val.scores(run.network_with(weights))[0].sum() / run.splits.val.characters
+        for weights in candidates
+    )
+    assert (run.state.num_averaged > 0) == (average <= last) == (schedule == "constant")
+    kept = candidates[0 if average <= last else 1]
+    assert (run.best_weights == kept).all()
+    assert run.state.best == {"step": 60, "val_loss": pytest.approx(min(average, last), abs=1e-6)}
 
 
 def test_average_and_counts_survive_an_interruption(text: str, tmp_path: Path) -> None:

@@ -275,8 +275,7 @@ def _evaluate(
     # the validation loss, and the best weights
     val_loss = None
     if len(splits.val.ids):
-        evaluated = run.network_with(run.evaluated_weights)
-        val_loss = cluster.from_root(lambda: _loss(evaluated, splits.val, parallel.workers))
+        val_loss = _validate(run, parallel)
         if not math.isfinite(val_loss):
             messages.append(_recover(run, f"validation loss {val_loss}", restore=True))
             val_loss = None
@@ -312,6 +311,27 @@ def _evaluate(
         if len(splits.val.ids) and state.best["val_loss"] is not None:
             state.mixing = cluster.from_root(lambda: _fit_mixing(run, best, parallel.workers))
     return row, messages
+
+
+def _validate(run: Run, parallel: DataParallel) -> float:
+    """Return the validation loss of the average of the weights, or of the last ones without it.
+
+    At the end of the plan the average is dropped if the last weights are better.
+    """
+    state, val = run.state, run.splits.val
+
+    def measure() -> float:
+        return _loss(run.network_with(run.evaluated_weights), val, parallel.workers)
+
+    loss, num_averaged = parallel.cluster.from_root(measure), state.num_averaged
+    if state.finished and num_averaged:
+        state.num_averaged = 0
+        last_loss = parallel.cluster.from_root(measure)
+        if loss <= last_loss:
+            state.num_averaged = num_averaged
+        else:
+            loss = last_loss
+    return float(loss)
 
 
 def _fit_mixing(run: Run, best: Network, workers: Workers) -> Mixing:
