@@ -20,6 +20,8 @@ CELL_ALIASES = {"rnn": "vanilla"}
 MAX_COUNT = 2**53  # of steps or symbols: any JSON reader keeps it exact
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
 DEFAULT_RATES = ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
+# How much work each preset is, in units of the default length of a run with the default model.
+PRESETS = {"tiny": 0.1, "small": 1.0, "medium": 5.0, "large": 20.0}
 # With initial weights, their model decides these.
 ARCHITECTURE_OPTIONS = ("cell", "hidden_size", "num_layers", "unit", "mask", "dtype")
 

@@ -6,8 +6,10 @@ import codecs
 import contextlib
 import dataclasses
 import difflib
+import math
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from charrnn.blas import limit_threads
-from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, Config
+from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, PRESETS, Config
 from charrnn.errors import TextError, UsageError
 from charrnn.model import Model, load
 from charrnn.storage import checkpoint
@@ -23,13 +25,17 @@ from charrnn.storage.lock import lock
 from charrnn.storage.output import check_output
 from charrnn.storage.state import MAX_WORKERS
 from charrnn.text.corpus import Corpus
+from charrnn.training.deadline import Deadline
 from charrnn.training.interrupt import StopRequest
 from charrnn.training.loop import train_with_saves
 from charrnn.training.observer import Observer, Progress
-from charrnn.training.run import InitialModel, begin
+from charrnn.training.recipe import Goal, complete
+from charrnn.training.run import InitialModel, Run, begin
 
 Text = str | bytes | Path
-KEYWORDS = ("val", "output", "force", "init_from", "workers", "progress", "on_step")  # of train
+KEYWORDS = (
+    *("val", "output", "force", "init_from", "preset", "seconds", "workers", "progress", "on_step"),
+)  # of train
 MAX_NAME_CHARACTERS = 1000  # of a text that may be meant as the name of a file
 
 
@@ -42,6 +48,8 @@ def train(
     output: str | Path | None = None,
     force: bool = False,
     init_from: str | Path | None = None,
+    preset: str | None = None,
+    seconds: float | None = None,
     workers: int | None = None,
     progress: bool = False,
     on_step: Callable[[Progress], object] | None = None,
@@ -54,7 +62,9 @@ def train(
     ``hidden_size``, ``num_layers``, ``max_steps`` and so on. ``val`` is a separate validation text;
     by default a split of ``text`` is used. ``output`` is the checkpoint to write; an existing one
     is replaced only with ``force``. ``init_from`` is a checkpoint or exported model with the
-    initial weights; its cell, sizes, unit and dtype are used. Each of the ``workers``, processes of
+    initial weights; its cell, sizes, unit and dtype are used. What the options leave open, a
+    ``preset`` decides (tiny, small, medium or large), or the ``seconds`` that the training may
+    take; see ``training.recipe``. Each of the ``workers``, processes of
     which the first is this one, trains on a part of the batch; by default there is one for each
     core, if each has 16 sequences or more.
 
@@ -67,7 +77,14 @@ def train(
     """
     if workers is not None and (type(workers) is not int or not 1 <= workers <= MAX_WORKERS):
         raise UsageError(f"invalid workers: {workers!r}; must be an int from 1 to {MAX_WORKERS}")
+    if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < math.inf):
+        raise UsageError(f"invalid seconds: {seconds!r}; must be a positive number")
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"invalid preset: {preset!r}; must be one of {', '.join(PRESETS)}")
+    if preset and seconds:
+        raise UsageError("preset and seconds are mutually exclusive")
     _check_names(options)
+    goal = Goal(preset, None if seconds is None else Deadline(time.monotonic() + seconds))
     path = None if output is None else Path(output)
     if path is not None:
         check_output(path, force, option="force=True")
@@ -79,7 +96,9 @@ def train(
         config = Config(**options)
         corpus = _to_corpus("text", text, config)
         val_corpus = None if val is None else _to_corpus("val", val, config)
-        run = begin(corpus, config, val=val_corpus, initial_model=initial_model, workers=workers)
+        run = begin_with_recipe(
+            corpus, options, goal, val=val_corpus, initial_model=initial_model, workers=workers
+        )
 
         # its steps
         with StopRequest([signal.SIGINT]) as stop, Observer(run, progress, on_step) as observer:
@@ -89,6 +108,17 @@ def train(
     arrays: dict[str, Any] = {checkpoint.COUNTS: run.counts_data}
     arrays["optimizer_state"] = run.optimizer_state
     return Model(run.network, run.vocabulary, run.state, arrays)
+
+
+def begin_with_recipe(corpus: Corpus, given: dict[str, Any], goal: Goal, **how: Any) -> Run:
+    """Return a new run; a recipe chooses the options that are not given. Raises as ``begin``."""
+    if how.get("initial_model") and goal == Goal():
+        return begin(corpus, Config(**given), **how)
+    workers, has_val = how.get("workers"), how.get("val") is not None
+    options, note = complete(given, corpus, goal, workers, has_val_file=has_val)
+    run = begin(corpus, Config(**options), note=note, **how)
+    run.deadline = goal.deadline
+    return run
 
 
 def _check_names(options: dict[str, Any]) -> None:

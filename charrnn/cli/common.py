@@ -60,6 +60,19 @@ class Number(click.FloatRange):
         return number
 
 
+class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions
+    """A duration such as 90s, 10m or 1h, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, *context: Any) -> float:
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smh]?)", str(value))
+        seconds = float(match[1]) * {"m": 60, "h": 3600}.get(match[2], 1) if match else 0.0
+        if not seconds:
+            self.fail(f"{value!r} is not a duration; give one such as 90s, 10m or 1h", *context)
+        return seconds
+
+
 # kinds of options, and options of several commands
 flag = functools.partial(click.option, is_flag=True)
 file_option = functools.partial(click.option, type=click.Path(path_type=Path), metavar="FILE")

@@ -39,7 +39,6 @@ class Display:
         self.screen = shutil.get_terminal_size()
         self.lines_since_head = self.screen.lines
         self.initial = run.characters_at_step(run.state.step)
-        self.total = run.characters_at_step(run.plan["steps"])
         self.bar = tqdm(
             total=self.total,
             initial=self.initial,
@@ -51,6 +50,11 @@ class Display:
             disable=quiet or not self.is_terminal,
         )
         self.started = time.monotonic()
+
+    @property
+    def total(self) -> int:
+        """The number of characters of the plan, which a deadline revises."""
+        return self.run.characters_at_step(self.run.plan["steps"])
 
     def __enter__(self) -> Display:
         return self
@@ -79,6 +83,7 @@ class Display:
             self.print([initial_line(self.run, step.loss)])
         if row := step.evaluation:
             self.print(self.table_lines(row))
+            self.bar.total = self.total
         if step.sample:
             self.print(sample_lines(step))
         if self.bar.update(step.characters):  # was drawn now: shown the next time

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,13 +14,13 @@ from click.core import ParameterSource
 
 from charrnn.cli import common
 from charrnn.cli.choice import find_checkpoint
-from charrnn.cli.common import Count, file_option, flag
+from charrnn.cli.common import Count, Duration, file_option, flag
 from charrnn.cli.grid import parse_axis, run_grid
 from charrnn.cli.progress import Display, end_lines, start_lines
 from charrnn.cli.streams import print_message
 from charrnn.cli.train_options import FIXED_OPTIONS, FileOption, config_options, read_defaults
 from charrnn.cluster import connect
-from charrnn.config import ARCHITECTURE_OPTIONS, Config
+from charrnn.config import ARCHITECTURE_OPTIONS, PRESETS, Config
 from charrnn.errors import CharrnnError, UsageError
 from charrnn.formatting import file_argument, shell_command
 from charrnn.storage import checkpoint
@@ -32,6 +33,7 @@ from charrnn.training.interrupt import STOP_SIGNALS, StopRequest
 if TYPE_CHECKING:
     from charrnn.cluster import Cluster
     from charrnn.text.corpus import Corpus
+    from charrnn.training.recipe import Goal
     from charrnn.training.run import Run
 
     LoadTexts = Callable[..., tuple[Corpus, Corpus | None]]
@@ -65,6 +67,19 @@ if TYPE_CHECKING:
     metavar="CHECKPOINT",
     help="Initialize from the weights of this checkpoint or exported model; its cell, sizes, unit, "
     "mask and dtype are used.",
+)
+@click.option(
+    "--preset",
+    cls=FileOption,
+    type=click.Choice([*PRESETS]),
+    help="Choose size and length of the run, given the text, for this much work: tiny is 1/10 of "
+    "small, medium 5 times, large 20 times [small, unless options of the model are given].",
+)
+@click.option(
+    "--time",
+    "seconds",
+    type=Duration(),
+    help="Choose size and length of the run for this long, as in 90s, 10m or 1h.",
 )
 @click.option(
     "--grid",
@@ -113,6 +128,8 @@ def train(
     val_file: str | None,
     output: Path | None,
     init_from: Path | None,
+    preset: str | None,
+    seconds: float | None,
     grid: list[tuple[str, list[str]]],
     resume: bool,
     force: bool,
@@ -138,7 +155,10 @@ def train(
     standard error. Ctrl-C saves and stops; --resume continues. To extend a finished run, use
     --resume with a larger --max-steps.
     """  # noqa: D301
+    started = time.monotonic()
     cluster = connect()
+    if seconds is not None and cluster.size > 1:
+        raise UsageError("--time needs a single machine, not a cluster")
     if grid:
         if cluster.size > 1:
             raise UsageError("--grid runs on a single machine, not in a cluster")
@@ -160,8 +180,9 @@ def train(
                 given = sources["max_steps"] is ParameterSource.COMMANDLINE
                 steps = options["max_steps"] if given else None
                 return resume_run(path, load_texts, max_steps=steps, **parallel)
-            chosen = options_of_run(options, sources) if initial else options
-            return start_run(load_texts, initial, chosen, parallel)
+            goal = goal_of(preset, seconds, started)
+            chosen = given_options(options, sources, initial)
+            return start_run(load_texts, initial, chosen, goal, parallel)
 
         run = cluster.from_root(prepare)
         if cluster.size > 1:
@@ -194,6 +215,9 @@ def check_files(
     if options["resume"]:
         check_resume_options(ctx, given | ({"config"} if ctx.default_map else set()))
     else:
+        for name in ("preset", "max_steps", "epochs"):
+            if {name, "seconds"} <= given:
+                raise UsageError(f"--time and --{name.replace('_', '-')} are mutually exclusive")
         inputs = [*corpus, val_file or "", init or ""]
         check_output(path, options["force"] or path.is_file(), inputs)
     if path.is_file() and not (options["resume"] or options["force"]):
@@ -207,18 +231,26 @@ def check_files(
         )
 
 
-def options_of_run(
-    options: dict[str, Any], sources: dict[str, ParameterSource | None]
+def given_options(
+    options: dict[str, Any], sources: dict[str, ParameterSource | None], initial: Path | None
 ) -> dict[str, Any]:
-    """Return the options that an initial model leaves open.
+    """Return the options of the run that the user has given.
 
-    Its weights decide the others: a default from the environment is ignored, an option on the
-    command line is refused.
+    The weights of an initial model decide some: these are ignored in the environment.
     """
     default = {name for name, source in sources.items() if source is ParameterSource.DEFAULT}
-    chosen = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
-    default |= {name for name in ARCHITECTURE_OPTIONS if sources[name] not in chosen}
+    if initial:
+        chosen = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+        default |= {name for name in ARCHITECTURE_OPTIONS if sources[name] not in chosen}
     return {name: value for name, value in options.items() if name not in default}
+
+
+def goal_of(preset: str | None, seconds: float | None, started: float) -> Goal:
+    """Return how much the user wants to spend; ``started`` is the start on the monotonic clock."""
+    from charrnn.training.deadline import Deadline
+    from charrnn.training.recipe import Goal
+
+    return Goal(preset, None if seconds is None else Deadline(started + seconds))
 
 
 def check_corpus(corpus: Sequence[str]) -> None:
@@ -290,18 +322,17 @@ def start_run(
     load_texts: LoadTexts,
     init_from: Path | None,
     options: dict[str, Any],
+    goal: Goal,
     parallel: dict[str, Any],
 ) -> Run:
-    from charrnn.trainer import load_initial_model
-    from charrnn.training.run import begin
+    from charrnn.trainer import begin_with_recipe, load_initial_model
 
     initial_model = None
     if init_from:
         initial_model, options = load_initial_model(init_from, options)
-    config = Config(**options)
-    text, val = load_texts(config)
-    given: dict[str, Any] = {"initial_model": initial_model, "command": command_line()}
-    return begin(text, config, val=val, **given, **parallel)
+    text, val = load_texts(Config(**options))
+    more: dict[str, Any] = {"initial_model": initial_model, "command": command_line()}
+    return begin_with_recipe(text, options, goal, val=val, **more, **parallel)
 
 
 def resume_run(path: Path, load_texts: LoadTexts, **how: Any) -> Run:

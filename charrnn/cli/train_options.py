@@ -20,9 +20,9 @@ from charrnn.errors import UsageError, os_reason
 from charrnn.formatting import escape_control
 
 CONFIG_OPTIONS = {f.name for f in dataclasses.fields(Config)}
-FIXED_OPTIONS = CONFIG_OPTIONS - {"max_steps"} | {"init_from", "config"}
+FIXED_OPTIONS = CONFIG_OPTIONS - {"max_steps"} | {"init_from", "config", "preset", "seconds"}
 # of a file of options: those that decide the result
-OTHER_TYPES = {"workers": int, "val_file": str, "init_from": str}
+OTHER_TYPES = {"workers": int, "val_file": str, "init_from": str, "preset": str}
 FILE_OPTIONS = CONFIG_OPTIONS | {*OTHER_TYPES}
 
 

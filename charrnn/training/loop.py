@@ -22,7 +22,8 @@ from charrnn.storage.state import MAX_LOSS, Evaluation, LoggedSample, Mixing
 from charrnn.text import units
 from charrnn.text.batches import Batch, Position, contiguous_batches, document_batches
 from charrnn.text.units import FIRST_SPECIAL, FIRST_TAIL
-from charrnn.training.mixing import fit_mixing
+from charrnn.training.deadline import Deadline
+from charrnn.training.mixing import estimate_seconds, fit_mixing
 from charrnn.training.parallel import DataParallel
 from charrnn.training.run import RngStream, Run, save
 from charrnn.training.splits import Split
@@ -146,6 +147,8 @@ def train_steps(run: Run, cluster: Cluster = SINGLE) -> Iterator[StepResult]:
         parallel = DataParallel(network, T, width, workers, *options, cluster)
         parallel.optimizer_state[:] = run.optimizer_state
         run.optimizer_state = parallel.optimizer_state
+        if run.deadline:
+            run.deadline.start(state.step)
         messages = [workers.message] if workers.message else []
         for batch in batches:
             if state.finished:
@@ -268,9 +271,12 @@ def _recover(run: Run, reason: str, *, restore: bool = False) -> str:
 def _evaluate(
     run: Run, norm: float, lr: float, parallel: DataParallel
 ) -> tuple[Evaluation, list[str]]:
-    """Measure the validation loss, at the end the test loss; return the row and messages."""
+    """Measure the validation loss, at the end the test loss; return the row and messages.
+
+    Before the end, a deadline revises the plan.
+    """
     state, splits, cluster = run.state, run.splits, parallel.cluster
-    messages = []
+    started, messages = time.monotonic(), []
 
     # the validation loss, and the best weights
     val_loss = None
@@ -310,7 +316,22 @@ def _evaluate(
             state.test_loss = test_loss if math.isfinite(test_loss) else None
         if len(splits.val.ids) and state.best["val_loss"] is not None:
             state.mixing = cluster.from_root(lambda: _fit_mixing(run, best, parallel.workers))
+    elif run.deadline:
+        _revise_plan(run, run.deadline, time.monotonic() - started, parallel)
     return row, messages
+
+
+def _revise_plan(run: Run, deadline: Deadline, eval_seconds: float, parallel: DataParallel) -> None:
+    """Give the plan the number of steps for which there is time."""
+    splits, workers = run.splits, parallel.workers
+
+    def closing_seconds() -> float:
+        # the validation split is read three times, the test split twice
+        test_seconds = eval_seconds * len(splits.test.ids) / max(len(splits.val.ids), 1)
+        mixing_seconds = estimate_seconds(run.network, splits, run.optimizer_state, workers)
+        return 3 * eval_seconds + 2 * test_seconds + mixing_seconds
+
+    run.plan["steps"] = deadline.revise(run.state, eval_seconds, closing_seconds)
 
 
 def _validate(run: Run, parallel: DataParallel) -> float:

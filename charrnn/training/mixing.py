@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from itertools import product
 
 import numpy as np
@@ -17,6 +19,8 @@ from charrnn.workers import Workers
 
 MAX_GATE_SYMBOLS = 100_000  # of the validation split
 MAX_ADAPTED_SYMBOLS = 8_000  # of it; a network adapts slowly
+TIMED_SYMBOLS = 200
+COUNTED_PER_SECOND = 100_000  # symbols, by n-grams that learn
 LEARNING_RATES, DECAYS = (0.05, 0.1, 0.2), (0.0003, 0.001)
 
 
@@ -82,6 +86,24 @@ def choose_adaptation(
     nll, features = predict_text(counts.copy(), val.ids, val.context, scores[1], learn=True)
     gate = fit_gate(features, scores[0], nll).tolist()
     return Adaptation(learning_rate=rule.learning_rate, decay=rule.decay, gate=gate)
+
+
+def estimate_seconds(
+    network: Network, splits: Splits, optimizer_state: Array, workers: Workers
+) -> float:
+    """Return how long ``fit_mixing`` will take, without its evaluations of whole splits."""
+    counted = 2 * min(len(splits.val.ids), MAX_GATE_SYMBOLS) + len(splits.test.ids)
+    seconds, rms = counted / COUNTED_PER_SECOND, rms_gradient(optimizer_state)
+    if rms is not None and len(splits.val.ids):
+        # the time of one pair of rates on a piece, for all pairs on all symbols
+        piece = shorten(splits.val, TIMED_SYMBOLS)
+        started = time.perf_counter()
+        piece.scores(network, rule=AdaptiveRule(rms, LEARNING_RATES[0], DECAYS[0]))
+        elapsed = time.perf_counter() - started
+        per_symbol = elapsed / (len(piece.context) + len(piece.ids))
+        rounds = math.ceil(len(LEARNING_RATES) * len(DECAYS) / workers.size)
+        seconds += rounds * per_symbol * min(len(splits.val.ids), MAX_ADAPTED_SYMBOLS)
+    return seconds
 
 
 def shorten(split: Split, n: int) -> Split:

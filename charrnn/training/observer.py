@@ -34,12 +34,16 @@ class Observer:
     ) -> None:
         self.run, self.on_step = run, on_step
         self.started, self.characters, self.has_ended = time.monotonic(), 0, False
-        self.total = run.characters_at_step(run.plan["steps"])
         self.bar: Any = None
         if progress:
             from tqdm.auto import tqdm
 
             self.bar = tqdm(total=self.total, unit="ch", unit_scale=True, dynamic_ncols=True)
+
+    @property
+    def total(self) -> int:
+        """The number of characters of the plan, which a deadline revises."""
+        return self.run.characters_at_step(self.run.plan["steps"])
 
     def __enter__(self) -> Observer:
         return self
@@ -51,6 +55,7 @@ class Observer:
     def update(self, step: StepResult) -> None:
         self.characters += step.characters
         if self.bar is not None:
+            self.bar.total = self.total
             self.bar.set_description_str(f"step {step.step:,}", refresh=False)
             self.bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
             self.bar.update(step.characters)

@@ -35,6 +35,7 @@ from charrnn.text.batches import Position, steps_per_lane
 from charrnn.text.corpus import Corpus
 from charrnn.text.units import UNKNOWN, Codes
 from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.deadline import Deadline
 from charrnn.training.notes import start_notes
 from charrnn.training.parallel import default_workers
 from charrnn.training.splits import (
@@ -78,6 +79,7 @@ class Run:
     hidden_state: Array  # (L, S, H, B), of the lanes of this rank
     counts_data: NDArray[np.uint8]  # of n-grams; see ``storage.ngrams``
     plan_saved: bool = False
+    deadline: Deadline | None = None  # of this invocation: it revises the plan
 
     @property
     def config(self) -> Config:
@@ -150,10 +152,12 @@ def begin(
     cluster: Cluster = SINGLE,
     sync_every: int | None = None,
     command: str = "",
+    note: str = "",
 ) -> Run:
     """Return a new run; ``val`` is a separate validation text. Raises TextError.
 
-    Symbols that are not in the vocabulary of ``initial_model`` get new weights.
+    Symbols that are not in the vocabulary of ``initial_model`` get new weights. ``note`` is one
+    more for the user.
     """
     # the text
     vocabulary, init_from, notes = _build_vocabulary(corpus, val, config, initial_model)
@@ -191,7 +195,7 @@ def begin(
         counts=counts,
         init_from=init_from,
     )
-    state.notes = [*notes, *start_notes(state, splits, corpus, val)]
+    state.notes = [*notes, *start_notes(state, splits, corpus, val), *([note] if note else [])]
     optimizer_state = np.zeros(checkpoint.array_shapes(state)["optimizer_state"], config.dtype)
     hidden_state = network.zero_state(state.batches["batch_size"])
     run = Run(
@@ -263,12 +267,13 @@ def resume(
         state.notes.append(f"from step {state.step:,}: {change}")
 
     names = "best_weights", "average_weights", "optimizer_state", "hidden_state"
+    stored: dict[str, Any] = {name: arrays[name] for name in names}
     run = Run(
         state=state,
         vocabulary=vocabulary,
         splits=splits,
         network=network,
-        **{name: arrays[name] for name in names},
+        **stored,
         counts_data=arrays[checkpoint.COUNTS].astype(np.uint8),
         plan_saved=True,
     )

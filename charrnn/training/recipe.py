@@ -1,0 +1,119 @@
+"""A recipe: the size of the model and the length of the run that suit a text and an effort."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from charrnn.config import PRESETS, Config
+from charrnn.network import Network
+from charrnn.text.corpus import Corpus
+from charrnn.training.deadline import Deadline
+from charrnn.training.parallel import DataParallel, default_workers
+from charrnn.workers import Workers
+
+DEFAULT_PRESET = "small"
+# With any of these the user has a model in mind: then nothing is chosen by default.
+MODEL_OPTIONS = frozenset(
+    ["cell", "hidden_size", "num_layers", "seq_length", "batch_size", "optimizer", "learning_rate"]
+)
+SHOWN_OPTIONS = ("hidden_size", "batch_size", "learning_rate", "dropout")
+# An effort of 1 is the work of a GRU of 256 units that reads 10 million characters.
+UNIT_CHARACTERS, UNIT_SIZE = 10_000_000, 256
+SIZE_EXPONENT = 1.85  # of the time per character, as a function of the hidden size
+SIZES = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
+LARGE_SIZE = 384  # from here on, smaller batches and a lower learning rate
+MIN_CHARACTERS = 2_500_000  # with fewer, a large model would make too few steps
+MIN_EPOCHS = 2.5
+MAX_SIZE_BY_EPOCHS = 512
+MAX_DROPOUT = 0.5
+CALIBRATION_SECONDS = 1.0
+TRAINING_SHARE = 0.85  # of the time that is left; the rest is for counting and evaluating
+
+
+class Goal(NamedTuple):
+    """How much a user wants to spend: a preset, or the time until a deadline."""
+
+    preset: str | None = None
+    deadline: Deadline | None = None
+
+
+def complete(
+    given: dict[str, Any], corpus: Corpus, goal: Goal, workers: int | None, *, has_val_file: bool
+) -> tuple[dict[str, Any], str]:
+    """Return the options of a run, those that are not given chosen for its text, and a note.
+
+    Without a goal, the preset ``small`` chooses, unless options of the model are given.
+    """
+    if goal == Goal() and MODEL_OPTIONS & given.keys():
+        return given, ""
+    config = Config(**given)
+    held_out = config.test_fraction + (0 if has_val_file else config.val_fraction)
+    characters = max(1, round(corpus.characters * (1 - held_out)))
+    preset = goal.preset or DEFAULT_PRESET
+    effort, purpose = PRESETS[preset], f"preset {preset}"
+    if goal.deadline:
+        speed = measure_speed(config, len(corpus.store.codes), workers)
+        seconds = max(goal.deadline.at - time.monotonic(), 0) * TRAINING_SHARE
+        effort = seconds * speed / _characters(config.hidden_size, 1)
+        purpose = f"{speed:,.0f} characters per second with {config.hidden_size} units"
+    options = choose(characters, effort, given)
+    chosen = [f"{k.replace('_', ' ')} {options[k]:g}" for k in SHOWN_OPTIONS if k not in given]
+    return options, f"chosen for this text and {purpose}: {', '.join(chosen) or 'the steps'}"
+
+
+def choose(characters: int, effort: float, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options for an effort, on a training split of so many characters.
+
+    The hidden size grows with the fourth root of the effort: weights and characters grow alike
+    (Hoffmann et al., 2022). Reading a text again brings less than reading more of it, so on a short
+    text a model is larger and reads it about 2.5 times. ``given`` options are kept.
+    """
+    # the hidden size
+    by_effort = 1.01 * UNIT_SIZE * math.pow(effort, 0.25)
+    fits = max(MIN_CHARACTERS, MIN_EPOCHS * characters)
+    sizes = [H for H in SIZES if by_effort >= H]
+    sizes += [H for H in SIZES if H <= MAX_SIZE_BY_EPOCHS and _characters(H, effort) >= fits]
+    H = given.get("hidden_size", max(sizes, default=SIZES[0]))
+
+    # the batches, and the number of steps
+    B, lr = (32, 4e-3) if H >= LARGE_SIZE else (64, 8e-3)
+    options = {"hidden_size": H, "batch_size": B, **given}
+    if "optimizer" not in given:
+        options.setdefault("learning_rate", lr)
+    if not {"max_steps", "epochs"} & given.keys():
+        symbols = options["batch_size"] * given.get("seq_length", Config.seq_length)
+        options["max_steps"] = max(1, round(_characters(H, effort) / symbols))
+
+    # dropout, more of it the more often the text is read
+    doublings = math.log2(max(_characters(H, effort) / characters / MIN_EPOCHS, 1))
+    options.setdefault("dropout", min(math.floor(doublings) / 10, MAX_DROPOUT))
+    return options
+
+
+def _characters(hidden_size: int, effort: float) -> float:
+    """Return how many characters a GRU reads with an effort."""
+    return effort * UNIT_CHARACTERS * math.pow(UNIT_SIZE / hidden_size, SIZE_EXPONENT)
+
+
+def measure_speed(config: Config, V: int, workers: int | None) -> float:
+    """Return how many characters per second a network with random weights trains on."""
+    rng = np.random.default_rng(0)
+    network = Network(config.cell, V, config.hidden_size, config.num_layers, config.dtype, rng)
+    T, B = config.seq_length, config.batch_size
+    xs, ys = rng.integers(V, size=(2, T, B))
+    hidden_state, steps, started = network.zero_state(B), 0, 0.0
+    with Workers(min(workers or default_workers(network, B), B)) as pool:
+        parallel = DataParallel(network, T, B, pool, config.optimizer)
+        while steps < 2 or time.perf_counter() < started + CALIBRATION_SECONDS:
+            parallel.loss_and_grad(xs, ys, hidden_state, None, xs.size)
+            parallel.update(1e-3, steps + 1)
+            steps += 1
+            if steps == 1:  # it starts the workers and allocates memory
+                started = time.perf_counter()
+        seconds = time.perf_counter() - started
+    return (steps - 1) * T * B / seconds

@@ -1,0 +1,152 @@
+"""The recipe: what is chosen for a text and an effort, and how a run ends in time."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import charrnn
+from charrnn.cli.common import Duration
+from charrnn.config import PRESETS
+from charrnn.errors import UsageError
+from charrnn.training.deadline import Deadline
+from charrnn.training.recipe import SIZES, choose
+from tests.conftest import Cli, read_run
+
+MEGABYTE = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("characters", "effort", "hidden_size"),
+    [
+        (MEGABYTE, 1, 512),
+        (MEGABYTE, 0.1, 128),
+        (3 * MEGABYTE, 1, 256),
+        (6 * MEGABYTE, 1, 256),
+        (3 * MEGABYTE, 5, 512),
+        (100 * MEGABYTE, 20, 512),
+        (1000 * MEGABYTE, 400, 1024),
+        (50_000, 1e-6, SIZES[0]),
+    ],
+)
+def test_short_texts_get_larger_models(characters: int, effort: float, hidden_size: int) -> None:
+    options = choose(characters, effort, {})
+    assert options["hidden_size"] == hidden_size
+    small = hidden_size < 384
+    assert (options["batch_size"], options["learning_rate"]) == (
+        (64, 8e-3) if small else (32, 4e-3)
+    )
+
+
+@pytest.mark.parametrize("characters", [10_000, MEGABYTE, 10 * MEGABYTE])
+def test_more_effort_is_more_work(characters: int) -> None:
+    def work(options: dict[str, Any]) -> float:
+        symbols = options["max_steps"] * options["batch_size"] * 64
+        return float(symbols * options["hidden_size"] ** 1.85)
+
+    chosen = [choose(characters, effort, {}) for effort in PRESETS.values()]
+    works = [work(options) / work(chosen[0]) for options in chosen]
+    assert works == pytest.approx([effort / PRESETS["tiny"] for effort in PRESETS.values()], 0.01)
+    sizes = [options["hidden_size"] for options in chosen]
+    assert sizes == sorted(sizes)
+
+
+def test_dropout_grows_with_the_epochs() -> None:
+    sizes = 10**4, 10**5, 3 * 10**5, 10**6
+    assert [choose(n, 1, {})["dropout"] for n in sizes] == [0.5, 0.3, 0.1, 0]
+
+
+def test_given_options_are_kept() -> None:
+    given = {"hidden_size": 100, "batch_size": 7, "dropout": 0.3, "learning_rate": 0.1}
+    options = choose(MEGABYTE, 1, given)
+    assert given.items() <= options.items()
+    assert options["max_steps"] * 7 * 64 == pytest.approx(10**7 * 2.56**1.85, rel=0.001)
+    assert "max_steps" not in choose(MEGABYTE, 1, {"epochs": 3.0})
+    assert "learning_rate" not in choose(MEGABYTE, 1, {"optimizer": "sgd"})
+
+
+@pytest.mark.parametrize(
+    ("options", "hidden_size", "note"),
+    [
+        ({}, 512, "chosen for this text and preset small: hidden size 512, batch size 32,"),
+        ({"preset": "tiny"}, 128, "chosen for this text and preset tiny: hidden size 128,"),
+        ({"batch_size": 4}, 256, None),
+        ({"preset": "tiny", "batch_size": 4}, 128, "preset tiny: hidden size 128, learning rate"),
+    ],
+)
+def test_model_options_switch_the_recipe_off(
+    text: str, options: dict[str, Any], hidden_size: int, note: str | None
+) -> None:
+    model = charrnn.train(text, max_steps=1, **options)
+    assert model.config.hidden_size == hidden_size
+    notes = [each for each in vars(model.state)["notes"] if "chosen" in each]
+    if note is None:
+        assert not notes
+    else:
+        assert note in notes[0]
+
+
+def test_initial_model_switches_the_default_recipe_off(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    charrnn.train(text, hidden_size=8, max_steps=1).save(path)
+    assert charrnn.train(text, init_from=path, max_steps=1).config.batch_size == 64
+    model = charrnn.train(text, init_from=path, max_steps=1, preset="tiny")
+    assert (model.config.hidden_size, model.config.dropout) == (8, 0.5)
+
+
+def test_deadline_follows_the_speed(monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
+    now, state = 100.0, read_run(run)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    state.plans[-1].update(steps=200, eval_every=10)
+    deadline = Deadline(at=200.0)
+    deadline.start(0)
+
+    # ten steps of a second and an evaluation of five: 85 seconds are left, ten of them to close
+    state.history, state.step = [state.history[0]], 10
+    now = 115.0
+    assert deadline.revise(state, 5.0, lambda: 10.0) == 10 + 50
+    # the next ones take two seconds each: 60 are left, ten of them to close, 2.5 for each step
+    state.history, state.step = state.history * 2, 20
+    now = 140.0
+    assert deadline.revise(state, 5.0, lambda: 0.0) == 20 + 20
+    now = 1000.0
+    assert deadline.revise(state, 5.0, lambda: 0.0) == 21
+
+
+def test_time_is_a_plan_that_ends(corpus: Path, cli: Cli) -> None:
+    options = ["--time", "3s", "--hidden-size", "16", "--patience", "0", "-o", "a.npz"]
+    result = cli("train", corpus, *options)
+    state = read_run(Path("a.npz"))
+    assert state.finished
+    assert len(state.history) > 1
+    assert state.step == state.plans[-1]["steps"] != state.config.max_steps
+    assert b"characters per second with 16 units" in result.stderr
+
+
+@pytest.mark.parametrize("value", ["10", "90s", "1.5m", "1h"])
+def test_durations(value: str) -> None:
+    seconds = {"10": 10, "90s": 90, "1.5m": 90, "1h": 3600}
+    assert Duration().convert(value, None, None) == seconds[value]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--time", "ten"], "'ten' is not a duration; give one such as 90s, 10m or 1h"),
+        (["--time", "0s"], "'0s' is not a duration"),
+        (["--time", "1m", "--preset", "tiny"], "--time and --preset are mutually exclusive"),
+        (["--time", "1m", "--max-steps", "9"], "--time and --max-steps are mutually exclusive"),
+        (["--time", "1m", "--resume"], "--time cannot be used with --resume"),
+    ],
+)
+def test_bad_goals_are_refused(corpus: Path, cli: Cli, args: list[str], message: str) -> None:
+    assert message in cli("train", corpus, *args, rc=2).stderr.decode()
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan"), "10m", True])
+def test_bad_seconds_are_refused(text: str, seconds: Any) -> None:
+    with pytest.raises(UsageError, match="invalid seconds"):
+        charrnn.train(text, seconds=seconds)
+    with pytest.raises(UsageError, match="invalid preset"):
+        charrnn.train(text, preset="huge")
