@@ -18,48 +18,45 @@ MEGABYTE = 1_000_000
 
 
 @pytest.mark.parametrize(
-    ("characters", "effort", "hidden_size"),
+    ("characters", "effort", "hidden_size", "batch", "dropout"),
     [
-        (MEGABYTE, 1, 512),
-        (MEGABYTE, 0.1, 128),
-        (3 * MEGABYTE, 1, 256),
-        (6 * MEGABYTE, 1, 256),
-        (3 * MEGABYTE, 5, 512),
-        (100 * MEGABYTE, 20, 512),
-        (1000 * MEGABYTE, 400, 1024),
-        (50_000, 1e-6, SIZES[0]),
+        (5_000, 1, 512, (8, 32), 0.5),
+        (50_000, 0.1, 256, (8, 32), 0.2),
+        (250_000, 1, 512, (16, 64), 0.2),
+        (MEGABYTE, 0.1, 128, (32, 64), 0.1),
+        (MEGABYTE, 1, 512, (32, 64), 0),
+        (3 * MEGABYTE, 1, 256, (64, 64), 0),
+        (3 * MEGABYTE, 5, 512, (64, 64), 0.1),
+        (100 * MEGABYTE, 20, 512, (64, 64), 0),
+        (50_000, 1e-6, SIZES[0], (8, 32), 0),
     ],
 )
-def test_short_texts_get_larger_models(characters: int, effort: float, hidden_size: int) -> None:
+def test_choice(
+    characters: int, effort: float, hidden_size: int, batch: tuple[int, int], dropout: float
+) -> None:
     options = choose(characters, effort, {})
     assert options["hidden_size"] == hidden_size
-    small = hidden_size < 384
-    assert (options["batch_size"], options["learning_rate"]) == (
-        (64, 8e-3) if small else (32, 4e-3)
-    )
+    assert (options["batch_size"], options["seq_length"]) == batch
+    assert options["dropout"] == dropout
 
 
-@pytest.mark.parametrize("characters", [10_000, MEGABYTE, 10 * MEGABYTE])
+@pytest.mark.parametrize("characters", [MEGABYTE, 10 * MEGABYTE])
 def test_more_effort_is_more_work(characters: int) -> None:
-    def work(options: dict[str, Any]) -> float:
-        symbols = options["max_steps"] * options["batch_size"] * 64
-        return float(symbols * options["hidden_size"] ** 1.85)
-
     chosen = [choose(characters, effort, {}) for effort in PRESETS.values()]
-    works = [work(options) / work(chosen[0]) for options in chosen]
-    assert works == pytest.approx([effort / PRESETS["tiny"] for effort in PRESETS.values()], 0.01)
+    symbols = [each["max_steps"] * each["batch_size"] * each["seq_length"] for each in chosen]
+    for effort, n, options in zip(PRESETS.values(), symbols, chosen, strict=True):
+        work = n / 10**7 * (options["hidden_size"] / 256) ** 1.85
+        assert work == pytest.approx(effort, rel=0.01) or n == pytest.approx(6 * characters, 0.01)
+        assert n < 6.01 * characters
     sizes = [options["hidden_size"] for options in chosen]
     assert sizes == sorted(sizes)
-
-
-def test_dropout_grows_with_the_epochs() -> None:
-    sizes = 10**4, 10**5, 3 * 10**5, 10**6
-    assert [choose(n, 1, {})["dropout"] for n in sizes] == [0.5, 0.3, 0.1, 0]
+    rates = [options["learning_rate"] for options in chosen]
+    assert max(rates) == rates[0] == 8e-3
 
 
 def test_given_options_are_kept() -> None:
     given = {"hidden_size": 100, "batch_size": 7, "dropout": 0.3, "learning_rate": 0.1}
-    options = choose(MEGABYTE, 1, given)
+    options = choose(100 * MEGABYTE, 1, given)
     assert given.items() <= options.items()
     assert options["max_steps"] * 7 * 64 == pytest.approx(10**7 * 2.56**1.85, rel=0.001)
     assert "max_steps" not in choose(MEGABYTE, 1, {"epochs": 3.0})
@@ -69,16 +66,16 @@ def test_given_options_are_kept() -> None:
 @pytest.mark.parametrize(
     ("options", "hidden_size", "note"),
     [
-        ({}, 512, "chosen for this text and preset small: hidden size 512, batch size 32,"),
-        ({"preset": "tiny"}, 128, "chosen for this text and preset tiny: hidden size 128,"),
+        ({}, 512, "chosen for this text and preset small: hidden size 512, batch size 8,"),
+        ({"preset": "tiny"}, 256, "chosen for this text and preset tiny: hidden size 256,"),
         ({"batch_size": 4}, 256, None),
-        ({"preset": "tiny", "batch_size": 4}, 128, "preset tiny: hidden size 128, learning rate"),
+        ({"preset": "tiny", "batch_size": 4}, 256, "preset tiny: hidden size 256, seq length 32"),
     ],
 )
 def test_model_options_switch_the_recipe_off(
     text: str, options: dict[str, Any], hidden_size: int, note: str | None
 ) -> None:
-    model = charrnn.train(text, max_steps=1, **options)
+    model = charrnn.train(text, max_steps=1, val_fraction=0, test_fraction=0, **options)
     assert model.config.hidden_size == hidden_size
     notes = [each for each in vars(model.state)["notes"] if "chosen" in each]
     if note is None:
@@ -90,8 +87,9 @@ def test_model_options_switch_the_recipe_off(
 def test_initial_model_switches_the_default_recipe_off(text: str, tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     charrnn.train(text, hidden_size=8, max_steps=1).save(path)
-    assert charrnn.train(text, init_from=path, max_steps=1).config.batch_size == 64
-    model = charrnn.train(text, init_from=path, max_steps=1, preset="tiny")
+    quick: dict[str, Any] = {"init_from": path, "max_steps": 1}
+    assert charrnn.train(text, **quick).config.batch_size == 64
+    model = charrnn.train(text, **quick, preset="tiny")
     assert (model.config.hidden_size, model.config.dropout) == (8, 0.5)
 
 
@@ -110,6 +108,9 @@ def test_deadline_follows_the_speed(monkeypatch: pytest.MonkeyPatch, run: Path) 
     state.history, state.step = state.history * 2, 20
     now = 140.0
     assert deadline.revise(state, 5.0, lambda: 0.0) == 20 + 20
+    deadline.start(10)
+    now, deadline.max_steps = 150.0, 22
+    assert deadline.revise(state, 5.0, lambda: 0.0) == 22
     now = 1000.0
     assert deadline.revise(state, 5.0, lambda: 0.0) == 21
 

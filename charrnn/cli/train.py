@@ -41,6 +41,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("corpus", nargs=-1, required=True)
+@click.option(
+    "--time",
+    "seconds",
+    type=Duration(),
+    help="Choose the size of the model and the length of the run for this much time, as in 90s, "
+    "10m or 1h.",
+)
+@click.option(
+    "--preset",
+    cls=FileOption,
+    type=click.Choice([*PRESETS]),
+    help="Choose them for this much work: medium is 5 times, large 20 times and tiny 1/10 of small "
+    "[small, unless options of the model are given].",
+)
 @config_options
 @click.option(
     "--val-file",
@@ -67,19 +81,6 @@ if TYPE_CHECKING:
     metavar="CHECKPOINT",
     help="Initialize from the weights of this checkpoint or exported model; its cell, sizes, unit, "
     "mask and dtype are used.",
-)
-@click.option(
-    "--preset",
-    cls=FileOption,
-    type=click.Choice([*PRESETS]),
-    help="Choose size and length of the run, given the text, for this much work: tiny is 1/10 of "
-    "small, medium 5 times, large 20 times [small, unless options of the model are given].",
-)
-@click.option(
-    "--time",
-    "seconds",
-    type=Duration(),
-    help="Choose size and length of the run for this long, as in 90s, 10m or 1h.",
 )
 @click.option(
     "--grid",
@@ -148,8 +149,12 @@ def train(
 
     \b
       charrnn train corpus.txt
+      charrnn train corpus.txt --time 10m
       charrnn train src/ --cell lstm --hidden-size 512 --epochs 20
       cat *.c | charrnn train -
+
+    The size of the model and the length of the run are chosen for the text, unless options of
+    the model are given: then the defaults below apply.
 
     Everything is saved in one checkpoint file, which charrnn sample reads. Progress goes to
     standard error. Ctrl-C saves and stops; --resume continues. To extend a finished run, use

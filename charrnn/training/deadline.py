@@ -8,14 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from charrnn.config import MAX_COUNT
 from charrnn.storage.state import State
 
 
 class Deadline:
-    """The end of a run, ``at`` on the clock of ``time.monotonic``."""
+    """The end of a run, ``at`` on the clock of ``time.monotonic`` or after ``max_steps``."""
 
     def __init__(self, at: float) -> None:
-        self.at = at
+        self.at, self.max_steps = at, MAX_COUNT
         self._closing_seconds = 0.0
         self._since, self._step = at, -1
 
@@ -37,4 +38,5 @@ class Deadline:
             self._closing_seconds = closing_seconds()
         self.start(state.step)
         seconds_left = self.at - self._since - self._closing_seconds
-        return state.step + max(1, round(seconds_left / step_seconds))
+        steps = state.step + max(1, round(seconds_left / step_seconds))
+        return max(min(steps, self.max_steps), state.step + 1)

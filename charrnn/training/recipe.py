@@ -21,16 +21,16 @@ DEFAULT_PRESET = "small"
 MODEL_OPTIONS = frozenset(
     ["cell", "hidden_size", "num_layers", "seq_length", "batch_size", "optimizer", "learning_rate"]
 )
-SHOWN_OPTIONS = ("hidden_size", "batch_size", "learning_rate", "dropout")
+SHOWN_OPTIONS = ("hidden_size", "batch_size", "seq_length", "learning_rate", "dropout")
 # An effort of 1 is the work of a GRU of 256 units that reads 10 million characters.
 UNIT_CHARACTERS, UNIT_SIZE = 10_000_000, 256
 SIZE_EXPONENT = 1.85  # of the time per character, as a function of the hidden size
 SIZES = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
-LARGE_SIZE = 384  # from here on, smaller batches and a lower learning rate
-MIN_CHARACTERS = 2_500_000  # with fewer, a large model would make too few steps
-MIN_EPOCHS = 2.5
-MAX_SIZE_BY_EPOCHS = 512
+BATCH_SIZES, LONG, SHORT = (8, 16, 32, 64), 64, 32  # the last two are sequence lengths
+MIN_STEPS = 1200
+MIN_EPOCHS, MAX_EPOCHS = 2.5, 6.0
 MAX_DROPOUT = 0.5
+MAX_LEARNING_RATE = 8e-3  # of 256 units and batches of 64
 CALIBRATION_SECONDS = 1.0
 TRAINING_SHARE = 0.85  # of the time that is left; the rest is for counting and evaluating
 
@@ -62,6 +62,9 @@ def complete(
         effort = seconds * speed / _characters(config.hidden_size, 1)
         purpose = f"{speed:,.0f} characters per second with {config.hidden_size} units"
     options = choose(characters, effort, given)
+    if goal.deadline:
+        per_epoch = characters / (options["batch_size"] * options["seq_length"])
+        goal.deadline.max_steps = max(MIN_STEPS, round(MAX_EPOCHS * per_epoch))
     chosen = [f"{k.replace('_', ' ')} {options[k]:g}" for k in SHOWN_OPTIONS if k not in given]
     return options, f"chosen for this text and {purpose}: {', '.join(chosen) or 'the steps'}"
 
@@ -71,27 +74,37 @@ def choose(characters: int, effort: float, given: Mapping[str, Any]) -> dict[str
 
     The hidden size grows with the fourth root of the effort: weights and characters grow alike
     (Hoffmann et al., 2022). Reading a text again brings less than reading more of it, so on a short
-    text a model is larger and reads it about 2.5 times. ``given`` options are kept.
+    text the model is up to twice as large, as long as it reads the text 2.5 times. No text is read
+    more than 6 times, unless it is so short that this would take few steps. ``given`` options are
+    kept.
     """
-    # the hidden size
+    # the hidden size, and how many characters are read
     by_effort = 1.01 * UNIT_SIZE * math.pow(effort, 0.25)
-    fits = max(MIN_CHARACTERS, MIN_EPOCHS * characters)
-    sizes = [H for H in SIZES if by_effort >= H]
-    sizes += [H for H in SIZES if H <= MAX_SIZE_BY_EPOCHS and _characters(H, effort) >= fits]
+    smallest = MIN_STEPS * BATCH_SIZES[0] * SHORT
+    fits = max(smallest, MIN_EPOCHS * characters)
+    sizes = [size for size in SIZES if size <= by_effort]
+    larger = [size for size in SIZES if size <= 2 * by_effort]
+    sizes += [size for size in larger if _characters(size, effort) >= fits]
     H = given.get("hidden_size", max(sizes, default=SIZES[0]))
+    read = min(_characters(H, effort), max(smallest, MAX_EPOCHS * characters))
 
-    # the batches, and the number of steps
-    B, lr = (32, 4e-3) if H >= LARGE_SIZE else (64, 8e-3)
-    options = {"hidden_size": H, "batch_size": B, **given}
-    if "optimizer" not in given:
-        options.setdefault("learning_rate", lr)
+    # batches that are small enough for many steps
+    per_step = read / MIN_STEPS
+    T = given.get("seq_length", LONG if per_step >= BATCH_SIZES[0] * LONG else SHORT)
+    fitting = [size for size in BATCH_SIZES if size * T <= per_step]
+    B = given.get("batch_size", max(fitting, default=BATCH_SIZES[0]))
+    options = {"hidden_size": H, "batch_size": B, "seq_length": T, **given}
     if not {"max_steps", "epochs"} & given.keys():
-        symbols = options["batch_size"] * given.get("seq_length", Config.seq_length)
-        options["max_steps"] = max(1, round(_characters(H, effort) / symbols))
+        options["max_steps"] = max(1, round(read / (B * T)))
+
+    # a lower learning rate for larger models and smaller batches
+    if "optimizer" not in given:
+        scale = math.sqrt(UNIT_SIZE / H * B / BATCH_SIZES[-1])
+        options.setdefault("learning_rate", float(f"{MAX_LEARNING_RATE * min(scale, 1):.2g}"))
 
     # dropout, more of it the more often the text is read
-    doublings = math.log2(max(_characters(H, effort) / characters / MIN_EPOCHS, 1))
-    options.setdefault("dropout", min(math.floor(doublings) / 10, MAX_DROPOUT))
+    doublings = math.log2(max(read / characters / MIN_EPOCHS, 1))
+    options.setdefault("dropout", min(math.floor(2 * doublings) / 10, MAX_DROPOUT))
     return options
 
 
