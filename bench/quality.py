@@ -38,6 +38,14 @@ def charrnn(*args: str | Path) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def identify(text: Path) -> str:
+    """Return the name of a public text. Raises BadParameter for another one."""
+    sha256 = hashlib.sha256(text.read_bytes()).hexdigest()
+    if sha256 not in TEXTS:
+        raise click.BadParameter(f"{text} is none of {', '.join(TEXTS.values())}")
+    return TEXTS[sha256]
+
+
 def measure(text: Path, folder: Path, options: tuple[str, ...]) -> dict[str, Any]:
     """Train on a text; return the losses of its test split, in bits per character."""
     path = folder / f"{text.stem}.npz"
@@ -53,12 +61,7 @@ def measure(text: Path, folder: Path, options: tuple[str, ...]) -> dict[str, Any
 @click.option("--options", default="", help="Options of charrnn train, in one argument.")
 def main(texts: tuple[Path, ...], folder: Path, options: str) -> None:
     """Train on copies of the TEXTS, and print a table of their test losses."""
-    names = []
-    for text in texts:
-        sha256 = hashlib.sha256(text.read_bytes()).hexdigest()
-        if sha256 not in TEXTS:
-            raise click.BadParameter(f"{text} is none of {', '.join(TEXTS.values())}")
-        names.append(TEXTS[sha256])
+    names = [identify(text) for text in texts]
     columns = [measure(text, folder, tuple(options.split())) for text in texts]
     click.echo(f"| bits per character | {' | '.join(names)} |")
     click.echo("|---|" + "---:|" * len(names))
