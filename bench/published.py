@@ -53,13 +53,13 @@ SPLITS = {
 
 def cut_streams(text: Path, streams: int, folder: Path) -> list[str | Path]:
     """Write the first 95% and the rest of each stream; return the arguments to train on them."""
-    characters = text.read_text(encoding="utf-8", newline="")
+    characters = text.read_bytes().decode()
     length = len(characters) // (streams * SEQ_LENGTH) * SEQ_LENGTH
     end = int(length // SEQ_LENGTH * 0.95) * SEQ_LENGTH
     parts = [characters[i * length : (i + 1) * length] for i in range(streams)]
     files = folder / "streams-train.txt", folder / "streams-val.txt"
     for file, piece in zip(files, (slice(end), slice(end, None)), strict=True):
-        file.write_text("".join(part[piece] for part in parts), encoding="utf-8", newline="")
+        file.write_bytes("".join(part[piece] for part in parts).encode())
     return [files[0], "--val-file", files[1]]
 
 

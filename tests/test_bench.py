@@ -71,6 +71,26 @@ def test_quality_is_measured_on_known_texts(tmp_path: Path, text: str) -> None:
     assert len(bits) == 5
 
 
+def test_published_splits_are_trained_on(tmp_path: Path) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("".join(f"{i:04}" for i in range(2500)))
+    code = """import hashlib, pathlib, sys, published, quality
+published.SPLITS = {"a": published.Split("A", "1.0", "--max-steps 5 --hidden-size 8", 2)}
+text = pathlib.Path(sys.argv[1])
+quality.TEXTS[hashlib.sha256(text.read_bytes()).hexdigest()] = "tinyshakespeare"
+published.main()"""
+    env = {**ENV, "PYTHONPATH": str(ROOT / "bench")}
+    command = [sys.executable, "-c", code, str(text), "--folder", str(tmp_path)]
+    out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"\| A \| 1.0 \| \d\.\d{4}, \d\.\d{4} \| \d+ \|", out.splitlines()[2])
+
+    # 5,000 characters, 100 batches of 50, in each of two streams
+    train, val = ((tmp_path / f"streams-{name}.txt").read_text() for name in ("train", "val"))
+    text_of_streams = text.read_text()
+    assert train == text_of_streams[:4750] + text_of_streams[5000:9750]
+    assert val == text_of_streams[4750:5000] + text_of_streams[9750:]
+
+
 def test_texts_of_any_size_are_written_and_read(tmp_path: Path) -> None:
     text = bench("text.py", "70k")
     assert len(text) == 70_000
