@@ -29,7 +29,7 @@ from charrnn.training.deadline import Deadline
 from charrnn.training.interrupt import StopRequest
 from charrnn.training.loop import train_with_saves
 from charrnn.training.observer import Observer, Progress
-from charrnn.training.recipe import Goal, complete
+from charrnn.training.recipe import Goal, complete, max_steps
 from charrnn.training.run import InitialModel, Run, begin
 
 Text = str | bytes | Path
@@ -117,6 +117,8 @@ def begin_with_recipe(corpus: Corpus, given: dict[str, Any], goal: Goal, **how: 
     workers, has_val = how.get("workers"), how.get("val") is not None
     options, note = complete(given, corpus, goal, workers, has_val_file=has_val)
     run = begin(corpus, Config(**options), note=note, **how)
+    if goal.deadline:
+        goal.deadline.max_steps = max_steps(run.state.batches["steps_per_epoch"])
     run.deadline = goal.deadline
     return run
 

@@ -43,7 +43,7 @@ def test_choice(
 @pytest.mark.parametrize("characters", [MEGABYTE, 10 * MEGABYTE])
 def test_more_effort_is_more_work(characters: int) -> None:
     chosen = [choose(characters, effort, {}) for effort in PRESETS.values()]
-    symbols = [each["max_steps"] * each["batch_size"] * each["seq_length"] for each in chosen]
+    symbols = [each["epochs"] * characters for each in chosen]
     for effort, n, options in zip(PRESETS.values(), symbols, chosen, strict=True):
         work = n / 10**7 * (options["hidden_size"] / 256) ** 1.85
         assert work == pytest.approx(effort, rel=0.01) or n == pytest.approx(6 * characters, 0.01)
@@ -54,12 +54,24 @@ def test_more_effort_is_more_work(characters: int) -> None:
     assert max(rates) == rates[0] == 8e-3
 
 
+@pytest.mark.parametrize("characters", [5, 5_000, 50_000])
+def test_the_shortest_texts_are_read_often(characters: int) -> None:
+    options = choose(characters, 1, {})
+    assert options["max_steps"] == 1200
+    assert "epochs" not in options
+
+
+def test_batches_of_short_lines_have_more_of_them() -> None:
+    assert choose(MEGABYTE // 5, 1, {})["batch_size"] == 8
+    assert choose(MEGABYTE // 5, 1, {}, 7.0)["batch_size"] == 64
+
+
 def test_given_options_are_kept() -> None:
     given = {"hidden_size": 100, "batch_size": 7, "dropout": 0.3, "learning_rate": 0.1}
     options = choose(100 * MEGABYTE, 1, given)
     assert given.items() <= options.items()
-    assert options["max_steps"] * 7 * 64 == pytest.approx(10**7 * 2.56**1.85, rel=0.001)
-    assert "max_steps" not in choose(MEGABYTE, 1, {"epochs": 3.0})
+    assert options["epochs"] == pytest.approx(2.56**1.85 / 10, rel=0.01)
+    assert "epochs" not in choose(MEGABYTE, 1, {"max_steps": 3})
     assert "learning_rate" not in choose(MEGABYTE, 1, {"optimizer": "sgd"})
 
 
@@ -69,7 +81,11 @@ def test_given_options_are_kept() -> None:
         ({}, 512, "chosen for this text and preset small: hidden size 512, batch size 8,"),
         ({"preset": "tiny"}, 256, "chosen for this text and preset tiny: hidden size 256,"),
         ({"batch_size": 4}, 256, None),
-        ({"preset": "tiny", "batch_size": 4}, 256, "preset tiny: hidden size 256, seq length 32"),
+        (
+            {"preset": "tiny", "batch_size": 4},
+            256,
+            "preset tiny: hidden size 256, sequence length 32",
+        ),
     ],
 )
 def test_model_options_switch_the_recipe_off(

@@ -16,7 +16,7 @@ class Deadline:
     """The end of a run, ``at`` on the clock of ``time.monotonic`` or after ``max_steps``."""
 
     def __init__(self, at: float) -> None:
-        self.at, self.max_steps = at, MAX_COUNT
+        self.at, self.max_steps = at, MAX_COUNT  # the second one of the plan
         self._closing_seconds = 0.0
         self._since, self._step = at, -1
 

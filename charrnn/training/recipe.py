@@ -12,6 +12,7 @@ import numpy as np
 from charrnn.config import PRESETS, Config
 from charrnn.network import Network
 from charrnn.text.corpus import Corpus
+from charrnn.text.vocabulary import NEWLINE
 from charrnn.training.deadline import Deadline
 from charrnn.training.parallel import DataParallel, default_workers
 from charrnn.workers import Workers
@@ -21,7 +22,13 @@ DEFAULT_PRESET = "small"
 MODEL_OPTIONS = frozenset(
     ["cell", "hidden_size", "num_layers", "seq_length", "batch_size", "optimizer", "learning_rate"]
 )
-SHOWN_OPTIONS = ("hidden_size", "batch_size", "seq_length", "learning_rate", "dropout")
+SHOWN_OPTIONS = {
+    "hidden_size": "hidden size",
+    "batch_size": "batch size",
+    "seq_length": "sequence length",
+    "learning_rate": "learning rate",
+    "dropout": "dropout",
+}
 # An effort of 1 is the work of a GRU of 256 units that reads 10 million characters.
 UNIT_CHARACTERS, UNIT_SIZE = 10_000_000, 256
 SIZE_EXPONENT = 1.85  # of the time per character, as a function of the hidden size
@@ -61,16 +68,22 @@ def complete(
         seconds = max(goal.deadline.at - time.monotonic(), 0) * TRAINING_SHARE
         effort = seconds * speed / _characters(config.hidden_size, 1)
         purpose = f"{speed:,.0f} characters per second with {config.hidden_size} units"
-    options = choose(characters, effort, given)
-    if goal.deadline:
-        per_epoch = characters / (options["batch_size"] * options["seq_length"])
-        goal.deadline.max_steps = max(MIN_STEPS, round(MAX_EPOCHS * per_epoch))
-    chosen = [f"{k.replace('_', ' ')} {options[k]:g}" for k in SHOWN_OPTIONS if k not in given]
+    line_length = math.inf
+    if config.documents == "line":
+        is_end = corpus.store.codes == NEWLINE
+        line_length = corpus.characters / max(1, int(corpus.store.counts[is_end].sum()))
+    options = choose(characters, effort, given, line_length)
+    shown = {key: name for key, name in SHOWN_OPTIONS.items() if key in options.keys() - given}
+    chosen = [f"{name} {options[key]:g}" for key, name in shown.items()]
     return options, f"chosen for this text and {purpose}: {', '.join(chosen) or 'the steps'}"
 
 
-def choose(characters: int, effort: float, given: Mapping[str, Any]) -> dict[str, Any]:
+def choose(
+    characters: int, effort: float, given: Mapping[str, Any], line_length: float = math.inf
+) -> dict[str, Any]:
     """Return the options for an effort, on a training split of so many characters.
+
+    ``line_length`` is their mean if every line is a document.
 
     The hidden size grows with the fourth root of the effort: weights and characters grow alike
     (Hoffmann et al., 2022). Reading a text again brings less than reading more of it, so on a short
@@ -91,11 +104,14 @@ def choose(characters: int, effort: float, given: Mapping[str, Any]) -> dict[str
     # batches that are small enough for many steps
     per_step = read / MIN_STEPS
     T = given.get("seq_length", LONG if per_step >= BATCH_SIZES[0] * LONG else SHORT)
-    fitting = [size for size in BATCH_SIZES if size * T <= per_step]
+    fitting = [size for size in BATCH_SIZES if size * min(T, line_length) <= per_step]
     B = given.get("batch_size", max(fitting, default=BATCH_SIZES[0]))
     options = {"hidden_size": H, "batch_size": B, "seq_length": T, **given}
     if not {"max_steps", "epochs"} & given.keys():
-        options["max_steps"] = max(1, round(read / (B * T)))
+        if read > MAX_EPOCHS * characters:
+            options["max_steps"] = MIN_STEPS
+        else:
+            options["epochs"] = float(f"{read / characters:.3g}")
 
     # a lower learning rate for larger models and smaller batches
     if "optimizer" not in given:
@@ -106,6 +122,11 @@ def choose(characters: int, effort: float, given: Mapping[str, Any]) -> dict[str
     doublings = math.log2(max(read / characters / MIN_EPOCHS, 1))
     options.setdefault("dropout", min(math.floor(2 * doublings) / 10, MAX_DROPOUT))
     return options
+
+
+def max_steps(steps_per_epoch: int) -> int:
+    """Return the largest number of steps for a text; more of them would only overfit."""
+    return max(MIN_STEPS, math.ceil(MAX_EPOCHS * steps_per_epoch))
 
 
 def _characters(hidden_size: int, effort: float) -> float:
