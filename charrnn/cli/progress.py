@@ -216,7 +216,7 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
         yield f"test loss if mixed with n-grams that learn {mixed}; of these alone {counts}"
 
     # the end, and warnings
-    if run.is_out_of_patience:
+    if run.is_out_of_patience and state.step < run.plan["steps"]:
         evaluations = fmt.format_count(run.config.patience, "evaluation")
         yield (
             f"stopped early at step {state.step:,} of {run.plan['steps']:,}: no better validation "
