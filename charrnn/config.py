@@ -17,6 +17,13 @@ CELLS = {
     "vanilla": "charrnn.cells.vanilla:Vanilla",
 }
 CELL_ALIASES = {"rnn": "vanilla"}
+# The registry of tasks, what a network is to predict: name and class of each.
+TASKS = {
+    "next": "charrnn.tasks.language:Language",
+    "label": "charrnn.tasks.label:Label",
+    "tags": "charrnn.tasks.tags:Tags",
+    "text": "charrnn.tasks.text:Text",
+}
 MAX_COUNT = 2**53  # of steps or symbols: any JSON reader keeps it exact
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
 DEFAULT_RATES = ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
@@ -49,10 +56,17 @@ def _option(
     high: float | None = None,
     choices: Collection[str] = (),
     kind: type = int,
+    only: Collection[str] = (),
+    never: Collection[str] = (),
+    reason: str = "",
 ) -> Any:
-    """Return a field; ``kind`` is the type of its values if there is no default and no choices."""
+    """Return a field; ``kind`` is the type of its values if there is no default and no choices.
+
+    ``only`` these tasks read the option, or all but those in ``never``, for a ``reason``.
+    """
     kind = str if choices else kind if default is None else type(default)
     meta = {"help": help, "low": low, "high": high, "choices": choices, "type": kind}
+    meta |= {"only": only, "never": never, "reason": reason}
     return field(default=default, metadata=meta)
 
 
@@ -69,7 +83,12 @@ class Config:
     hidden_size: int = _option(256, "Hidden units per layer.", 1, 65536)
     num_layers: int = _option(1, "Number of recurrent layers.", 1, 64)
     seq_length: int = _option(
-        64, "Sequence length: number of steps to backpropagate through.", 1, 2**20
+        64,
+        "Sequence length: number of steps to backpropagate through.",
+        1,
+        2**20,
+        only=["next"],
+        reason="every line is read as a whole",
     )
     batch_size: int = _option(64, "Number of sequences per batch.", 1, 2**20)
     dropout: float = _option(0.0, "Dropout probability, applied to each layer's outputs.", 0, 0.99)
@@ -112,7 +131,12 @@ class Config:
         MAX_COUNT,
     )
     sample_every: int | None = _option(
-        None, "Print a sample every N steps [1/10 of the run]; 0 disables.", 0, MAX_COUNT
+        None,
+        "Print a sample every N steps [1/10 of the run]; 0 disables.",
+        0,
+        MAX_COUNT,
+        only=["next"],
+        reason="only a language model writes samples",
     )
     unit: str = _option(
         "char",
@@ -124,6 +148,8 @@ class Config:
         None,
         "Treat every line or file as a separate document: the hidden state is reset at its start.",
         choices=("line", "file"),
+        only=["next"],
+        reason="every line is read on its own",
     )
     encoding: str = _option("utf-8", "Character encoding of the corpus.")
     mask: str | None = _option(
@@ -131,6 +157,8 @@ class Config:
         "Read every number and address of a log as one character; with identifiers, every word "
         "with a digit too.",
         choices=("numbers", "identifiers"),
+        only=["next"],
+        reason="lines are read unchanged",
     )
     min_count: int = _option(
         1, "Map symbols that occur fewer than N times to one unknown symbol.", 1, MAX_COUNT
@@ -144,6 +172,32 @@ class Config:
     )
     seed: int = _option(0, "Random seed.", 0, 2**64 - 1)
     dtype: str = _option("float32", "Floating-point type.", choices=("float32", "float64"))
+    predict: str = _option(
+        "next",
+        "What to predict: the next symbol of a text; or, of every line, what stands after its TAB: "
+        "one label, one tag for each symbol or word, or a text to write.",
+        choices=TASKS,
+    )
+    bidirectional: bool = _option(
+        False,
+        "With label and tags: a second network reads every line from the right.",
+        never=["next", "text"],
+        reason="a text that is to be continued has nothing on its right yet",
+    )
+    columns: str | None = _option(
+        None,
+        "With label, tags and text: the two columns to read of CSV (tabs in a file named .tsv) or "
+        "of JSON lines, as in text,label.",
+        kind=str,
+        never=["next"],
+        reason="a text has no columns",
+    )
+    skip_bad: bool = _option(
+        False,
+        "With label, tags and text: leave out bad lines and count them.",
+        never=["next"],
+        reason="a text has no bad lines",
+    )
 
     def __post_init__(self) -> None:
         """Check every value; resolve aliases and the default of the learning rate."""
@@ -154,6 +208,7 @@ class Config:
                 object.__setattr__(self, f.name, float(value))
             if value is not None or f.default is not None:
                 _check_option(f.name, getattr(self, f.name), f.metadata)
+        self._check_task()
         check_encoding(self.encoding)
         if self.unit == "byte" and self.encoding != "utf-8":
             raise UsageError(f"unit byte cannot be combined with an encoding ({self.encoding})")
@@ -162,12 +217,24 @@ class Config:
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
 
+    def _check_task(self) -> None:
+        """Raise UsageError for an option that the task does not read, with the reason."""
+        for f in dataclasses.fields(self):
+            m, is_given = f.metadata, getattr(self, f.name) != f.default
+            is_read = self.predict not in m["never"] and self.predict in (m["only"] or TASKS)
+            if is_given and not is_read:
+                option = f"--{f.name.replace('_', '-')}"
+                raise UsageError(f"--predict {self.predict} does not read {option}: {m['reason']}")
+        if self.columns is not None and len({*self.columns.split(",")}) != 2:
+            raise UsageError(f"invalid columns: {self.columns!r}; must be two, as in text,label")
+
 
 def _check_option(name: str, value: Any, meta: Mapping[str, Any]) -> None:
     """Raise UsageError unless a value has the type, and is one of the choices or in the range."""
     choices, low, high = meta["choices"], meta["low"], meta["high"]
     if type(value) is not meta["type"]:
-        wanted = {int: "an integer", float: "a float", str: "a string"}[meta["type"]]
+        kinds = {int: "an integer", float: "a float", str: "a string", bool: "true or false"}
+        wanted = kinds[meta["type"]]
     elif choices and value not in choices:
         wanted = f"one of {', '.join(choices)}"
     elif (low is not None and not value >= low) or (high is not None and not value <= high):

@@ -30,11 +30,19 @@ def format_baselines(baselines: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {nats:.3f}" for name, nats in baselines.items()) or "none"
 
 
+def format_measures(measures: Mapping[str, float]) -> str:
+    """Return what was measured of a model's predictions: ``accuracy 0.8412, macro F1 0.5120``."""
+    return ", ".join(f"{name.replace('_', ' ')} {x:.4f}" for name, x in measures.items())
+
+
 def best_baseline(baselines: Mapping[str, float]) -> str | None:
     return min(baselines, key=baselines.__getitem__, default=None)
 
 
-def loss_unit(unit: str) -> str:
+def loss_unit(unit: str, predict: str = "next") -> str:
+    """Return what the losses of a model are per; ``predict`` is as in ``Config``."""
+    if predict != "next":
+        return "target"
     return "byte" if unit == "byte" else "character"
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from charrnn import sampling, scoring
 from charrnn.arrays import Array, Ids
+from charrnn.bidirectional import make_network
 from charrnn.blas import limit_threads, with_threads
 from charrnn.config import Config
 from charrnn.counts import Counts
@@ -33,11 +34,13 @@ from charrnn.storage.state import (
     ModelState,
     State,
 )
+from charrnn.tasks.base import Predictor, require_language_model
+from charrnn.tasks.lines import load_line_task
 from charrnn.text import units
 from charrnn.text.masks import mask_text
 from charrnn.text.vocabulary import NEWLINE, Vocabulary
 from charrnn.training.mixing import rms_gradient
-from charrnn.training.splits import Split
+from charrnn.training.split import Split
 from charrnn.workers import Workers, available_cores
 
 DEFAULT_SAMPLE_LENGTH = 2000
@@ -133,6 +136,19 @@ class Model:
             raise CheckpointError(f"{self._name}: cannot adapt: {reason}")
         return adaptation
 
+    @np.errstate(all="ignore")
+    @limit_threads()
+    def predict(self, texts: Sequence[str], **options: Any) -> list[Any]:
+        """Return what a model of labels, tags or texts predicts for each text.
+
+        A label is a ``LabelPrediction``, tags are a list of them, a text is a ``str``. ``beam`` is
+        the number of texts that are compared. Raises UsageError for a language model.
+        """
+        task = load_line_task(self.config.predict)
+        assert self.state.task
+        predictor = Predictor(self.network, self.vocabulary, self.state.task)
+        return task.predict(predictor, texts, **options)
+
     @limit_threads()
     def split_nll(self, split: Split, *, mix: bool, adapt: bool) -> dict[str, Array]:
         """Return -log p of each symbol of a split in nats, (n,) each.
@@ -140,6 +156,7 @@ class Model:
         The names are ``network``, with ``adapt`` also ``adapted``, and with ``mix`` ``counts``,
         which learn as they read, and ``mixed``. Raises CheckpointError.
         """
+        require_language_model(self.config, self._name)
         scores = split.scores(self.network, self._workers)
         nlls, gate = {"network": scores[0]}, None
         if adapt:
@@ -159,7 +176,9 @@ class Model:
         parts = [f"{c.cell} {c.num_layers}x{c.hidden_size}", f"{state.parameters:,} parameters"]
         parts.append(f"step {state.step:,}")
         if best["val_loss"] is not None:
-            parts.append(f"validation {best['val_loss']:.4f} nats per {loss_unit(c.unit)}")
+            parts.append(
+                f"validation {best['val_loss']:.4f} nats per {loss_unit(c.unit, c.predict)}"
+            )
         if isinstance(state, State):
             parts.append(f"trained on {state.corpus['name']}")
         return f"<charrnn.Model: {', '.join(parts)}>"
@@ -213,6 +232,7 @@ class Model:
         ``workers`` processes share 32 texts or more; of fewer, each matrix product has so many
         threads.
         """
+        require_language_model(self.config, self._name)
         if length < 0:
             raise UsageError(f"length must be at least 0, not {length}")
         if until is not None and not until:
@@ -304,6 +324,7 @@ class Model:
         With ``learner``, the model's ``learning_mixture()``, the network is mixed with n-grams,
         which learn from each line once it has been scored.
         """
+        require_language_model(self.config, self._name)
         v = self.vocabulary
         codes = units.to_codes(mask_text(text, self.mask), v.unit)
         ids, character, is_unknown = v.lookup(codes)
@@ -374,8 +395,7 @@ def load(path: str | Path, *, last: bool = False) -> Model:
     _, arrays = checkpoint.read_checkpoint(path, [name])
 
     config, vocabulary = state.config, Vocabulary.from_header(state.vocabulary, state.config.unit)
-    sizes = config.cell, len(vocabulary), config.hidden_size, config.num_layers
-    network = Network(*sizes, config.dtype)
+    network = make_network(config, len(vocabulary), checkpoint.count_outputs(state.task))
     network.params.vector[:] = arrays[name]
     return Model(network, vocabulary, state, path)
 

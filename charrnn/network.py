@@ -29,7 +29,7 @@ class NetworkTape:
     layers: list[Tape[Any]]
     xs: Array  # (T, H, B), feature-major: a layer's input, after dropout
     dhs: Array  # (T, H, B)
-    logits: Array  # (T, V, B), feature-major
+    logits: Array  # (T, O, B), feature-major
     one_hot: Array  # (T, B, V), or nothing for a large vocabulary
     state: State  # the state after the batch
     W_plus_b: Array  # (G H, V)
@@ -49,11 +49,13 @@ class Network:
     """``num_layers`` recurrent layers and an affine output: p = softmax(Why h + by).
 
     ``params`` holds the parameters and ``grads`` their gradients: ``0.Wxh`` (G H, V), ``0.Whh`` (G
-    H, H), ``0.bh`` (G H,), the same for the layers above with Wxh (G H, H), then ``Why`` (V, H) and
-    ``by`` (V,). G is the cell's number of blocks, H the hidden size, V the size of the vocabulary,
-    L the number of layers, S the number of the cell's states. With ``rng`` the parameters are
-    initialized, otherwise zero.
+    H, H), ``0.bh`` (G H,), the same for the layers above with Wxh (G H, H), then ``Why`` (O, H) and
+    ``by`` (O,). G is the cell's number of blocks, H the hidden size, V the size of the vocabulary,
+    L the number of layers, S the number of the cell's states, O the number of outputs: V, unless it
+    is given. With ``rng`` the parameters are initialized, otherwise zero.
     """
+
+    PADDING = 0  # the id that fills a lane after the end of its document
 
     def __init__(
         self,
@@ -63,18 +65,23 @@ class Network:
         num_layers: int,
         dtype: DTypeLike = np.float32,
         rng: Generator | None = None,
+        num_outputs: int | None = None,
     ) -> None:
         self.architecture = cell, vocab_size, hidden_size, num_layers
         self.vocab_size, self.hidden_size, self.num_layers = vocab_size, hidden_size, num_layers
+        self.num_outputs = num_outputs or vocab_size
         self.cell = load_cell(cell)
-        params = Parameters(parameter_shapes(*self.architecture), dtype)
+        params = Parameters(self.parameter_shapes(), dtype)
         self.use_vectors(params.vector, np.zeros_like(params.vector))
         if rng is not None:
             self.init_parameters(rng)
 
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        return parameter_shapes(*self.architecture, self.num_outputs)
+
     def use_vectors(self, params: Array, grads: Array) -> None:
         """Use two vectors as they are for the parameters and the gradients, without a copy."""
-        shapes = parameter_shapes(*self.architecture)
+        shapes = self.parameter_shapes()
         self.params = Parameters(shapes, params.dtype, params)
         self.grads = Parameters(shapes, grads.dtype, grads)
         self._layers = self._by_layer(self.params)
@@ -114,23 +121,27 @@ class Network:
 
     def copy(self, dtype: DTypeLike | None = None) -> Network:
         """Return a network with a copy of the parameters, of another dtype if one is given."""
-        other = Network(*self.architecture, dtype or self.params.vector.dtype)
+        dtype = dtype or self.params.vector.dtype
+        other = type(self)(*self.architecture, dtype, num_outputs=self.num_outputs)
         other.params.vector[:] = self.params.vector
         return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the weights, without their views."""
-        cell = self.architecture[0]
-        return _restore_network, (self.architecture, self.params.vector, CELLS[cell])
+        cell, kind = self.architecture[0], (type(self), self.architecture, self.num_outputs)
+        return _restore_network, (*kind, self.params.vector, CELLS[cell])
 
-    def load_weights_from(self, other: Network, ids: Ids) -> None:
+    def load_weights_from(self, other: Network, ids: Ids, outputs: Ids | None) -> None:
         """Copy the parameters of a network of the same size, whose symbol i is ``ids[i]`` here.
 
-        Symbols that it lacks keep their initial weights; their bias becomes the mean of its biases.
+        Its output i is ``outputs[i]``; with None they mean something else and keep their initial
+        weights. So do symbols that it lacks; their bias becomes the mean of its biases.
         """
-        at: dict[str, Any] = {"0.Wxh": np.s_[:, ids], "Why": ids, "by": ids}
-        self.params["by"][:] = other.params["by"].mean()
-        for name in self.params:
+        at: dict[str, Any] = {"0.Wxh": np.s_[:, ids], "Why": outputs, "by": outputs}
+        names = [name for name in self.params if outputs is not None or name not in ("Why", "by")]
+        if outputs is not None:
+            self.params["by"][:] = other.params["by"].mean()
+        for name in names:
             self.params[name][at.get(name, ...)] = other.params[name]
 
     def zero_state(self, B: int) -> State:
@@ -140,14 +151,15 @@ class Network:
 
     def new_tape(self, T: int, B: int) -> NetworkTape:
         """Allocate every buffer of a batch of T steps and B lanes."""
-        V, H, dtype = self.vocab_size, self.hidden_size, self.params.vector.dtype
+        V, O, H = self.vocab_size, self.num_outputs, self.hidden_size
+        dtype = self.params.vector.dtype
         first = self.cell.new_tape(T, H, B, dtype)
         others = [self.cell.new_tape(T, H, B, dtype, first) for _ in range(self.num_layers - 1)]
         return NetworkTape(
             [first, *others],
             xs=empty_feature_major(T, H, B, dtype),
             dhs=np.empty((T, H, B), dtype),
-            logits=empty_feature_major(T, V, B, dtype),
+            logits=empty_feature_major(T, O, B, dtype),
             one_hot=np.empty((T, B, V if V <= affine.MAX_ONE_HOT else 0), dtype),
             state=np.empty_like(self.zero_state(B)),
             W_plus_b=np.empty_like(self.params["0.Wxh"]),
@@ -170,7 +182,7 @@ class Network:
     def forward(
         self, xs: Ids, state: State, tape: NetworkTape, masks: Array | None = None
     ) -> State:
-        """Run ids ``xs`` (T, B) through the layers; leave the logits (T, V, B) on the tape.
+        """Run ids ``xs`` (T, B) through the layers; leave the logits (T, O, B) on the tape.
 
         The state returned is on the tape too, until the next use; ``state`` may be that array.
         """
@@ -224,10 +236,14 @@ class Network:
         last = self.forward(xs, state, tape, masks)
         nll, sum_exp = loss.forward(logits, ys)
         dout = loss.backward(logits, sum_exp, ys, scale)
+        self.backward(xs, dout, tape, masks)
+        return nll.reshape(xs.shape), last
 
+    def backward(self, xs: Ids, dout: Array, tape: NetworkTape, masks: Array | None) -> None:
+        """Write ``grads``, given the gradient ``dout`` (O, T B) of the logits after forward."""
         # back through each layer's affine map above it, then through its recurrence
         dhs = tape.dhs
-        dfinal = np.zeros((len(self.cell.STATE_NAMES), 1, 1), logits.dtype)
+        dfinal = np.zeros((len(self.cell.STATE_NAMES), 1, 1), dout.dtype)
         W, dW, db = self.params["Why"], self.grads["Why"], self.grads["by"]
         for l in reversed(range(self.num_layers)):
             layer = tape.layers[l]
@@ -244,7 +260,6 @@ class Network:
         # the input is one-hot
         one_hot, scratch = tape.one_hot.reshape(xs.size, -1), layer.da.reshape(dout.shape)
         affine.backward_ids(dW, db, xs.ravel(), dout, one_hot, scratch)
-        return nll.reshape(xs.shape), last
 
 
 class Stepper:
@@ -301,9 +316,15 @@ class Stepper:
         return self._logits
 
 
-def _restore_network(architecture: tuple[str, int, int, int], weights: Array, cell: str) -> Network:
+def _restore_network(
+    kind: type[Network],
+    architecture: tuple[str, int, int, int],
+    num_outputs: int,
+    weights: Array,
+    cell: str,
+) -> Network:
     CELLS.setdefault(architecture[0], cell)  # another process may have registered it
-    network = Network(*architecture, weights.dtype)
+    network = kind(*architecture, weights.dtype, num_outputs=num_outputs)
     network.params.vector[:] = weights
     return network
 
@@ -316,15 +337,19 @@ def apply_dropout(hs: Array, masks: Array | None, l: int, out: Array) -> None:
         np.multiply(hs, masks[l], out=out)
 
 
-def parameter_shapes(cell: str, V: int, H: int, L: int) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(
+    cell: str, V: int, H: int, L: int, num_outputs: int | None = None
+) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every parameter."""
+    O = num_outputs or V
     GH = load_cell(cell).NUM_BLOCKS * H
     shapes: dict[str, tuple[int, ...]] = {}
     for l in range(L):
         shapes |= {f"{l}.Wxh": (GH, H if l else V), f"{l}.Whh": (GH, H), f"{l}.bh": (GH,)}
-    return {**shapes, "Why": (V, H), "by": (V,)}
+    return {**shapes, "Why": (O, H), "by": (O,)}
 
 
-def num_parameters(cell: str, V: int, H: int, L: int) -> int:
+def num_parameters(cell: str, V: int, H: int, L: int, num_outputs: int | None = None) -> int:
     """Return the number of parameters, without allocating them."""
-    return sum(math.prod(shape) for shape in parameter_shapes(cell, V, H, L).values())
+    shapes = parameter_shapes(cell, V, H, L, num_outputs)
+    return sum(math.prod(shape) for shape in shapes.values())

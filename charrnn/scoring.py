@@ -34,6 +34,7 @@ MAX_STEPWISE = 2**18  # parameters of several layers: so few stay in the cache f
 # faster, but every lane has to be warmed up.
 LANES = ((64, 1000), (128, 2000))
 DOCUMENT_LANES = 128
+MAX_TARGET_SYMBOLS = 2**14  # of all lanes together, if whole lines are read
 STRETCH = 12  # characters: about a word; see docs/quality.md
 
 
@@ -136,6 +137,28 @@ def _read_stepwise(
             h[:] = stepper.h
         affine.forward(Why, by, merge_time_batch(hs), logits, logits)
         yield batch, logits
+
+
+@np.errstate(all="ignore")  # the weights may have diverged
+def target_log_probs(network: Network, ids: Ids, targets: Ids, ends: Ids) -> Array:
+    """Return log p of every output at each of the m targets, (m, O) float64, in their order.
+
+    ``targets`` (n,) are below 0 where there is none, ``ends`` the ends of the documents in ``ids``.
+    """
+    longest = int(np.diff(ends, prepend=0).max(initial=1))
+    B, T = max(1, min(DOCUMENT_LANES, len(ends), MAX_TARGET_SYMBOLS // longest)), longest
+    index = np.cumsum(targets >= 0) - 1
+    out = np.zeros((int((targets >= 0).sum()), network.num_outputs))
+    if not len(ends):
+        return out
+    order = B, T, batches.Position(), 0, None, batches.ALL_LANES
+    stream = batches.document_batches(ids, ends, *order, targets, network.PADDING)
+    one_epoch = islice(stream, batches.batches_per_epoch(ends, B, T))
+    for batch, tape in network.read(one_epoch, T, B):
+        is_target = batch.ys >= 0
+        logits = tape.logits.swapaxes(1, 2)[is_target]
+        out[index[batch.at[is_target]]] = loss.log_softmax(logits)
+    return out
 
 
 class AdaptiveRule(NamedTuple):

@@ -24,6 +24,7 @@ from charrnn.storage import checkpoint
 from charrnn.storage.lock import lock
 from charrnn.storage.output import check_output
 from charrnn.storage.state import MAX_WORKERS
+from charrnn.tasks.base import load_task
 from charrnn.text.corpus import Corpus
 from charrnn.training.deadline import Deadline
 from charrnn.training.interrupt import StopRequest
@@ -105,8 +106,9 @@ def train(
             for step in train_with_saves(run, path, stop=lambda: stop() or observer.has_ended):
                 observer.update(step)
     run.network.params.vector[:] = run.model_weights
-    arrays: dict[str, Any] = {checkpoint.COUNTS: run.counts_data}
-    arrays["optimizer_state"] = run.optimizer_state
+    arrays: dict[str, Any] = {"optimizer_state": run.optimizer_state}
+    if run.state.counts:
+        arrays[checkpoint.COUNTS] = run.counts_data
     return Model(run.network, run.vocabulary, run.state, arrays)
 
 
@@ -135,8 +137,7 @@ def _check_names(options: dict[str, Any]) -> None:
 
 def _to_corpus(name: str, text: Text | Sequence[Text], config: Config) -> Corpus:
     """Return a text, several texts or files as a corpus. Raises TextError, UsageError."""
-    how: dict[str, Any] = {"unit": config.unit, "documents": config.documents}
-    how["mask"] = config.mask
+    task = load_task(config.predict)
     texts = [text] if isinstance(text, (str, bytes, Path)) else list(text)
     if not texts:
         raise TextError("there is no text: the list of texts is empty")
@@ -144,7 +145,7 @@ def _to_corpus(name: str, text: Text | Sequence[Text], config: Config) -> Corpus
     if paths:
         if len(paths) < len(texts):
             raise UsageError("give texts or paths, not both")
-        return Corpus(paths[0].stem, paths=paths, encoding=config.encoding, **how)
+        return task.read(paths[0].stem, config, paths=paths)
     strings = [text for text in texts if isinstance(text, str)]
     for text in strings:
         if len(text) < MAX_NAME_CHARACTERS and os.path.isfile(text):  # noqa: PTH113  # any text
@@ -152,7 +153,7 @@ def _to_corpus(name: str, text: Text | Sequence[Text], config: Config) -> Corpus
     if strings and codecs.lookup(config.encoding).name != "utf-8":
         raise UsageError(f"encoding {config.encoding} needs a text of bytes, not a str")
     given = [text for text in texts if not isinstance(text, Path)]
-    return Corpus(name, *given, encoding=config.encoding, **how)
+    return task.read(name, config, *given)
 
 
 def load_initial_model(
@@ -169,5 +170,7 @@ def load_initial_model(
         if given != value and CELL_ALIASES.get(str(given)) != value:
             raise UsageError(f"{name} must be {value}, as in the initial model, not {given}")
     sha256 = model.state.sha256 or None
-    initial_model = InitialModel(model.network, model.vocabulary, str(path), sha256)
+    initial_model = InitialModel(
+        model.network, model.vocabulary, str(path), sha256, model.state.task
+    )
     return initial_model, {**options, **inherited}

@@ -13,10 +13,11 @@ LAYERS = """
     errors version config formatting arrays blas
     affine loss optim text cells counts
     mixture network workers cluster
+    bidirectional
     sampling scoring storage
     analysis
     drawing
-    training
+    training tasks
     model
     trainer
     cli

@@ -21,6 +21,7 @@ from charrnn.cli.info import info
 from charrnn.cli.ls import list_command
 from charrnn.cli.overlap import overlap
 from charrnn.cli.plot import plot
+from charrnn.cli.predict import predict
 from charrnn.cli.report import report
 from charrnn.cli.sample import sample
 from charrnn.cli.score import score
@@ -36,7 +37,7 @@ from charrnn.version import __version__
 
 PROGRAM = "charrnn"
 GROUPS = {
-    "Write": (train, sample),
+    "Write": (train, sample, predict),
     "Measure": (evaluate, score, overlap),
     "Look": (show, plot, report),
     "Understand": (trace, gradflow, gradcheck),

@@ -45,11 +45,17 @@ class ModelFile(NamedTuple):
     last: bool = False
     reason: str = ""
 
-    def load(self, *notes: str) -> Model:
-        """Load the model, and print on stderr which file it is from. Raises CheckpointError."""
+    def load(self, *notes: str, any_task: bool = False) -> Model:
+        """Load the model, and print on stderr which file it is from. Raises CheckpointError.
+
+        Raises UsageError for another model than a language model, unless it may have ``any_task``.
+        """
         from charrnn.model import load
+        from charrnn.tasks.base import require_language_model
 
         model = load(self.path, last=self.last)
+        if not any_task:
+            require_language_model(model.config, str(self.path))
         self.announce(*notes)
         return model
 

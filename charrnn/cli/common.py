@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from charrnn.arrays import Ids
     from charrnn.model import Model
-    from charrnn.training.splits import Splits
+    from charrnn.training.split import Splits
 
 CHECKPOINT_DIR = Path("checkpoints")
 SHOWN_FILES = 10

@@ -10,6 +10,7 @@ import click
 from charrnn.cli import common
 from charrnn.cli.choice import ModelFile, model_argument
 from charrnn.cli.common import expand_folders, is_unknown, warn_of_unknown
+from charrnn.cli.eval_lines import evaluate_lines, parse_options
 from charrnn.cli.streams import print_lines, stdout
 from charrnn.errors import NotFiniteError, TextError, UsageError
 from charrnn.formatting import best_baseline, format_count, format_loss, format_number, loss_unit
@@ -35,6 +36,11 @@ SPLITS = {"val": "validation", "test": "test"}
     "[default: if the run has ended]",
 )
 @common.adapt_option
+@click.option(
+    "--beam",
+    type=common.Count(1, 1000),
+    help="With a model that writes texts: search with a beam of N texts [1: greedy].",
+)
 @common.json_option(help="Print one JSON object per line, one for each file.")
 @model_argument("[FILE]...", last=True)
 def evaluate(
@@ -43,12 +49,14 @@ def evaluate(
     split: str | None,
     mix: bool | None,
     adapt: bool,
+    beam: int | None,
     as_json: bool,
 ) -> None:
     """Measure how well the model in CHECKPOINT predicts each FILE.
 
     FILE may be - for standard input, or a folder, whose text files are evaluated one by one.
-    Losses are per character, or per byte for byte models. The first one is of the network alone.
+    Losses are per character, or per byte for byte models. The first one is of the network alone. Of
+    a model of labels, tags or texts, see docs/tasks.md, its accuracy is measured.
 
     \b
       charrnn eval draft.txt
@@ -58,7 +66,13 @@ def evaluate(
     if bool(files) == bool(split):
         raise UsageError("give either FILE (- for standard input) or --split")
     stdout()
-    model = model_file.load()
+    model = model_file.load(any_task=True)
+    if model.state.task:
+        options = parse_options(mix, adapt, beam)
+        evaluate_lines(model_file.path, model, files, split, as_json, options)
+        return
+    if beam is not None:
+        raise UsageError("--beam is for models that write texts (--predict text)")
     how = {"mix": model.state.mixing is not None if mix is None else mix, "adapt": adapt}
     nonfinite = []
     for name in [split] if split else expand_folders(files, model):

@@ -100,7 +100,7 @@ def model_rows(state: ModelState) -> Iterator[tuple[str, Any]]:
     c, v, best = state.config, state.vocabulary, state.best
     size = fmt.format_count(state.parameters, "parameter")
     more = "..." if v["size"] > SHOWN_SYMBOLS else ""
-    per = f"per {fmt.loss_unit(c.unit)}"
+    per = f"per {fmt.loss_unit(c.unit, c.predict)}"
     yield "model", f"{c.cell} {c.num_layers}x{c.hidden_size}, {size}"
     yield "vocabulary", f"{v['size']:,} symbols: {v['symbols'][:SHOWN_SYMBOLS]!r}{more}"
     yield "step", f"{state.step:,} (epoch {state.epoch:.2f})"
@@ -108,6 +108,9 @@ def model_rows(state: ModelState) -> Iterator[tuple[str, Any]]:
         yield "validation", f"{fmt.format_loss(best['val_loss'])} {per} at step {best['step']:,}"
     if state.test_loss is not None:
         yield "test", f"{fmt.format_loss(state.test_loss)} {per}"
+    if state.task and state.task["outputs"]:
+        names = ", ".join(state.task["outputs"][:SHOWN_SYMBOLS])
+        yield "outputs", f"{len(state.task['outputs']):,}: {names}"
     if state.mixing and state.mixing["mixed_loss"] is not None:
         yield "mixed", f"{fmt.format_loss(state.mixing['mixed_loss'])} {per}, on the test split"
 
@@ -118,6 +121,8 @@ def run_rows(path: Path, state: State) -> Iterator[tuple[str, Any]]:
     splits = ", ".join(f"{name} {n:,}" for name, n in corpus["split_characters"].items())
     yield "baselines", f"validation {fmt.format_baselines(state.baselines['val'])}"
     yield "baselines", f"test {fmt.format_baselines(state.baselines['test'])}"
+    for name, measures in state.measures.items():
+        yield "measured", f"{name}: {fmt.format_measures(measures)}"
     yield "plan", f"{steps:,} steps, {'finished' if state.finished else 'not finished'}"
     yield (
         "batches",

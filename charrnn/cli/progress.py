@@ -149,12 +149,13 @@ def format_cell(loss: float | None, digits: int = 4) -> str:
 def start_lines(run: Run) -> Iterator[str]:
     config, state, corpus, batches = run.config, run.state, run.state.corpus, run.state.batches
     splits, unit, steps = corpus["split_characters"], fmt.loss_unit(config.unit), run.plan["steps"]
+    targets = "targets: " * (state.task is not None)
     distinct = f"{len(run.vocabulary):,} distinct"
     if config.unit == "jamo":
         distinct += f" symbols, {run.splits.symbols_per_character:.2f} symbols per character"
     yield (
         f"{corpus['name']}: {fmt.format_count(corpus['characters'], unit)} ({distinct}); "
-        f"{splits['train']:,} for training, {splits['val']:,} for validation, "
+        f"{targets}{splits['train']:,} for training, {splits['val']:,} for validation, "
         f"{splits['test']:,} for testing"
     )
     yield (
@@ -167,19 +168,25 @@ def start_lines(run: Run) -> Iterator[str]:
     yield from state.notes
     if baselines := state.baselines["val"]:
         yield f"baseline validation loss, nats per {unit}: {fmt.format_baselines(baselines)}"
+    for name, measures in state.measures.items():
+        yield f"{name}, {measured_split(run)}: {fmt.format_measures(measures)}"
     if state.step:
         yield f"resumed at step {state.step:,}"
 
 
+def measured_split(run: Run) -> str:
+    return "test split" if run.state.corpus["split_characters"]["test"] else "validation split"
+
+
 def uniform_loss(run: Run) -> float:
     """Return the loss of a uniform guess, in nats per character."""
-    return run.splits.symbols_per_character * math.log(len(run.vocabulary))
+    return run.splits.symbols_per_character * math.log(run.network.num_outputs)
 
 
 def initial_line(run: Run, loss: float) -> str:
     ratio = f"{run.splits.symbols_per_character:.2f}"
     times = "" if ratio == "1.00" else f"{ratio} "  # symbols per character
-    uniform = f"{times}ln {len(run.vocabulary)} = {uniform_loss(run):.3f}"
+    uniform = f"{times}ln {run.network.num_outputs} = {uniform_loss(run):.3f}"
     return f"initial loss {loss:.3f} (uniform: {uniform})"
 
 
@@ -198,7 +205,7 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
     baselines, best, test_loss = state.baselines, state.best, state.test_loss
     # the losses
     best_loss, losses = fmt.format_loss(best["val_loss"]), []
-    if baselines["val"]:
+    if best["val_loss"] is not None and (baselines["val"] or state.task):
         losses.append(f"best validation loss {best_loss} at step {run.model_step:,}")
     if test_loss is not None:
         losses.append(f"test loss of the best weights {fmt.format_loss(test_loss)}")
@@ -211,6 +218,8 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
                 f"{fmt.format_baselines(of_split)}, model {loss:.3f}"
             )
 
+    for name, measures in state.measures.items():
+        yield f"{name}, {measured_split(run)}: {fmt.format_measures(measures)}"
     if state.mixing and state.mixing["mixed_loss"] is not None:
         mixed, counts = (fmt.format_loss(state.mixing[k]) for k in ("mixed_loss", "counts_loss"))
         yield f"test loss if mixed with n-grams that learn {mixed}; of these alone {counts}"
@@ -237,12 +246,13 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
             f"(step {run.model_step:,}) to {fmt.format_loss(loss)} while training loss fell; "
             f"use --dropout, a smaller model or fewer steps"
         )
-    if (n := longest_copy(run)) >= MIN_COPY_WARNING:
+    if not state.task and (n := longest_copy(run)) >= MIN_COPY_WARNING:
         yield (
             f"the last sample repeats {n:,} characters of the training text verbatim; "
             f"to measure how much is copied:"
         )
         yield f"  {fmt.shell_command('charrnn', 'overlap', path, *map(fmt.file_argument, corpus))}"
 
-    yield f"saved {path}; sample from it with:"
-    yield f"  {fmt.shell_command('charrnn', 'sample', fmt.file_argument(path))}"
+    verb, command = ("predict", "predict") if state.task else ("sample from it", "sample")
+    yield f"saved {path}; {verb} with:"
+    yield f"  {fmt.shell_command('charrnn', command, fmt.file_argument(path))}"

@@ -18,7 +18,13 @@ from charrnn.cli.common import Count, Duration, file_option, flag
 from charrnn.cli.grid import parse_axis, run_grid
 from charrnn.cli.progress import Display, end_lines, start_lines
 from charrnn.cli.streams import print_message
-from charrnn.cli.train_options import FIXED_OPTIONS, FileOption, config_options, read_defaults
+from charrnn.cli.train_options import (
+    FIXED_OPTIONS,
+    FileOption,
+    TrainCommand,
+    config_options,
+    read_defaults,
+)
 from charrnn.cluster import connect
 from charrnn.config import ARCHITECTURE_OPTIONS, PRESETS, Config
 from charrnn.errors import CharrnnError, UsageError
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     LoadTexts = Callable[..., tuple[Corpus, Corpus | None]]
 
 
-@click.command()
+@click.command(cls=TrainCommand)
 @click.argument("corpus", nargs=-1, required=True)
 @click.option(
     "--time",
@@ -304,21 +310,13 @@ def load_corpora(
     recorded: Collection[str] = (),
 ) -> tuple[Corpus, Corpus | None]:
     """Read the corpus and the validation file, if there is one, of the run saved in ``path``."""
-    from charrnn.text.corpus import Corpus
+    from charrnn.tasks.base import load_task
 
     def load(paths: Sequence[str]) -> Corpus:
+        own: list[Path] = [path, common.CHECKPOINT_DIR]
+        files: dict[str, Any] = {"temp_dir": path.parent, "own": own, "recorded": recorded}
         name = common.default_run_name(paths)
-        return Corpus(
-            name,
-            paths=paths,
-            unit=c.unit,
-            documents=c.documents,
-            encoding=c.encoding,
-            mask=c.mask,
-            temp_dir=path.parent,
-            own=[path, common.CHECKPOINT_DIR],
-            recorded=recorded,
-        )
+        return load_task(c.predict).read(name, c, paths=paths, **files)
 
     return load(corpus), load([val_file]) if val_file else None
 

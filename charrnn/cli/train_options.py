@@ -25,6 +25,26 @@ FIXED_OPTIONS = CONFIG_OPTIONS - {"max_steps"} | {"init_from", "config", "preset
 OTHER_TYPES = {"workers": int, "val_file": str, "init_from": str, "preset": str}
 FILE_OPTIONS = CONFIG_OPTIONS | {*OTHER_TYPES}
 
+HELP_GROUPS = ("Options", "To predict the next symbol", "To predict label, tags or text")
+GROUP_OF_OPTION = {"predict": HELP_GROUPS[2]} | {
+    f.name: HELP_GROUPS[1] if f.metadata["only"] else HELP_GROUPS[2]
+    for f in dataclasses.fields(Config)
+    if f.metadata["only"] or f.metadata["never"]
+}
+
+
+class TrainCommand(click.Command):
+    """Shows in its help the options that only some tasks read in groups of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in HELP_GROUPS}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                groups[GROUP_OF_OPTION.get(param.name or "", "Options")].append(record)
+        for name, records in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
 
 class FileOption(click.Option):
     """An option that a file of options can set; the file has precedence over the environment."""
@@ -41,6 +61,9 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
             flags.append("--lr")
         option = functools.partial(click.option, *flags, f.name, default=f.default, help=m["help"])
         kind, high = m["type"], m["high"]
+        if kind is bool:
+            command = option(is_flag=True, cls=FileOption)(command)
+            continue
         if high and high >= 1e9:  # Config checks it; in the help it would only distract
             high = None
         if m["choices"]:

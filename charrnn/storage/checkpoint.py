@@ -28,7 +28,7 @@ from charrnn.formatting import escape_control
 from charrnn.storage import header as headers
 from charrnn.storage.header import UNRELEASED, InvalidCheckpoint, damage_error
 from charrnn.storage.output import replace_file
-from charrnn.storage.state import ModelState, State
+from charrnn.storage.state import ModelState, State, TaskRecord
 from charrnn.text.files import CHECKPOINT_KIND, STDIN, Source, is_url, recognize
 
 if TYPE_CHECKING:
@@ -202,13 +202,14 @@ def _read_members(
 
 def array_shapes(state: ModelState) -> dict[str, tuple[int, ...]]:
     """Return the shape of each array of a checkpoint, as its header implies it."""
+    from charrnn.bidirectional import count_parameters
     from charrnn.cells import load_cell
-    from charrnn.network import num_parameters
     from charrnn.optim import OPTIMIZERS
 
     config = state.config
     cell, H, L = config.cell, config.hidden_size, config.num_layers
-    n = num_parameters(cell, state.vocabulary["size"], H, L)
+    n = count_parameters(config, state.vocabulary["size"], count_outputs(state.task))
+    L *= 2 if config.bidirectional else 1
     shapes: dict[str, tuple[int, ...]] = {"best_weights": (n,)}
     if state.counts:
         shapes["counts"] = (state.counts["bytes"],)
@@ -221,6 +222,11 @@ def array_shapes(state: ModelState) -> dict[str, tuple[int, ...]]:
         "optimizer_state": (OPTIMIZERS[config.optimizer].num_moments, n),
         "hidden_state": (L, len(load_cell(cell).STATE_NAMES), H, state.batches["batch_size"]),
     }
+
+
+def count_outputs(task: TaskRecord | None) -> int | None:
+    """Return the number of outputs of the network, or None for as many as there are symbols."""
+    return len(task["outputs"]) or None if task else None
 
 
 def _check_member(name: str, info: zipfile.ZipInfo, max_end: int) -> None:

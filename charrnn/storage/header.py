@@ -25,6 +25,7 @@ MAX_INT_DIGITS = 20  # 2**64 has 20; older Pythons need minutes for a million
 MAX_FLOAT_DIGITS = 50
 MAX_REASON_CHARACTERS = 200
 MAX_STORED_ORDER = 10  # of n-grams
+OPTIONAL = {"task", "measures"}  # fields that files from before the tasks lack
 NUM_GATE_FEATURES = 7  # and one for each order
 JAMO_CODES = range(0x110000, 0x110000 + 67)
 BASELINE_NAME = re.compile("uniform|[1-9][0-9]?-gram")
@@ -82,6 +83,7 @@ def parse(data: bytes) -> ModelState:
     state: ModelState = kind(**check_record(header, kind))
     _check_vocabulary(state.vocabulary, state.config.unit)
     _check_counts(state)
+    _check_task(state)
     if isinstance(state, State):
         _check_steps(state)
         _check_texts(state)
@@ -135,11 +137,12 @@ def check_record(record: dict[str, Any], kind: type, at: str = "") -> dict[str, 
     """Return a record if it has the fields of ``kind``, and each fits. Raises InvalidCheckpoint."""
     hints = _type_hints(kind)
     for key in hints:
-        if key not in record:
+        if key not in record and (at or key not in OPTIONAL):
             raise damage_error(f"missing {at}{key} in the header")
     for key in sorted(record.keys() - hints):
         raise damage_error(f"unexpected {at}{reprlib.repr(key)} in the header")
-    return {key: check(record[key], hint, at + key) for key, hint in hints.items()}
+    found = {key: hint for key, hint in hints.items() if key in record}
+    return {key: check(record[key], hint, at + key) for key, hint in found.items()}
 
 
 @functools.cache
@@ -194,6 +197,16 @@ def _check_counts(state: ModelState) -> None:
         for gate in gates:
             if len(gate) != NUM_GATE_FEATURES + order:
                 raise _field_error("mixing", f"a gate of {len(gate)} weights")
+
+
+def _check_task(state: ModelState) -> None:
+    """Raise InvalidCheckpoint unless there is a record of a task if there is one to record."""
+    if (state.task is None) != (state.config.predict == "next"):
+        raise _field_error("task", f"of --predict {state.config.predict}")
+    if state.task and len({*state.task["outputs"]}) < len(state.task["outputs"]):
+        raise _field_error("task.outputs", "one of them twice")
+    if state.task and state.counts:
+        raise _field_error("counts", "only a language model has n-grams")
 
 
 def _check_steps(state: State) -> None:

@@ -110,6 +110,11 @@ class Mixing(TypedDict):  # gates: see ``mixture``
     mixed_loss: Loss | None
 
 
+class TaskRecord(TypedDict):  # of a model that predicts something else than the next symbol
+    outputs: list[str]  # labels or tags in the order of the outputs; none: symbols
+    per: str  # of tags, see ``tasks.tags``
+
+
 class InitFrom(TypedDict):
     file: str
     sha256: str | None
@@ -136,6 +141,7 @@ class ModelState:
     test_loss: Loss | None = None  # of the best weights of a finished run
     counts: CountsRecord | None = None
     mixing: Mixing | None = None  # of a finished run with a validation split
+    task: TaskRecord | None = None  # None for a language model
 
 
 @dataclass(kw_only=True)
@@ -165,3 +171,5 @@ class State(ModelState):
     samples: list[LoggedSample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     init_from: InitFrom | None
+    # of a finished run with a task: what is measured on the test split, for the model and baselines
+    measures: dict[str, dict[str, Real]] = field(default_factory=dict)

@@ -135,6 +135,8 @@ def document_batches(
     start: int,
     seed: list[int] | None,
     lanes: slice = ALL_LANES,
+    targets: IdSource | None = None,
+    padding: int = 0,
 ) -> Iterator[Batch]:
     """Yield batches without end, from ``position`` on, in which each document starts a batch.
 
@@ -143,6 +145,9 @@ def document_batches(
     parallel have similar lengths; a batch is as long as its longest piece, shorter ones are padded.
     Batches that carry no state over are shuffled in each epoch by ``seed``, if one is given. Only
     ``lanes`` of the B are read; the number of targets is that of all.
+
+    With ``targets``, one for each symbol, ``ids`` are what is read, without ``start``; and the ids
+    after a document's end are ``padding``.
     """
     epoch, skip = position
     while True:
@@ -157,12 +162,19 @@ def document_batches(
                 # the batch is as long as its longest piece; targets below 0 are padding
                 remaining = np.where(row < 0, 0, lengths[row] - steps).clip(max=T)
                 num_targets, num_steps = int(remaining.sum()), int(remaining.max())
+                if targets is not None:
+                    num_targets = count_targets(targets, starts[row] + steps, remaining)
                 row, steps, remaining = row[lanes], steps[lanes], remaining[lanes]
                 xs, ys = np.zeros((2, num_steps, len(row)), np.intp)
+                xs += padding
                 ys -= 1
                 first = starts[row] + steps
                 for lane in np.flatnonzero(remaining):
                     begin, n = int(first[lane]), remaining[lane]
+                    if targets is not None:
+                        xs[:n, lane] = ids[begin : begin + n]
+                        ys[:n, lane] = targets[begin : begin + n]
+                        continue
                     ys[:n, lane] = ids[begin : begin + n]
                     xs[:1, lane] = ids[begin - 1 : begin] if steps[lane] else start
                     xs[1:n, lane] = ys[: n - 1, lane]
@@ -170,6 +182,12 @@ def document_batches(
                 end = Position(epoch, batch)
                 yield Batch(xs, ys, steps == 0, at, end, num_targets)
         epoch, skip = epoch + 1, 0
+
+
+def count_targets(targets: IdSource, starts: Ids, lengths: Ids) -> int:
+    """Return the number of targets, those that are not below 0, in some stretches of a text."""
+    stretches = zip(starts.tolist(), lengths.tolist(), strict=True)
+    return sum(int((targets[a : a + n] >= 0).sum()) for a, n in stretches)
 
 
 def _shards(ends: Ids) -> Iterator[tuple[Ids, Ids]]:

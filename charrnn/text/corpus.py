@@ -230,6 +230,7 @@ class Corpus:
             self._add(files.read_chunks(source, raw=unit == "byte"), display_name(source), path)
 
         # count
+        self._finish()
         self.store.finalize()
         self.sha256 = self._hash.hexdigest()
         self._starts = units.starts_character(self.store.codes)  # by index
@@ -237,6 +238,9 @@ class Corpus:
         if self.characters < 2:
             problem = "has a single character" if self.characters else "is empty"
             raise TextError(f"{name} {problem}; at least two characters are required")
+
+    def _finish(self) -> None:
+        """Do what can be done only once all files have been read."""
 
     def _add(self, chunks: Iterable[bytes], name: str, path: str | None = None) -> None:
         """Add a file, in chunks of which the last is empty. Raises TextError, SaveError."""
@@ -264,12 +268,15 @@ class Corpus:
                 raise _surrogate_error(name, chr(code))
 
         # record the file, and mark its end
-        self.bytes += size
-        stored = size if path is None or path == STDIN else Path(path).stat().st_size
-        self.files.append(TextFile(name, path, stored, crc))
+        self._record_file(name, path, size, crc)
         if self.documents == "file":
             self.store.append(np.array([END_OF_DOCUMENT], np.uint32))
             self._hash.update(b"\0%d" % size)  # the same bytes, divided otherwise, differ
+
+    def _record_file(self, name: str, path: str | None, size: int, crc: int) -> None:
+        self.bytes += size
+        stored = size if path is None or path == STDIN else Path(path).stat().st_size
+        self.files.append(TextFile(name, path, stored, crc))
 
     def symbol_offset(self, n: int) -> int:
         """Return the offset of the first symbol of character n."""

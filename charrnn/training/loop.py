@@ -26,7 +26,7 @@ from charrnn.training.deadline import Deadline
 from charrnn.training.mixing import estimate_seconds, fit_mixing
 from charrnn.training.parallel import DataParallel
 from charrnn.training.run import RngStream, Run, save
-from charrnn.training.splits import Split
+from charrnn.training.split import Split
 from charrnn.workers import Workers
 
 MAX_NONFINITE_STREAK = 3  # batches, until the best weights are restored
@@ -138,7 +138,7 @@ def train_steps(run: Run, cluster: Cluster = SINGLE) -> Iterator[StepResult]:
         batches = contiguous_batches(splits.train, B, T, position, lanes)
     else:
         start, seed = int(run.vocabulary.start_id[0]), [run.config.seed, RngStream.SHUFFLE]
-        how = B, T, position, start, seed, lanes
+        how = B, T, position, start, seed, lanes, splits.targets, network.PADDING
         batches = document_batches(splits.train, splits.document_ends, *how)
 
     with Workers(state.workers) as workers:
@@ -314,7 +314,13 @@ def _evaluate(
         if len(splits.test.ids):
             test_loss = cluster.from_root(lambda: _loss(best, splits.test, parallel.workers))
             state.test_loss = test_loss if math.isfinite(test_loss) else None
-        if len(splits.val.ids) and state.best["val_loss"] is not None:
+        if not run.task.is_language_model:
+            predictor = run.predictor_with(run.model_weights)
+            measured = splits.test if len(splits.test.ids) else splits.val
+            state.measures["model"] = cluster.from_root(
+                lambda: run.task.measure_split(predictor, measured)
+            )
+        elif len(splits.val.ids) and state.best["val_loss"] is not None:
             state.mixing = cluster.from_root(lambda: _fit_mixing(run, best, parallel.workers))
     elif run.deadline:
         _revise_plan(run, run.deadline, time.monotonic() - started, parallel)

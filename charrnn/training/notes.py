@@ -8,7 +8,7 @@ from charrnn.cells import load_cell
 from charrnn.formatting import format_count
 from charrnn.storage.state import State
 from charrnn.text.corpus import MAX_EVAL_CHARACTERS, Corpus
-from charrnn.training.splits import COUNTED_SYMBOLS, Splits
+from charrnn.training.split import COUNTED_SYMBOLS, Splits
 
 LARGE_VOCABULARY = 2000
 SHOWN_SKIPPED_FILES = 10
@@ -46,7 +46,7 @@ def start_notes(state: State, splits: Splits, corpus: Corpus, val: Corpus | None
     if splits.document_ends is not None:
         documents = format_count(len(splits.document_ends), "training document")
         per_epoch = f"{format_count(steps, 'step')} per epoch"
-        yield f"{documents} (one per {config.documents}); {per_epoch}"
+        yield f"{documents} (one per {config.documents or 'line'}); {per_epoch}"
     elif (config.batch_size, config.seq_length) != (B, T):
         reduced = [("batch size", config.batch_size, B), ("sequence length", config.seq_length, T)]
         changes = (f"{name} reduced from {old} to {new}" for name, old, new in reduced if old > new)

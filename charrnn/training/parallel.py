@@ -88,7 +88,7 @@ class DataParallel:
                 (*task, slice(*ends)) for task, ends in zip(tasks, pairwise(lanes), strict=True)
             ]
         workers.call(UnitShare if divided else LaneShare, tasks)
-        num_output = network.vocab_size * (H + 1)
+        num_output = network.num_outputs * (H + 1)
         self.partial_sums = slice(n - num_output if divided else 0, n)
 
     @property

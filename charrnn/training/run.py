@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.arrays import Array
+from charrnn.arrays import Array, Ids
+from charrnn.bidirectional import make_network
 from charrnn.cluster import SINGLE, Cluster
 from charrnn.config import Config
 from charrnn.errors import CheckpointError, UsageError
@@ -23,14 +24,18 @@ from charrnn.network import Network
 from charrnn.optim import SCHEDULES
 from charrnn.storage import checkpoint, ngrams
 from charrnn.storage.state import (
+    Baselines,
     Batches,
+    CountsRecord,
     InitFrom,
     ModelState,
     Plan,
     State,
+    TaskRecord,
     Versions,
     VocabularyRecord,
 )
+from charrnn.tasks.base import Predictor, Task, load_task
 from charrnn.text.batches import Position, steps_per_lane
 from charrnn.text.corpus import Corpus
 from charrnn.text.units import UNKNOWN, Codes
@@ -38,9 +43,8 @@ from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.deadline import Deadline
 from charrnn.training.notes import start_notes
 from charrnn.training.parallel import default_workers
+from charrnn.training.split import Splits
 from charrnn.training.splits import (
-    Splits,
-    make_splits,
     records_of,
     text_of,
     with_relative_files,
@@ -50,6 +54,7 @@ from charrnn.version import __version__
 DEFAULT_SYMBOLS = 10_000_000  # to train on, if neither epochs nor steps are given
 SHOWN_SYMBOLS = 40
 MAX_COMMAND_CHARACTERS = 10_000
+NO_COUNTS: NDArray[Any] = np.empty(0, np.uint8)
 VERSIONS = Versions(charrnn=__version__, numpy=np.__version__, python=python_version())
 # The uses of random numbers, each with its generators, ``default_rng([seed, stream, step])``: none
 # disturbs another, and a checkpoint needs only the seed and the step.
@@ -63,6 +68,7 @@ class InitialModel(NamedTuple):
     vocabulary: Vocabulary
     file: str
     sha256: str | None
+    task: TaskRecord | None = None
 
 
 @dataclass
@@ -86,6 +92,10 @@ class Run:
         return self.state.config
 
     @property
+    def task(self) -> Task:
+        return load_task(self.config.predict)
+
+    @property
     def plan(self) -> Plan:
         return self.state.plans[-1]
 
@@ -94,6 +104,11 @@ class Run:
         network = self.network.copy()
         network.params.vector[:] = weights
         return network
+
+    def predictor_with(self, weights: Array) -> Predictor:
+        """Return what predicts with a copy of these weights, for a task with a record."""
+        assert self.state.task
+        return Predictor(self.network_with(weights), self.vocabulary, self.state.task)
 
     @property
     def evaluated_weights(self) -> Array:
@@ -161,24 +176,23 @@ def begin(
     """
     # the text
     vocabulary, init_from, notes = _build_vocabulary(corpus, val, config, initial_model)
-    splits = make_splits(corpus, val, config, vocabulary)
+    task = load_task(config.predict)
+    record, splits = task.record_of(corpus), task.make_splits(corpus, val, config, vocabulary)
     corpus_record, val_record = records_of(corpus, val, splits)
 
     # the network
     rng = np.random.default_rng([config.seed, RngStream.INIT])
-    network = Network(
-        config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype, rng
-    )
+    network = make_network(config, len(vocabulary), checkpoint.count_outputs(record), rng)
     if initial_model:
         ids = vocabulary.ids_of(initial_model.vocabulary.codes)
-        network.load_weights_from(initial_model.network, ids)
+        outputs = _match_outputs(record, initial_model.task, ids)
+        network.load_weights_from(initial_model.network, ids, outputs)
     weights = network.params.vector
 
     # the state
     batches = splits.fit_batches(config)
     lanes = lanes_per_rank(batches, cluster)
-    baselines, stored = splits.count_ngrams(len(vocabulary))
-    counts, counts_data = ngrams.pack(stored, len(vocabulary))
+    baselines, counts, counts_data = _count_ngrams(splits, task, len(vocabulary))
     state = State(
         versions=VERSIONS,
         config=config,
@@ -194,6 +208,8 @@ def begin(
         baselines=baselines,
         counts=counts,
         init_from=init_from,
+        task=record,
+        measures=task.measure_corpus_baselines(corpus),
     )
     state.notes = [*notes, *start_notes(state, splits, corpus, val), *([note] if note else [])]
     optimizer_state = np.zeros(checkpoint.array_shapes(state)["optimizer_state"], config.dtype)
@@ -240,16 +256,14 @@ def resume(
     for name, array in arrays.items():
         if name != checkpoint.COUNTS and array.dtype != config.dtype:
             raise CheckpointError(f"{path}: damaged: {name} is {array.dtype}, not {config.dtype}")
-    splits = make_splits(corpus, val, config, vocabulary)
+    splits = load_task(config.predict).make_splits(corpus, val, config, vocabulary)
     position, steps = _position(state, splits), state.plans[-1]["steps"]
     fits = state.batches == splits.fit_batches(config) and state.data_position == position
     if not fits or state.step > steps:
         reason = "batches, plans or position are inconsistent with the text"
         raise CheckpointError(f"{path}: damaged: {reason}")
 
-    network = Network(
-        config.cell, len(vocabulary), config.hidden_size, config.num_layers, config.dtype
-    )
+    network = make_network(config, len(vocabulary), checkpoint.count_outputs(state.task))
     network.params.vector[:] = arrays["last_weights"]
 
     # the state, as this invocation knows it
@@ -274,7 +288,7 @@ def resume(
         splits=splits,
         network=network,
         **stored,
-        counts_data=arrays[checkpoint.COUNTS].astype(np.uint8),
+        counts_data=arrays.get(checkpoint.COUNTS, NO_COUNTS).astype(np.uint8),
         plan_saved=True,
     )
     state.finished = state.step == steps or run.is_out_of_patience
@@ -310,8 +324,9 @@ def _write(run: Run, path: Path, hidden_state: Array) -> None:
         "average_weights": run.average_weights,
         "optimizer_state": run.optimizer_state,
         "hidden_state": hidden_state,
-        checkpoint.COUNTS: run.counts_data,
     }
+    if run.state.counts:
+        arrays[checkpoint.COUNTS] = run.counts_data
     corpus, val = with_relative_files(run.state.corpus, path), run.state.val_corpus
     val = val and with_relative_files(val, path)
     state = dataclasses.replace(run.state, corpus=corpus, val_corpus=val)
@@ -326,6 +341,24 @@ def require_run(state: ModelState, path: Path) -> State:
             f"use --init-from {path} to train from its weights"
         )
     return state
+
+
+def _count_ngrams(
+    splits: Splits, task: Task, V: int
+) -> tuple[Baselines, CountsRecord | None, NDArray[np.uint8]]:
+    """Return the losses of n-grams and those to keep: only a language model has any."""
+    if not task.is_language_model:
+        return Baselines(val={}, test={}), None, NO_COUNTS
+    baselines, stored = splits.count_ngrams(V)
+    return baselines, *ngrams.pack(stored, V)
+
+
+def _match_outputs(new: TaskRecord | None, old: TaskRecord | None, ids: Ids) -> Ids | None:
+    """Return where the outputs of the initial model are here; None if they mean something else."""
+    new_names, old_names = (task["outputs"] if task else [] for task in (new, old))
+    if not new_names and not old_names:
+        return ids
+    return np.arange(len(new_names)) if new_names == old_names else None
 
 
 def _build_vocabulary(
@@ -392,7 +425,9 @@ def _add_plan(run: Run) -> None:
         per_step = len(run.splits.train) / steps_per_epoch
     steps = min(limits, default=math.ceil(DEFAULT_SYMBOLS / per_step))
     eval_every, sample_every = config.eval_every or math.ceil(steps / 20), config.sample_every
-    if sample_every is None:
+    if not run.task.is_language_model:
+        sample_every = 0
+    elif sample_every is None:
         sample_every = math.ceil(steps / 10)
     plan = Plan(from_step=state.step, steps=steps, eval_every=eval_every, sample_every=sample_every)
     state.plans.append(plan)

@@ -1,28 +1,23 @@
-"""The text of a run: its splits, how it is recorded in a checkpoint, and how it is read again."""
+"""The text of a run: how it is divided, recorded in a checkpoint, and read again."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from charrnn.analysis.ngram import ngram_losses
-from charrnn.arrays import Array, Ids
 from charrnn.config import Config
-from charrnn.counts import Stored, number_ngrams, prune
 from charrnn.errors import CheckpointError, TextError, os_reason
 from charrnn.formatting import escape_control
-from charrnn.network import Network
-from charrnn.scoring import WARM_UP_SYMBOLS, AdaptiveRule, symbol_scores
+from charrnn.scoring import WARM_UP_SYMBOLS
 from charrnn.storage.checkpoint import find_file
-from charrnn.storage.state import Baselines, Batches, CorpusRecord, ModelState, State, TextRecord
+from charrnn.storage.state import CorpusRecord, ModelState, State, TextRecord
+from charrnn.tasks.base import load_task
 from charrnn.text import batches
 from charrnn.text.corpus import (
     MAX_EVAL_CHARACTERS,
@@ -33,78 +28,10 @@ from charrnn.text.corpus import (
 )
 from charrnn.text.files import STDIN, Source
 from charrnn.text.vocabulary import Vocabulary
-from charrnn.workers import ALONE, Workers
+from charrnn.training.split import Split, Splits
 
-COUNTED_SYMBOLS = 6_000_000  # to count n-grams in: memory must not grow with the text
 MAX_LISTED_BYTES = 2**21  # of a header, for the files of a text: some 20,000 of them
 FILE_BYTES = 60  # of a header, for each file, its path not counted
-
-
-class Split(NamedTuple):
-    """A validation or test split of a text."""
-
-    ids: Ids  # (n,)
-    context: Ids  # before them in the text
-    characters: int
-    separator_id: int | None  # ends a document
-    start_id: int  # is fed before the first symbol of a document
-
-    def scores(
-        self, network: Network, workers: Workers = ALONE, rule: AdaptiveRule | None = None
-    ) -> Array:
-        """Return the scores of its symbols, (2, n); see ``scoring.symbol_scores``."""
-        ids, context, _, separator_id, start_id = self
-        return symbol_scores(network, ids, context, separator_id, start_id, workers, rule)
-
-    def text(self, vocabulary: Vocabulary) -> str | bytes:
-        """Return the text; bytes if the unit is byte."""
-        text = vocabulary.decode(self.ids)
-        return text.encode("latin-1") if vocabulary.unit == "byte" else text
-
-
-class Splits(NamedTuple):
-    """The splits of a text; the ids of the training split are read when it is sliced."""
-
-    train: EncodedSlice
-    train_characters: int
-    document_ends: NDArray[np.int64] | None  # of the training split, if it is made of documents
-    val: Split
-    test: Split
-
-    @property
-    def symbols_per_character(self) -> float:
-        """More than 1 if the unit is jamo."""
-        return len(self.train) / self.train_characters
-
-    def fit_batches(self, config: Config) -> Batches:
-        """Return the shape of the batches, which are smaller than the options for a small text."""
-        N, ends = len(self.train), self.document_ends
-        if ends is None:
-            B, T = batches.fit_batch_shape(N, config.batch_size, config.seq_length)
-            steps = math.ceil(batches.steps_per_lane(N, B) / T)
-        else:
-            longest = int(np.diff(ends, prepend=0).max())
-            B, T = min(config.batch_size, len(ends)), min(config.seq_length, longest)
-            steps = batches.batches_per_epoch(ends, B, T)
-        return {"batch_size": B, "seq_length": T, "steps_per_epoch": steps}
-
-    def count_ngrams(self, V: int) -> tuple[Baselines, list[Stored]]:
-        """Return the losses of a uniform guess and of n-gram models, and the n-grams to keep.
-
-        The losses are in nats per character.
-        """
-        baselines: Baselines = {"val": {}, "test": {}}
-        pairs = [(baselines["val"], self.val), (baselines["test"], self.test)]
-        pairs = [(losses, split) for losses, split in pairs if len(split.ids)]
-        for losses, split in pairs:
-            losses["uniform"] = math.log(V) * len(split.ids) / split.characters
-        texts = [(split.ids, split.context) for _, split in pairs]
-        all_grams = list(number_ngrams(self.train[:COUNTED_SYMBOLS], V))
-        orders = ngram_losses(all_grams, texts, V) if texts else []
-        for n, nll_of_texts in enumerate(orders, 1):
-            for (losses, split), nll in zip(pairs, nll_of_texts, strict=True):
-                losses[f"{n}-gram"] = float(nll.sum() / split.characters)
-        return baselines, prune(all_grams)
 
 
 def make_splits(
@@ -190,7 +117,8 @@ def text_of(
 def splits_of(state: ModelState, path: Path) -> Splits:
     """Return the splits of the text of a saved run. Raises as ``text_of`` does."""
     vocabulary = Vocabulary.from_header(state.vocabulary, state.config.unit)
-    return make_splits(*text_of(state, path), state.config, vocabulary)
+    task = load_task(state.config.predict)
+    return task.make_splits(*text_of(state, path), state.config, vocabulary)
 
 
 def _read_again(record: TextRecord, config: Config, path: Path, used: str) -> Corpus:
@@ -219,14 +147,7 @@ def _read_again(record: TextRecord, config: Config, path: Path, used: str) -> Co
             change = escape_control(f"{source} changed from {size:,} to {info.st_size:,} bytes")
             raise CheckpointError(f"{path}: was {used} on a different text ({change})")
         files.append(source)
-    return Corpus(
-        record["name"],
-        paths=files,
-        unit=config.unit,
-        documents=config.documents,
-        encoding=config.encoding,
-        mask=config.mask,
-    )
+    return load_task(config.predict).read(record["name"], config, paths=files)
 
 
 def records_of(

@@ -28,7 +28,8 @@ NAMES = ("Wxh", "Whh", "bh")
 def divides_units(network: Network, B: int, N: int) -> bool:
     """Return whether N workers divide the units, for batches of B lanes."""
     pays = MIN_LANES <= B < MAX_LANES * N and network.hidden_size >= N > 1
-    return network.architecture[0] == "lstm" and pays and can_meet()
+    is_lstm = network.architecture[0] == "lstm" and type(network) is Network
+    return is_lstm and pays and can_meet()
 
 
 def unit_shapes(network: Network, T: int, B: int, N: int) -> Shapes:
@@ -82,7 +83,7 @@ class UnitShare(Share):
         self.dax, self.dx = (arrays[name].swapaxes(0, 1) for name in ("dax", "dx"))
         self.W_plus_b, self.dhs = np.empty((4 * size, V), dtype), np.empty((T, size, B), dtype)
         self.product = empty_feature_major(T, 4 * size, B, dtype)
-        self.logits = empty_feature_major(-(-T // self.N), V, B, dtype)
+        self.logits = empty_feature_major(-(-T // self.N), network.num_outputs, B, dtype)
         self.one_hot = np.empty((T * B, V if V <= affine.MAX_ONE_HOT else 0), dtype)
 
     @np.errstate(all="ignore")

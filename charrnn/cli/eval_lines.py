@@ -1,0 +1,87 @@
+"""``charrnn eval`` of a model that predicts a label, tags or a text for each line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charrnn.cli import common
+from charrnn.cli.streams import print_lines, print_message
+from charrnn.errors import CharrnnError, UsageError
+from charrnn.formatting import format_count, format_measures
+
+if TYPE_CHECKING:
+    from charrnn.model import Model
+    from charrnn.tasks.layouts import Line
+    from charrnn.tasks.lines import Lines
+
+
+def evaluate_lines(
+    path: Path,
+    model: Model,
+    files: list[str],
+    split: str | None,
+    as_json: bool,
+    options: dict[str, int],
+) -> None:
+    """Print what the model reaches on each file, or on a split of its run, and simple methods."""
+    from charrnn.tasks.lines import load_line_task
+
+    task, corpus = load_line_task(model.config.predict), run_lines(model, path)
+    train = corpus.lines[: corpus.split_offsets[0]] if corpus else []
+    for name, lines in read_parts(path, model, corpus, files, split):
+        started = time.perf_counter()
+        predictions = model.predict([line.text for line in lines], **options)
+        rate = len(lines) / max(time.perf_counter() - started, 1e-9)
+        measures = task.measure(predictions, lines)
+        baselines = task.measure_baselines(train, lines) if train else {}
+        if as_json:
+            row = {"file": name, "lines": len(lines), **measures, "lines_per_second": rate}
+            row |= {"baselines": baselines, **task.detail_row(predictions, lines)}
+            print_lines(common.format_json(row))
+            continue
+        count = format_count(len(lines), "line")
+        print_lines(f"{name}: {format_measures(measures)}; {count}, {rate:,.0f} per second")
+        for method, of_method in baselines.items():
+            print_lines(f"{name}: {method}: {format_measures(of_method)}")
+        print_lines(*task.details(predictions, lines))
+
+
+def run_lines(model: Model, path: Path) -> Lines | None:
+    """Return the lines of the run, or None if its text cannot be read again."""
+    from charrnn.tasks.lines import Lines
+    from charrnn.training.splits import text_of
+
+    try:
+        corpus, _ = text_of(model.state, path)
+    except CharrnnError as e:
+        print_message(f"charrnn: no baselines: {e}")
+        return None
+    assert isinstance(corpus, Lines)
+    return corpus
+
+
+def read_parts(
+    path: Path, model: Model, corpus: Lines | None, files: list[str], split: str | None
+) -> Iterator[tuple[str, list[Line]]]:
+    """Yield the name and the lines of the split, or of each file. Raises TextError, UsageError."""
+    from charrnn.tasks.lines import read_labelled_file
+
+    for file in common.expand_folders(files, model):
+        yield file, read_labelled_file(file, model.config, model.state.task)
+    if split and corpus:
+        a, b = corpus.split_offsets
+        lines = corpus.lines[a:b] if split == "val" else corpus.lines[b:]
+        if not lines:
+            raise UsageError(f"{path}: the run has no {split} split of its lines")
+        yield f"{split} split", lines
+
+
+def parse_options(mix: bool | None, adapt: bool, beam: int | None) -> dict[str, Any]:
+    """Return the options of the predictions. Raises UsageError for those of language models."""
+    for name, value in (("--mix", mix), ("--adapt", adapt)):
+        if value:
+            raise UsageError(f"{name} is for language models, which predict the next symbol")
+    return {} if beam is None else {"beam": beam}

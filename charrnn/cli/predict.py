@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import codecs
+import itertools
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from charrnn.cli import common
+from charrnn.cli.choice import ModelFile, model_argument
+from charrnn.cli.common import Count
+from charrnn.cli.streams import print_lines, stdout
+from charrnn.errors import TextError, UsageError
+
+if TYPE_CHECKING:
+    from charrnn.model import Model
+
+GROUP_LINES = 1024  # predicted together, if as many are there
+
+
+@click.command()
+@click.option(
+    "--top",
+    type=Count(1),
+    help="Print the N most likely labels, each with its probability.",
+)
+@click.option(
+    "--beam",
+    type=Count(1, 1000),
+    help="Search for the most likely text with a beam of N texts [1: greedy].",
+)
+@common.json_option(help="Print one JSON object per line; docs/tasks.md lists the keys.")
+@model_argument("[FILE]...", last=True)
+def predict(
+    model_file: ModelFile, files: list[str], top: int | None, beam: int | None, as_json: bool
+) -> None:
+    """Predict the label, the tags or the text of each line of FILE.
+
+    What a line has after a TAB is never shown to the model. Without FILE, or with -, read standard
+    input and answer lines as they arrive. A label is printed with its probability.
+
+    \b
+      charrnn train names.tsv --predict label
+      charrnn predict checkpoints/names.npz names.tsv
+      echo Tanaka | charrnn predict checkpoints/names.npz --top 3
+    """  # noqa: D301
+    if not files:
+        common.check_stdin_once(["-"])
+    stdout()
+    model = model_file.load(any_task=True)
+    options = {name: n for name, n in (("top", top), ("beam", beam)) if n is not None}
+    check_options(model, options)
+    for file in common.expand_folders(files or ["-"], model):
+        for lines in line_groups(file, model.encoding):
+            for row in predict_lines(model, lines, as_json, options):
+                print_lines(row)
+            stdout().flush()
+
+
+def check_options(model: Model, options: dict[str, int]) -> None:
+    """Raise UsageError for a language model, and for an option that its task does not read."""
+    from charrnn.tasks.lines import load_line_task
+
+    task, name = load_line_task(model.config.predict), model.config.predict
+    for option in options:
+        if option not in task.options:
+            raise UsageError(f"--{option} is not for a model that predicts {name}")
+
+
+def line_groups(file: str, encoding: str) -> Iterator[list[str]]:
+    """Yield the lines of a file, as many at a time as have arrived. Raises TextError."""
+    from charrnn.text.files import read_chunks
+
+    chunks = read_arriving() if file == "-" else read_chunks(file)
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    pending = ""
+    for data in itertools.chain(chunks, [b""]):
+        lines = (pending + decoder.decode(data, final=not data)).split("\n")
+        pending = lines.pop()
+        if not data and pending:
+            lines, pending = [*lines, pending], ""
+        for start in range(0, len(lines), GROUP_LINES):
+            yield [line.removesuffix("\r") for line in lines[start : start + GROUP_LINES]]
+
+
+def read_arriving() -> Iterator[bytes]:
+    """Yield what has arrived on standard input. Raises TextError."""
+    if sys.stdin is None:  # after the shell's <&-
+        raise TextError("standard input is closed")
+    buffer: Any = sys.stdin.buffer
+    while data := buffer.read1(1 << 16):
+        yield data
+
+
+def predict_lines(
+    model: Model, lines: list[str], as_json: bool, options: dict[str, int]
+) -> Iterator[str]:
+    """Yield the prediction for each line, as it is printed."""
+    from charrnn.tasks.lines import load_line_task
+
+    task = load_line_task(model.config.predict)
+    texts = [task.input_of(line) for line in lines]
+    for text, prediction in zip(texts, model.predict(texts, **options), strict=True):
+        if as_json:
+            yield common.format_json({"text": text, **task.row(prediction, **options)})
+        else:
+            yield task.format(prediction, **options)

@@ -1,0 +1,71 @@
+"""The interface of a task: how a text is read, what the targets are, and what is measured."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from charrnn.config import TASKS, Config
+from charrnn.errors import UsageError
+from charrnn.network import Network
+from charrnn.storage.state import TaskRecord
+from charrnn.text.corpus import Corpus
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.split import Split, Splits
+
+Measures = dict[str, float]
+
+
+class Predictor(NamedTuple):
+    """What predicts: a network, its symbols, and the names of its outputs."""
+
+    network: Network
+    vocabulary: Vocabulary
+    record: TaskRecord
+
+
+class Task(ABC):
+    """What a network is to predict."""
+
+    is_language_model = False
+
+    @abstractmethod
+    def read(self, name: str, config: Config, *texts: str | bytes, **files: Any) -> Corpus:
+        """Read a text; ``files`` are the other arguments of ``Corpus``. Raises TextError."""
+
+    @abstractmethod
+    def make_splits(
+        self, corpus: Corpus, val: Corpus | None, config: Config, vocabulary: Vocabulary
+    ) -> Splits:
+        """Divide a text; ``val`` is a separate validation text. Raises TextError."""
+
+    def record_of(self, corpus: Corpus) -> TaskRecord | None:
+        """Return the names of the outputs, or None for a language model."""
+        return None
+
+    def measure_corpus_baselines(self, corpus: Corpus) -> dict[str, Measures]:
+        """Return what simple methods reach on the test split, by their names."""
+        return {}
+
+    def measure_split(self, predictor: Predictor, split: Split) -> Measures:
+        """Return what the model reaches on a split."""
+        return {}
+
+
+@functools.cache
+def load_task(name: str) -> Task:
+    """Return the task that the registry has under a name."""
+    module, _, attribute = TASKS[name].partition(":")
+    task: Task = getattr(import_module(module), attribute)()
+    return task
+
+
+def require_language_model(config: Config, name: str = "the model") -> None:
+    """Raise UsageError for a model with another task than to predict the next symbol."""
+    if not load_task(config.predict).is_language_model:
+        raise UsageError(
+            f"{name}: predicts {config.predict}, and this needs a language model; "
+            f"use charrnn predict, or charrnn eval"
+        )

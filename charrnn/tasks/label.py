@@ -1,0 +1,131 @@
+"""Many to one: the label of a line is the target of its last step."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.arrays import Array
+from charrnn.errors import TextError
+from charrnn.storage.state import TaskRecord
+from charrnn.tasks.base import Measures, Predictor
+from charrnn.tasks.layouts import Line
+from charrnn.tasks.lines import END, LineTask
+from charrnn.tasks.naive_bayes import NaiveBayes
+from charrnn.text.units import Codes, to_codes
+
+
+class LabelPrediction(NamedTuple):
+    """The labels of a line, and log p of each, (C,)."""
+
+    labels: list[str]
+    logp: Array
+
+    @property
+    def best(self) -> str:
+        return self.labels[int(self.logp.argmax())]
+
+    def most_likely(self, n: int) -> list[tuple[str, float]]:
+        """Return the n most likely labels with their probabilities."""
+        order = np.argsort(-self.logp, kind="stable")[:n].tolist()
+        return [(self.labels[i], math.exp(self.logp[i])) for i in order]
+
+
+class Label(LineTask):
+    by_file = True
+    options = ("top",)
+
+    def collect(self, lines: Sequence[Line]) -> TaskRecord:
+        labels = sorted({line.target for line in lines} - {""})
+        if len(labels) < 2:
+            found = f"only one label, {labels[0]!r}" if labels else "no labels"
+            raise TextError(f"there is {found}; at least two are needed")
+        return TaskRecord(outputs=labels, per="")
+
+    def find_problem(self, line: Line, record: TaskRecord) -> str:
+        return "" if line.target else "its label is empty"
+
+    def stratum(self, line: Line) -> str:
+        return line.target
+
+    def encode(
+        self, text: str, target: str | None, record: TaskRecord, unit: str
+    ) -> tuple[Codes, NDArray[np.int64]]:
+        codes = np.concatenate([to_codes(text, unit), END])
+        targets = np.full(len(codes), -1)
+        names = record["outputs"]
+        if target is None or target in names:  # another one has no output, and so no target
+            targets[-1] = 0 if target is None else names.index(target)
+        return codes, targets
+
+    def predict(
+        self, predictor: Predictor, texts: Sequence[str], **_: Any
+    ) -> list[LabelPrediction]:
+        logp = self.log_probs(predictor, texts)
+        return [LabelPrediction(predictor.record["outputs"], row) for row in logp]
+
+    def measure(self, predictions: Sequence[Any], lines: Sequence[Line]) -> Measures:
+        truth = [line.target for line in lines]
+        found = [p.best for p in predictions]
+        known = [
+            -p.logp[p.labels.index(label)]
+            for p, label in zip(predictions, truth, strict=True)
+            if label in p.labels
+        ]
+        log_loss = float(np.mean(known)) if known else math.nan
+        return {**measure_labels(found, truth), "log_loss": log_loss}
+
+    def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
+        truth = [line.target for line in test]
+        labels = sorted({line.target for line in train})
+        ((most_common, _),) = Counter(line.target for line in train).most_common(1)
+        majority = measure_labels([most_common] * len(test), truth)
+        bayes = NaiveBayes([line.text for line in train], [line.target for line in train], labels)
+        predictions = [
+            LabelPrediction(labels, row) for row in bayes.log_probs([line.text for line in test])
+        ]
+        return {"majority": majority, "naive Bayes": self.measure(predictions, test)}
+
+    def columns(self, prediction: Any, **options: Any) -> list[str]:
+        pairs = prediction.most_likely(options.get("top") or 1)
+        return [column for label, p in pairs for column in (label, f"{p:.4f}")]
+
+    def row(self, prediction: Any, **options: Any) -> dict[str, Any]:
+        (label, p), *_ = pairs = prediction.most_likely(options.get("top") or 1)
+        more = {"labels": dict(pairs)} if options.get("top") else {}
+        return {"label": label, "probability": p, **more}
+
+    def detail_row(self, predictions: Sequence[Any], lines: Sequence[Line]) -> dict[str, Any]:
+        counts = confusion([p.best for p in predictions], [line.target for line in lines])
+        rows: dict[str, dict[str, int]] = {}
+        for (true, found), n in sorted(counts.items()):
+            rows.setdefault(true, {})[found] = n
+        return {"confusion": rows}
+
+    def details(self, predictions: Sequence[Any], lines: Sequence[Line]) -> list[str]:
+        """Return the confusion matrix: a row for each true label, a column for each predicted."""
+        counts = confusion([p.best for p in predictions], [line.target for line in lines])
+        names = sorted({label for pair in counts for label in pair})
+        rows = ["\t".join(["true \\ predicted", *names])]
+        for true in names:
+            rows.append("\t".join([true, *(str(counts[true, found]) for found in names)]))
+        return rows
+
+
+def confusion(found: Sequence[str], truth: Sequence[str]) -> Counter[tuple[str, str]]:
+    """Return how often each label (first) was predicted as each (second)."""
+    return Counter(zip(truth, found, strict=True))
+
+
+def measure_labels(found: Sequence[str], truth: Sequence[str]) -> Measures:
+    """Return the accuracy, and the mean of the labels' F1, each counting the same."""
+    counts = confusion(found, truth)
+    true, predicted = Counter(truth), Counter(found)
+    f1 = [2 * counts[label, label] / (true[label] + predicted[label]) for label in true | predicted]
+    right = sum(counts[label, label] for label in true)
+    return {"accuracy": right / len(truth), "macro_f1": sum(f1) / len(f1)}

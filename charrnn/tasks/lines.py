@@ -1,0 +1,309 @@
+"""The base of the tasks that learn something from each line of a text."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.arrays import Array, Ids
+from charrnn.config import Config
+from charrnn.errors import TextError, UsageError
+from charrnn.formatting import escape_control, format_count
+from charrnn.scoring import target_log_probs
+from charrnn.storage.state import TaskRecord
+from charrnn.tasks.base import Measures, Predictor, Task, load_task
+from charrnn.tasks.layouts import FASTTEXT_PREFIX, Line, read_files
+from charrnn.text import files
+from charrnn.text.corpus import Corpus, EncodedSlice
+from charrnn.text.units import END_OF_DOCUMENT, Codes
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.split import Split, Splits
+
+MAX_LINE_CHARACTERS = 4000  # a batch holds whole lines
+SHOWN_BAD_LINES = 3
+SPLIT_STREAM = 101  # of the random numbers of a seed
+END = np.array([END_OF_DOCUMENT], np.uint32)
+
+
+def load_line_task(name: str) -> LineTask:
+    """Return a task by its name. Raises UsageError if it does not read lines."""
+    task = load_task(name)
+    if not isinstance(task, LineTask):
+        raise UsageError("a language model predicts no labels, tags or texts: use charrnn sample")
+    return task
+
+
+class Encoded(NamedTuple):
+    """Some lines, one after the other: their symbols, n in all, and the targets."""
+
+    ids: Ids  # (n,)
+    targets: Ids  # (n,), below 0 where there is none
+    ends: Ids  # of the lines
+
+
+class LineTask(Task):
+    """A task that reads lines: a text, and what is to be learned from it."""
+
+    by_file = False  # a file may be a class
+    options: tuple[str, ...] = ()  # of ``predict``, beyond the lines
+
+    # --- what a task defines ---
+
+    def collect(self, lines: Sequence[Line]) -> TaskRecord:
+        """Return the names of the outputs. Raises TextError."""
+        return TaskRecord(outputs=[], per="")
+
+    def find_problem(self, line: Line, record: TaskRecord) -> str:
+        """Return why a line cannot be learned from, or nothing."""
+        return ""
+
+    def stratum(self, line: Line) -> str:
+        """Return the group of a line; every split has lines of each group in proportion."""
+        return ""
+
+    @abstractmethod
+    def encode(
+        self, text: str, target: str | None, record: TaskRecord, unit: str
+    ) -> tuple[Codes, NDArray[np.int64]]:
+        """Return the codes that are read and their targets, (n,) each, below 0 for none.
+
+        Targets are outputs, or codes if the record names none. With ``target`` None, they are not
+        known, and 0 where the model is to predict.
+        """
+
+    @abstractmethod
+    def predict(self, predictor: Predictor, texts: Sequence[str], **options: Any) -> list[Any]:
+        """Return what the model predicts for each text."""
+
+    @abstractmethod
+    def measure(self, predictions: Sequence[Any], lines: Sequence[Line]) -> Measures:
+        """Return how good predictions are."""
+
+    @abstractmethod
+    def columns(self, prediction: Any, **options: Any) -> list[str]:
+        """Return a prediction as the columns of a table."""
+
+    @abstractmethod
+    def row(self, prediction: Any, **options: Any) -> dict[str, Any]:
+        """Return a prediction as a JSON object."""
+
+    def detail_row(self, predictions: Sequence[Any], lines: Sequence[Line]) -> dict[str, Any]:
+        """Return ``details`` as a part of a JSON object."""
+        return {}
+
+    def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
+        """Return what simple methods reach on some lines once they have read others."""
+        return {}
+
+    def format(self, prediction: Any, **options: Any) -> str:
+        """Return a prediction as a line."""
+        return "\t".join(map(escape_control, self.columns(prediction, **options)))
+
+    def input_of(self, line: str) -> str:
+        """Return what the model may see of a line."""
+        text, tab, _ = line.partition("\t")
+        if self.by_file and not tab and text.startswith(FASTTEXT_PREFIX):
+            text = text.partition(" ")[2]
+        return text
+
+    def details(self, predictions: Sequence[Any], lines: Sequence[Line]) -> list[str]:
+        """Return further lines for the user on how good predictions are."""
+        return []
+
+    # --- what they share ---
+
+    def read(self, name: str, config: Config, *texts: str | bytes, **files: Any) -> Lines:
+        return Lines(self, name, config, *texts, **files)
+
+    def measure_corpus_baselines(self, corpus: Corpus) -> dict[str, Measures]:
+        """Return what simple methods reach on the test split, or else the validation split."""
+        assert isinstance(corpus, Lines)
+        a, b = corpus.split_offsets
+        test = corpus.lines[b:] or corpus.lines[a:]
+        return self.measure_baselines(corpus.lines[:a], test) if test else {}
+
+    def record_of(self, corpus: Corpus) -> TaskRecord:
+        assert isinstance(corpus, Lines)
+        return corpus.record
+
+    def encode_lines(
+        self,
+        texts: Iterable[tuple[str, str | None]],
+        record: TaskRecord,
+        vocabulary: Vocabulary,
+    ) -> Encoded:
+        """Return texts with their targets; an unknown symbol is read as the end of a line."""
+        pairs = [self.encode(*pair, record, vocabulary.unit) for pair in texts]
+        codes, targets = (np.concatenate([np.empty(0, int), *p]) for p in zip(*pairs, strict=True))
+        ids, ends = known_ids(vocabulary, codes), np.cumsum([len(codes) for codes, _ in pairs])
+        return Encoded(ids, target_ids(targets, record, vocabulary), ends)
+
+    def log_probs(self, predictor: Predictor, texts: Sequence[str]) -> Array:
+        """Return log p of every output where the model is to predict, (m, O)."""
+        network, vocabulary, record = predictor
+        encoded = self.encode_lines([(text, None) for text in texts], record, vocabulary)
+        return target_log_probs(network, *encoded)
+
+    def make_splits(
+        self, corpus: Corpus, val: Corpus | None, config: Config, vocabulary: Vocabulary
+    ) -> Splits:
+        """Return the splits that the corpus has drawn."""
+        assert isinstance(corpus, Lines)
+        record, (a, b) = corpus.record, corpus.split_offsets
+        table = known_ids(vocabulary, corpus.store.codes)
+        end = int(corpus.ends[a - 1])
+        train = EncodedSlice(corpus.store, table, 0, end)
+        targets = target_ids(corpus.targets[:end], record, vocabulary)
+        parts = corpus.lines[a:b], corpus.lines[b:]
+        if isinstance(val, Lines):
+            parts = val.lines, corpus.lines[b:]
+        splits = [self.make_split(part, record, vocabulary) for part in parts]
+        count = int((targets >= 0).sum())
+        return Splits(train, count, corpus.ends[:a], splits[0], splits[1], targets)
+
+    def make_split(
+        self, lines: Sequence[Line], record: TaskRecord, vocabulary: Vocabulary
+    ) -> Split:
+        if not lines:
+            none = np.empty(0, np.intp)
+            return Split(none, none, 0, None, 0, none, none, ())
+        pairs = [(line.text, line.target) for line in lines]
+        ids, targets, ends = self.encode_lines(pairs, record, vocabulary)
+        count = int((targets >= 0).sum())
+        return Split(ids, ids[:0], count, None, 0, targets, ends, tuple(lines))
+
+    def measure_split(self, predictor: Predictor, split: Split) -> Measures:
+        predictions = self.predict(predictor, [line.text for line in split.lines])
+        return self.measure(predictions, split.lines)
+
+
+def known_ids(vocabulary: Vocabulary, codes: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+    """Return the ids of codes; an unknown symbol is read as the end of a line."""
+    ids = vocabulary.ids_of(codes.astype(np.uint32))
+    return np.where(ids < 0, vocabulary.start_id, ids)
+
+
+def target_ids(targets: Ids, record: TaskRecord, vocabulary: Vocabulary) -> Ids:
+    """Return targets as outputs: they are, or they are codes."""
+    if record["outputs"]:
+        return targets.astype(np.intp)
+    return np.where(targets < 0, -1, known_ids(vocabulary, targets.clip(0)))
+
+
+class Lines(Corpus):
+    """The lines of some files, in the order of their splits.
+
+    ``lines`` are those for training, for validation from ``split_offsets[0]`` on, and for testing
+    from ``split_offsets[1]`` on. ``targets`` has one for each symbol of ``store``; ``ends`` are the
+    ends of the lines in it. Raises TextError, for a bad line with its number.
+    """
+
+    def __init__(
+        self, task: LineTask, name: str, config: Config, *texts: str | bytes, **options: Any
+    ) -> None:
+        self.task, self.config = task, config
+        self._texts: list[tuple[str, str]] = []
+        options["encoding"] = options.get("encoding", config.encoding)
+        super().__init__(name, *texts, unit=config.unit, **options)
+
+    def _add(self, chunks: Iterable[bytes], name: str, path: str | None = None) -> None:
+        data = b"".join(chunks)
+        self._hash.update(data)
+        self._hash.update(b"\0%d" % len(data))
+        self._texts.append((name, files.decode_bytes(data, name, self.encoding)))
+        self._record_file(name, path, len(data), zlib.crc32(data))
+
+    def _finish(self) -> None:
+        """Find the bad lines, draw the splits, and store the symbols."""
+        task, config = self.task, self.config
+        by_file = task.by_file and len(self._texts) > 1
+        lines = read_files(self._texts, config.columns, by_file)
+        self._texts = []
+        self.record = task.collect([line for line in lines if not line.problem])
+        good = leave_out_bad(find_problems(lines, task, self.record), config, self.notes)
+        if not good:
+            raise TextError(f"{self.name}: has no line to learn from")
+        self.record = task.collect(good)
+        self.lines, self.split_offsets = draw_splits(good, task, config)
+        pairs = [task.encode(line.text, line.target, self.record, self.unit) for line in self.lines]
+        for codes, _ in pairs:
+            self.store.append(codes)
+        self.targets = np.concatenate([targets for _, targets in pairs])
+        self.ends = np.cumsum([len(codes) for codes, _ in pairs])
+
+
+def find_problems(lines: Sequence[Line], task: LineTask, record: TaskRecord) -> list[Line]:
+    """Return the lines, the bad ones with their problem."""
+
+    def problem_of(line: Line) -> str:
+        longest = max(len(line.text), len(line.target))
+        if line.problem:
+            return line.problem
+        if longest > MAX_LINE_CHARACTERS:
+            return f"it has {longest:,} characters, more than {MAX_LINE_CHARACTERS:,}"
+        if re.search("[\ud800-\udfff]", line.text + line.target):
+            return "it has a lone surrogate, which is not a valid character"
+        return task.find_problem(line, record)
+
+    return [line._replace(problem=problem_of(line)) for line in lines]
+
+
+def leave_out_bad(lines: Sequence[Line], config: Config, notes: list[str]) -> list[Line]:
+    """Return the good lines, and note how many are bad.
+
+    Raises TextError if there are bad ones and the options do not say to skip them.
+    """
+    bad = [line for line in lines if line.problem]
+    shown = "; ".join(f"{line.place}: {line.problem}" for line in bad[:SHOWN_BAD_LINES])
+    count = f"{format_count(len(bad), 'bad line')} of {len(lines):,}"
+    if bad and not config.skip_bad:
+        raise TextError(escape_control(f"{shown} ({count}); --skip-bad leaves such lines out"))
+    if bad:
+        notes.append(f"left out {count}: {shown}{'; ...' * (len(bad) > SHOWN_BAD_LINES)}")
+    return [line for line in lines if not line.problem]
+
+
+def read_labelled_file(file: str, config: Config, record: TaskRecord | None) -> list[Line]:
+    """Return the lines of a file for a model with these options. Raises TextError."""
+    task, name = load_line_task(config.predict), files.display_name(file)
+    assert record
+    text = files.decode_bytes(files.read_file(file), file, config.encoding)
+    is_class = task.by_file and Path(file).name.partition(".")[0] in record["outputs"]
+    notes: list[str] = []
+    lines = read_files([(name, text)], config.columns, is_class)
+    good = leave_out_bad(find_problems(lines, task, record), config, notes)
+    if not good:
+        raise TextError(f"{name}: has no line to evaluate")
+    return good
+
+
+def draw_splits(
+    lines: Sequence[Line], task: LineTask, config: Config
+) -> tuple[list[Line], tuple[int, int]]:
+    """Return lines in the order of their splits, and where validation and test begin.
+
+    The lines are drawn at regular distances from a random order, sorted by ``task.stratum``.
+    """
+    rng = np.random.default_rng([config.seed, SPLIT_STREAM])
+    shuffled = rng.permutation(len(lines)).tolist()
+    order = sorted(shuffled, key=lambda i: task.stratum(lines[i]))
+    part = np.zeros(len(lines), int)
+    start = rng.random()
+    for number, fraction in ((1, config.val_fraction), (2, config.test_fraction)):
+        # every 1 / fraction-th of those that are left
+        rest = [i for i in order if part[i] == 0]
+        share = fraction * len(lines) / max(len(rest), 1)
+        marks = np.floor(start + share * np.arange(len(rest) + 1))
+        part[np.array(rest, int)[np.diff(marks) > 0]] = number
+    parts = [[line for line, p in zip(lines, part, strict=True) if p == k] for k in range(3)]
+    if not parts[0]:
+        raise TextError("no lines left for training; lower --val-fraction or --test-fraction")
+    a, b = len(parts[0]), len(parts[0]) + len(parts[1])
+    return [*parts[0], *parts[1], *parts[2]], (a, b)
