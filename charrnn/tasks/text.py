@@ -1,0 +1,141 @@
+"""Many to many, first read, then write: the targets are a second text, after the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.arrays import Array, Ids
+from charrnn.loss import log_softmax
+from charrnn.network import State, Stepper
+from charrnn.storage.state import TaskRecord
+from charrnn.tasks.base import Measures, Predictor
+from charrnn.tasks.layouts import Line
+from charrnn.tasks.lines import END, LineTask, known_ids
+from charrnn.text.units import UNKNOWN, Codes, to_codes
+
+MAX_GROWTH, MIN_LIMIT = 4, 100  # of the symbols that are written: at most 4 n + 100
+MAX_LANES = 256  # texts that are written at a time, those of all beams
+
+
+class Text(LineTask):
+    options = ("beam",)
+
+    def encode(
+        self, text: str, target: str | None, record: TaskRecord, unit: str
+    ) -> tuple[Codes, NDArray[np.int64]]:
+        """Return source, end, target; the targets are the target and an end, one step earlier."""
+        source = np.concatenate([to_codes(text, unit), END])
+        written = to_codes(target or "", unit)
+        codes = np.concatenate([source, written])
+        targets = np.concatenate([np.full(len(source) - 1, -1), written, END]).astype(np.int64)
+        return codes, targets
+
+    def predict(self, predictor: Predictor, texts: Sequence[str], **options: Any) -> list[str]:
+        """Return the text that the model writes for each text: greedy, or with a beam."""
+        beam, written = options.get("beam") or 1, [""] * len(texts)
+        sources = [self._source(predictor, text) for text in texts]
+        order = sorted(range(len(texts)), key=lambda i: len(sources[i]))  # of similar lengths
+        size = max(1, MAX_LANES // beam)
+        for start in range(0, len(order), size):
+            group = order[start : start + size]
+            ids = write_texts(predictor, [sources[i] for i in group], beam)
+            for i, of_text in zip(group, ids, strict=True):
+                written[i] = predictor.vocabulary.decode(of_text)
+        return written
+
+    def _source(self, predictor: Predictor, text: str) -> Ids:
+        _, vocabulary, record = predictor
+        codes, _ = self.encode(text, None, record, vocabulary.unit)
+        return known_ids(vocabulary, codes)
+
+    def measure(self, predictions: Sequence[Any], lines: Sequence[Line]) -> Measures:
+        pairs = [(found, line.target) for found, line in zip(predictions, lines, strict=True)]
+        exact = sum(found == target for found, target in pairs) / max(len(pairs), 1)
+        characters = sum(len(target) for _, target in pairs)
+        errors = sum(edit_distance(found, target) for found, target in pairs)
+        return {"exact": exact, "character_error_rate": errors / max(characters, 1)}
+
+    def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
+        return {"the source unchanged": self.measure([line.text for line in test], test)}
+
+    def columns(self, prediction: Any, **_: Any) -> list[str]:
+        return [prediction]
+
+    def row(self, prediction: Any, **_: Any) -> dict[str, Any]:
+        return {"written": prediction}
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Return the number of characters to insert, delete or replace (Levenshtein, 1966)."""
+    row = list(range(len(b) + 1))
+    for i, c in enumerate(a, 1):
+        diagonal, row[0] = row[0], i
+        for j, d in enumerate(b, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (c != d))
+    return row[-1]
+
+
+def read_sources(predictor: Predictor, sources: Sequence[Ids]) -> tuple[State, Array]:
+    """Return the state (L, S, H, B) and log p of the first symbol (B, V) after each source."""
+    network, B = predictor.network, len(sources)
+    lengths = np.array([len(source) for source in sources])
+    xs = np.zeros((lengths.max(), B), np.intp)
+    for lane, source in enumerate(sources):
+        xs[: len(source), lane] = source
+    step, state = Stepper(network, network.zero_state(B)), network.zero_state(B)
+    logits: Array = np.empty((B, network.num_outputs), state.dtype)
+    for t, ids in enumerate(xs, 1):
+        of_lanes, ends = step(ids), lengths == t
+        state[..., ends] = step.state[..., ends]
+        logits[ends] = of_lanes.T[ends]
+    return state, log_softmax(logits)
+
+
+@np.errstate(all="ignore")  # the weights may have diverged
+def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list[Ids]:
+    """Return the ids that the network writes after each of N sources, without the end.
+
+    A beam of ``beam`` texts is kept for each source, those with the highest probability; with 1 the
+    most likely symbol is written at each step.
+    """
+    network, vocabulary, _ = predictor
+    N, K, V = len(sources), beam, network.num_outputs
+    end, unknown = int(vocabulary.start_id[0]), vocabulary.id(UNKNOWN)
+    state, logp = read_sources(predictor, sources)
+    step = Stepper(network, np.repeat(state, K, axis=-1))
+    limit = MAX_GROWTH * max(map(len, sources)) + MIN_LIMIT
+
+    # the texts of a source are at first the same: all but one have no probability
+    logp = np.repeat(logp[:, None], K, axis=1)  # (N, K, V)
+    scores = np.full((N, K), -np.inf)
+    scores[:, 0] = 0
+    written = np.zeros((N, K, 0), np.intp)
+    ended = np.zeros((N, K), bool)
+    for _ in range(limit):
+        # an ended text goes on with ends, which cost nothing
+        if unknown is not None:
+            logp[..., unknown] = -np.inf
+        logp[ended] = -np.inf
+        logp[ended, end] = 0
+
+        # the best K continuations of the texts of each source
+        totals = (scores[..., None] + np.nan_to_num(logp, nan=-np.inf)).reshape(N, K * V)
+        best = np.argsort(-totals, axis=1, kind="stable")[:, :K]
+        scores = np.take_along_axis(totals, best, 1)
+        parents, symbols = np.divmod(best, V)
+        written = np.take_along_axis(written, parents[..., None], 1)
+        written = np.concatenate([written, symbols[..., None]], axis=2)
+        ended = symbols == end
+        if ended[:, 0].all():
+            break
+
+        # read them
+        lanes = (np.arange(N)[:, None] * K + parents).ravel()
+        step.state[:] = step.state[..., lanes]
+        logits = step(symbols.ravel())
+        logp = log_softmax(logits.T.reshape(N, K, V))
+    return [of_source[: int((of_source != end).sum())] for of_source in written[:, 0]]
