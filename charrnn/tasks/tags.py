@@ -17,7 +17,8 @@ from charrnn.tasks.layouts import Line
 from charrnn.tasks.lines import END, LineTask
 from charrnn.text.units import Codes, to_codes
 
-# How the tags of a line are written; the first that fits the most lines is that of a text.
+# How the tags of a line are written. That of a text is the first that fits half of its lines, or
+# else the one that fits most of them.
 PER = {
     "character": "tags of as many characters as the text has",
     "word": "a tag for each word, separated by spaces",
@@ -51,7 +52,8 @@ class TagPrediction(NamedTuple):
 class Tags(LineTask):
     def collect(self, lines: Sequence[Line]) -> TaskRecord:
         count = {per: sum(fits(line, per) for line in lines) for per in PER}
-        per = max(count, key=count.__getitem__)
+        most = max(count, key=count.__getitem__)
+        per = next((per for per in PER if 2 * count[per] >= len(lines)), most)
         good = [line for line in lines if fits(line, per)]
         tags = sorted({tag for line in good for tag in split_tags(line.target, per)})
         if lines and len(tags) < 2:

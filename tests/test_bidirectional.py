@@ -1,0 +1,134 @@
+"""A network that reads from both sides: its gradient, its padding, and what may use it."""
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charrnn.bidirectional import Bidirectional, make_network
+from charrnn.config import CELLS, Config
+from charrnn.errors import UsageError
+from charrnn.network import Network
+from charrnn.training.parallel import DataParallel
+from charrnn.workers import Workers
+from tests.conftest import assert_close, numeric
+
+T, B, V, H, O = 5, 3, 7, 4, 6
+LENGTHS = [5, 2, 4]
+
+
+def random_network(cell: str, num_layers: int, **options: Any) -> Bidirectional:
+    rng = np.random.default_rng(num_layers)
+    network = Bidirectional(cell, V, H, num_layers, np.float64, num_outputs=O, **options)
+    network.params.vector[:] = 0.7 * rng.standard_normal(len(network.params.vector))
+    return network
+
+
+def random_batch(rng: np.random.Generator) -> tuple[Any, Any]:
+    """Return ids and targets of lanes that end at different steps."""
+    xs, ys = rng.integers(0, V, (T, B)), rng.integers(0, O, (T, B))
+    for lane, n in enumerate(LENGTHS):
+        xs[n:, lane] = ys[n:, lane] = -1
+    ys[1, 0] = -1
+    return xs, ys
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_gradients_match_central_differences(cell: str, num_layers: int, dropout: bool) -> None:
+    rng, network = np.random.default_rng(0), random_network(cell, num_layers)
+    xs, ys = random_batch(rng)
+    state = rng.standard_normal(network.zero_state(B).shape)
+    masks = network.dropout_masks(rng, T, B, 0.5) if dropout else None
+    tape, other = network.new_tape(T, B), network.copy()
+
+    def loss() -> float:
+        nats, _ = other.loss_and_grad(xs, ys, state, tape, masks=masks, scale=1)
+        return 0.1 * float(nats.sum())
+
+    wanted = numeric(loss, other.params.vector)
+    network.grads.vector.fill(np.nan)
+    network.loss_and_grad(xs, ys, state, tape, masks=masks, scale=0.1)
+    assert_close(network.grads.vector, wanted)
+    other.grads.vector[:] = wanted
+    for name in network.grads:
+        assert_close(network.grads[name], other.grads[name], 1e-6)
+
+
+def test_a_padded_lane_gives_what_it_gives_alone() -> None:
+    rng, network = np.random.default_rng(0), random_network("lstm", 2)
+    xs, ys = random_batch(rng)
+    state = network.zero_state(B)
+    nats, _ = network.loss_and_grad(xs, ys, state, network.new_tape(T, B), scale=1)
+    whole, total = network.grads.vector.copy(), np.zeros_like(network.grads.vector)
+    for lane, n in enumerate(LENGTHS):
+        alone, _ = network.loss_and_grad(
+            xs[:n, lane : lane + 1],
+            ys[:n, lane : lane + 1],
+            network.zero_state(1),
+            network.new_tape(T, 1).slice(0, n),
+            scale=1,
+        )
+        np.testing.assert_allclose(nats[:n, lane], alone[:, 0], rtol=0, atol=1e-12)
+        total += network.grads.vector
+    np.testing.assert_allclose(whole, total, rtol=0, atol=1e-12)
+
+
+def test_every_output_depends_on_both_ends() -> None:
+    network, xs = random_network("gru", 1), np.array([[0], [1], [2], [3]])
+    tape = network.new_tape(4, 1)
+    network.forward(xs, network.zero_state(1), tape)
+    before = tape.logits.copy()
+    for changed in (0, 3):
+        other = xs.copy()
+        other[changed] = 6
+        network.forward(other, network.zero_state(1), tape)
+        assert (np.abs(tape.logits - before).max((1, 2)) > 1e-6).all()
+
+
+def test_workers_match_a_single_one() -> None:
+    results = []
+    for size in (1, 2):
+        network, rng = random_network("gru", 1), np.random.default_rng(1)
+        xs, ys = random_batch(rng)
+        masks = network.dropout_masks(rng, T, B, 0.5)
+        with Workers(size) as workers:
+            parallel = DataParallel(network, T, B, workers, dropout=True)
+            loss = parallel.loss_and_grad(xs, ys, network.zero_state(B), masks, 10)
+        results.append((loss, network.grads.vector.copy()))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-12)
+    np.testing.assert_allclose(results[0][1], results[1][1], rtol=0, atol=1e-12)
+
+
+def test_copies_have_the_same_weights_and_their_own_memory() -> None:
+    network = random_network("gru", 2)
+    for other in (network.copy(), pickle.loads(pickle.dumps(network))):
+        assert type(other) is Bidirectional
+        assert other.num_outputs == O
+        assert (other.params.vector == network.params.vector).all()
+        other.params["right.0.bh"][:] = 9
+        assert not (other.right.params["0.bh"] == network.right.params["0.bh"]).any()
+
+
+def test_weights_of_a_network_that_reads_from_the_left() -> None:
+    rng = np.random.default_rng(0)
+    one_way = Network("gru", V, H, 1, np.float64, rng)
+    network = random_network("gru", 1)
+    right = network.right.params.vector.copy()
+    network.load_weights_from(one_way, np.arange(V), None)
+    assert (network.left.params["0.Whh"] == one_way.params["0.Whh"]).all()
+    assert (network.right.params.vector == right).all()
+    assert network.left.params["Why"].shape == (O, H)
+    other = random_network("gru", 1)
+    other.load_weights_from(network, np.arange(V), np.arange(O))
+    assert (other.params.vector == network.params.vector).all()
+
+
+def test_the_options_choose_the_network() -> None:
+    assert type(make_network(Config(predict="tags", bidirectional=True), V, O)) is Bidirectional
+    assert type(make_network(Config(predict="tags"), V, O)) is Network
+    for predict in ("next", "text"):
+        with pytest.raises(UsageError, match="--bidirectional: a text that is to be continued"):
+            Config(predict=predict, bidirectional=True)
