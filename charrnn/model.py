@@ -145,9 +145,16 @@ class Model:
         the number of texts that are compared. Raises UsageError for a language model.
         """
         task = load_line_task(self.config.predict)
-        assert self.state.task
-        predictor = Predictor(self.network, self.vocabulary, self.state.task)
-        return task.predict(predictor, texts, **options)
+        return task.predict(self.predictor, texts, **options)
+
+    @functools.cached_property
+    def predictor(self) -> Predictor:
+        """What predicts labels, tags or texts. Raises CheckpointError."""
+        record = self.state.task
+        assert record
+        none: Array = np.empty(0)
+        counts = self._array(checkpoint.COUNTS) if record["counts_bytes"] else none
+        return Predictor(self.network, self.vocabulary, record, counts.astype(np.uint8))
 
     @limit_threads()
     def split_nll(self, split: Split, *, mix: bool, adapt: bool) -> dict[str, Array]:
@@ -366,7 +373,9 @@ class Model:
         arrays = {"best_weights": weights}
         if not counts:
             state.counts = state.mixing = None
-        elif state.counts:
+            if state.task:
+                state.task = {**state.task, "counts_bytes": 0, "weights": []}
+        elif checkpoint.count_bytes(state):
             arrays[checkpoint.COUNTS] = self._array(checkpoint.COUNTS)
         if state.mixing:
             state.mixing = {**state.mixing, "adaptation": None}

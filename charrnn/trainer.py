@@ -107,7 +107,7 @@ def train(
                 observer.update(step)
     run.network.params.vector[:] = run.model_weights
     arrays: dict[str, Any] = {"optimizer_state": run.optimizer_state}
-    if run.state.counts:
+    if len(run.counts_data):
         arrays[checkpoint.COUNTS] = run.counts_data
     return Model(run.network, run.vocabulary, run.state, arrays)
 

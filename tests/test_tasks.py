@@ -20,12 +20,11 @@ from charrnn.errors import TextError, UsageError
 from charrnn.loss import log_softmax
 from charrnn.network import Network, Stepper
 from charrnn.storage.header import InvalidCheckpoint, parse, serialize
-from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Predictor
 from charrnn.tasks.label import LabelPrediction, measure_labels
 from charrnn.tasks.layouts import Line, read_files
-from charrnn.tasks.lines import Lines, load_line_task
-from charrnn.tasks.naive_bayes import NaiveBayes
+from charrnn.tasks.lines import Lines, load_line_task, new_record
+from charrnn.tasks.naive_bayes import NaiveBayes, count_ngrams
 from charrnn.tasks.tags import CountTagger
 from charrnn.tasks.text import edit_distance, write_texts
 from charrnn.text.batches import Position, batches_per_epoch, document_batches
@@ -213,7 +212,7 @@ def test_how_tags_are_written_is_found(
     text: str, per: str, tags: list[str], positions: list[int]
 ) -> None:
     corpus = read("tags", text, val_fraction=0.0, test_fraction=0.0)
-    assert corpus.record == {"outputs": tags, "per": per}
+    assert corpus.record == new_record(tags, per)
     first = corpus.lines[0]
     codes, targets = load_line_task("tags").encode(*first[:2], corpus.record, "char")
     assert len(codes) == len(first.text) + 1
@@ -221,7 +220,7 @@ def test_how_tags_are_written_is_found(
 
 
 def test_a_tag_is_that_of_the_last_byte_or_jamo_of_a_character() -> None:
-    record: TaskRecord = {"outputs": ["X", "Y"], "per": "character"}
+    record = new_record(["X", "Y"], "character")
     for unit, positions in (("byte", [2, 3]), ("jamo", [2, 3])):
         _, targets = load_line_task("tags").encode("한a", "XY", record, unit)
         assert np.flatnonzero(targets >= 0).tolist() == positions
@@ -257,7 +256,7 @@ def test_naive_bayes_is_that_of_counted_ngrams() -> None:
     pairs = labelled(50)
     texts, labels = [text for text, _ in pairs], [label for _, label in pairs]
     names = sorted(set(labels))
-    bayes = NaiveBayes(texts, labels, names)
+    bayes = NaiveBayes(count_ngrams(texts, [names.index(label) for label in labels], 3))
 
     def grams(text: str) -> set[str]:
         line = f"<{text}>"
@@ -287,7 +286,7 @@ def test_a_wide_beam_finds_the_most_likely_text() -> None:
     network = Network("gru", 3, 5, 1, np.float64, rng)
     network.params.vector[:] = 1.5 * rng.standard_normal(len(network.params.vector))
     network.params["by"][2] = 2.0
-    predictor = Predictor(network, vocabulary, {"outputs": [], "per": ""})
+    predictor = Predictor(network, vocabulary, new_record([]), np.empty(0, np.uint8))
     sources = [np.array([0, 1, 2]), np.array([1, 2])]
 
     def log_prob(source: Any, text: tuple[int, ...]) -> float:
@@ -320,7 +319,7 @@ def test_labels_from_training_to_evaluation(cli: Cli, bidirectional: bool) -> No
     cli("train", "kinds.tsv", *how, "--val-fraction", "0.1", "--test-fraction", "0.2")
     run = Path("checkpoints/kinds.npz")
     state = read_run(run)
-    assert state.task == {"outputs": ["digit", "rest", "vowel"], "per": ""}
+    assert state.task["outputs"] == ["digit", "rest", "vowel"]
     assert state.corpus["split_characters"] == {"train": 140, "val": 20, "test": 40}
     assert state.measures["model"]["accuracy"] > 0.9 > state.measures["majority"]["accuracy"]
     assert state.samples == []
@@ -340,7 +339,7 @@ def test_labels_from_training_to_evaluation(cli: Cli, bidirectional: bool) -> No
 
     # evaluation agrees with the end of the run
     row = json.loads(cli("eval", run, "--split", "test", "--json").stdout)
-    assert row["baselines"].keys() == {"majority", "naive Bayes"}
+    assert row["others"].keys() == {"majority", "naive Bayes", "network alone"}
     for name in ("accuracy", "macro_f1", "log_loss"):
         assert row[name] == pytest.approx(state.measures["model"][name])
     assert sum(sum(found.values()) for found in row["confusion"].values()) == 40
@@ -471,7 +470,7 @@ def test_registered_task_works_in_every_command(tmp_path: Path) -> None:
 
 def test_header_of_a_task_is_checked() -> None:
     config = Config(predict="label", hidden_size=3, unit="jamo", seed=2**64 - 1)
-    task = {"outputs": ["a", "b"], "per": ""}
+    task = new_record(["a", "b"])
     fields: dict[str, Any] = {"config": config, "task": task, "counts": None, "mixing": None}
     parsed: Any = parse(serialize(forge.run_state(**fields, measures={"x": {"f1": 0.5}})))
     assert parsed.task == task
@@ -480,7 +479,7 @@ def test_header_of_a_task_is_checked() -> None:
     for changes, message in (
         ({"task": None}, "invalid task in the header: of --predict label"),
         ({"config": forge.MODEL["config"]}, "invalid task in the header: of --predict next"),
-        ({"task": {"outputs": ["a", "a"], "per": ""}}, "task.outputs in the header: one of them"),
+        ({"task": new_record(["a", "a"])}, "task.outputs in the header: one of them"),
         (counts, "invalid counts in the header: only a language model"),
         ({"measures": {"x": {"y": "z"}}}, "invalid measures"),
     ):

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
-from charrnn.tasks.lines import END, LineTask
+from charrnn.tasks.lines import END, LineTask, new_record
 from charrnn.text.units import Codes, to_codes
 
 
 class Longer(LineTask):
     def collect(self, lines: Sequence[Line]) -> TaskRecord:
-        return TaskRecord(outputs=["no", "yes"], per="")
+        return new_record(["no", "yes"])
 
     def encode(
         self, text: str, target: str | None, record: TaskRecord, unit: str

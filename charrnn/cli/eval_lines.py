@@ -35,16 +35,17 @@ def evaluate_lines(
         started = time.perf_counter()
         predictions = model.predict([line.text for line in lines], **options)
         rate = len(lines) / max(time.perf_counter() - started, 1e-9)
-        measures = task.measure(predictions, lines)
-        baselines = task.measure_baselines(train, lines) if train else {}
+        parts = task.measure_parts(model.predictor, lines, **options)
+        measures = parts.pop("model")
+        others = {**(task.measure_baselines(train, lines) if train else {}), **parts}
         if as_json:
             row = {"file": name, "lines": len(lines), **measures, "lines_per_second": rate}
-            row |= {"baselines": baselines, **task.detail_row(predictions, lines)}
+            row |= {"others": others, **task.detail_row(predictions, lines)}
             print_lines(common.format_json(row))
             continue
         count = format_count(len(lines), "line")
         print_lines(f"{name}: {format_measures(measures)}; {count}, {rate:,.0f} per second")
-        for method, of_method in baselines.items():
+        for method, of_method in others.items():
             print_lines(f"{name}: {method}: {format_measures(of_method)}")
         print_lines(*task.details(predictions, lines))
 

@@ -182,7 +182,7 @@ def _read_members(
         raise damage_error(f"the header is larger than {headers.MAX_HEADER_BYTES:,} bytes")
     state = headers.parse(z.read(HEADER))
     stored = {name.removesuffix(".npy") for name in members if name != HEADER}
-    counts = {COUNTS} if state.counts else set()
+    counts = {COUNTS} if count_bytes(state) else set()
     for expected in (ARRAYS[state.kind] | counts, state.arrays.keys()):
         if wrong := sorted(stored ^ expected):
             raise damage_error(f"missing or unexpected arrays: {', '.join(wrong)}")
@@ -211,8 +211,8 @@ def array_shapes(state: ModelState) -> dict[str, tuple[int, ...]]:
     n = count_parameters(config, state.vocabulary["size"], count_outputs(state.task))
     L *= 2 if config.bidirectional else 1
     shapes: dict[str, tuple[int, ...]] = {"best_weights": (n,)}
-    if state.counts:
-        shapes["counts"] = (state.counts["bytes"],)
+    if counted := count_bytes(state):
+        shapes["counts"] = (counted,)
     if not isinstance(state, State):
         return shapes
     return {
@@ -222,6 +222,13 @@ def array_shapes(state: ModelState) -> dict[str, tuple[int, ...]]:
         "optimizer_state": (OPTIMIZERS[config.optimizer].num_moments, n),
         "hidden_state": (L, len(load_cell(cell).STATE_NAMES), H, state.batches["batch_size"]),
     }
+
+
+def count_bytes(state: ModelState) -> int:
+    """Return the size of the counts that a checkpoint has, or 0."""
+    if state.task:
+        return state.task["counts_bytes"]
+    return state.counts["bytes"] if state.counts else 0
 
 
 def count_outputs(task: TaskRecord | None) -> int | None:

@@ -207,6 +207,8 @@ def _check_task(state: ModelState) -> None:
         raise _field_error("task.outputs", "one of them twice")
     if state.task and state.counts:
         raise _field_error("counts", "only a language model has n-grams")
+    if state.task and len(state.task["weights"]) not in (0, 2 * bool(state.task["counts_bytes"])):
+        raise _field_error("task.weights", f"{len(state.task['weights'])} weights")
 
 
 def _check_steps(state: State) -> None:

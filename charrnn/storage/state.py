@@ -113,6 +113,8 @@ class Mixing(TypedDict):  # gates: see ``mixture``
 class TaskRecord(TypedDict):  # of a model that predicts something else than the next symbol
     outputs: list[str]  # labels or tags in the order of the outputs; none: symbols
     per: str  # of tags, see ``tasks.tags``
+    counts_bytes: NonNegative  # of the counts that the network is mixed with
+    weights: list[Real]  # of the network and of the counts; none before the end of the run
 
 
 class InitFrom(TypedDict):

@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from charrnn.config import TASKS, Config
 from charrnn.errors import UsageError
 from charrnn.network import Network
@@ -24,6 +27,7 @@ class Predictor(NamedTuple):
     network: Network
     vocabulary: Vocabulary
     record: TaskRecord
+    counts: NDArray[np.uint8]  # packed: what the network is mixed with, if there is anything
 
 
 class Task(ABC):
@@ -49,8 +53,16 @@ class Task(ABC):
         """Return what simple methods reach on the test split, by their names."""
         return {}
 
-    def measure_split(self, predictor: Predictor, split: Split) -> Measures:
-        """Return what the model reaches on a split."""
+    def count(self, corpus: Corpus) -> NDArray[np.uint8]:
+        """Return what is counted in the training split, to be mixed with the network, packed."""
+        return np.empty(0, np.uint8)
+
+    def fit_weights(self, predictor: Predictor, split: Split) -> list[float]:
+        """Return the weights of the network and of the counts that fit the validation split."""
+        return []
+
+    def measure_split(self, predictor: Predictor, split: Split) -> dict[str, Measures]:
+        """Return what the model, and the network alone if it is mixed, reach on a split."""
         return {}
 
 

@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 
 from charrnn.arrays import Array
 from charrnn.errors import TextError
+from charrnn.loss import log_softmax
 from charrnn.storage.state import TaskRecord
+from charrnn.tasks import naive_bayes
 from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
-from charrnn.tasks.lines import END, LineTask
+from charrnn.tasks.lines import END, Lines, LineTask, new_record
 from charrnn.tasks.naive_bayes import NaiveBayes
+from charrnn.text.corpus import Corpus
 from charrnn.text.units import Codes, to_codes
+from charrnn.training.split import Split
 
 
 class LabelPrediction(NamedTuple):
@@ -45,7 +49,7 @@ class Label(LineTask):
         if len(labels) < 2:
             found = f"only one label, {labels[0]!r}" if labels else "no labels"
             raise TextError(f"there is {found}; at least two are needed")
-        return TaskRecord(outputs=labels, per="")
+        return new_record(labels)
 
     def find_problem(self, line: Line, record: TaskRecord) -> str:
         return "" if line.target else "its label is empty"
@@ -66,7 +70,10 @@ class Label(LineTask):
     def predict(
         self, predictor: Predictor, texts: Sequence[str], **_: Any
     ) -> list[LabelPrediction]:
-        logp = self.log_probs(predictor, texts)
+        logp, record = self.log_probs(predictor, texts), predictor.record
+        if record["weights"]:
+            a, b = record["weights"]
+            logp = log_softmax(a * logp + b * load_bayes(predictor).log_probs(texts))
         return [LabelPrediction(predictor.record["outputs"], row) for row in logp]
 
     def measure(self, predictions: Sequence[Any], lines: Sequence[Line]) -> Measures:
@@ -83,13 +90,32 @@ class Label(LineTask):
     def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
         truth = [line.target for line in test]
         labels = sorted({line.target for line in train})
-        ((most_common, _),) = Counter(line.target for line in train).most_common(1)
-        majority = measure_labels([most_common] * len(test), truth)
-        bayes = NaiveBayes([line.text for line in train], [line.target for line in train], labels)
+        if not naive_bayes.num_buckets(len(labels)):
+            return {"majority": measure_labels([most_common(train)] * len(test), truth)}
+        majority = measure_labels([most_common(train)] * len(test), truth)
+        bayes = NaiveBayes(count_lines(train, labels))
         predictions = [
             LabelPrediction(labels, row) for row in bayes.log_probs([line.text for line in test])
         ]
         return {"majority": majority, "naive Bayes": self.measure(predictions, test)}
+
+    def count(self, corpus: Corpus) -> NDArray[np.uint8]:
+        assert isinstance(corpus, Lines)
+        labels = corpus.record["outputs"]
+        if not naive_bayes.num_buckets(len(labels)):
+            return super().count(corpus)
+        train = corpus.lines[: corpus.split_offsets[0]]
+        return naive_bayes.pack(count_lines(train, labels))
+
+    def fit_weights(self, predictor: Predictor, split: Split) -> list[float]:
+        """Return weights: log p is that of the network and of naive Bayes, weighted, normalized."""
+        labels = predictor.record["outputs"]
+        lines = [line for line in split.lines if line.target in labels]
+        if not lines or not len(predictor.counts):
+            return []
+        texts, ys = [line.text for line in lines], [labels.index(line.target) for line in lines]
+        parts = self.log_probs(predictor, texts), load_bayes(predictor).log_probs(texts)
+        return naive_bayes.fit_weights(parts, np.array(ys))
 
     def columns(self, prediction: Any, **options: Any) -> list[str]:
         pairs = prediction.most_likely(options.get("top") or 1)
@@ -115,6 +141,20 @@ class Label(LineTask):
         for true in names:
             rows.append("\t".join([true, *(str(counts[true, found]) for found in names)]))
         return rows
+
+
+def most_common(lines: Sequence[Line]) -> str:
+    return Counter(line.target for line in lines).most_common(1)[0][0]
+
+
+def count_lines(lines: Sequence[Line], labels: list[str]) -> naive_bayes.Counts:
+    ys = [labels.index(line.target) for line in lines]
+    return naive_bayes.count_ngrams([line.text for line in lines], ys, len(labels))
+
+
+def load_bayes(predictor: Predictor) -> NaiveBayes:
+    """Return naive Bayes of the training split. Raises InvalidCheckpoint."""
+    return NaiveBayes(naive_bayes.unpack(predictor.counts, len(predictor.record["outputs"])))
 
 
 def confusion(found: Sequence[str], truth: Sequence[str]) -> Counter[tuple[str, str]]:

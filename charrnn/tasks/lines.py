@@ -32,6 +32,10 @@ SPLIT_STREAM = 101  # of the random numbers of a seed
 END = np.array([END_OF_DOCUMENT], np.uint32)
 
 
+def new_record(outputs: list[str], per: str = "") -> TaskRecord:
+    return TaskRecord(outputs=outputs, per=per, counts_bytes=0, weights=[])
+
+
 def load_line_task(name: str) -> LineTask:
     """Return a task by its name. Raises UsageError if it does not read lines."""
     task = load_task(name)
@@ -58,7 +62,7 @@ class LineTask(Task):
 
     def collect(self, lines: Sequence[Line]) -> TaskRecord:
         """Return the names of the outputs. Raises TextError."""
-        return TaskRecord(outputs=[], per="")
+        return new_record([])
 
     def find_problem(self, line: Line, record: TaskRecord) -> str:
         """Return why a line cannot be learned from, or nothing."""
@@ -147,7 +151,7 @@ class LineTask(Task):
 
     def log_probs(self, predictor: Predictor, texts: Sequence[str]) -> Array:
         """Return log p of every output where the model is to predict, (m, O)."""
-        network, vocabulary, record = predictor
+        network, vocabulary, record, _ = predictor
         encoded = self.encode_lines([(text, None) for text in texts], record, vocabulary)
         return target_log_probs(network, *encoded)
 
@@ -179,9 +183,22 @@ class LineTask(Task):
         count = int((targets >= 0).sum())
         return Split(ids, ids[:0], count, None, 0, targets, ends, tuple(lines))
 
-    def measure_split(self, predictor: Predictor, split: Split) -> Measures:
-        predictions = self.predict(predictor, [line.text for line in split.lines])
-        return self.measure(predictions, split.lines)
+    def measure_split(self, predictor: Predictor, split: Split) -> dict[str, Measures]:
+        return self.measure_parts(predictor, split.lines)
+
+    def measure_parts(
+        self, predictor: Predictor, lines: Sequence[Line], **options: Any
+    ) -> dict[str, Measures]:
+        """Return what the model, and the network alone if it is mixed, reach on some lines."""
+        texts = [line.text for line in lines]
+        alone = predictor._replace(record={**predictor.record, "weights": []})
+        parts = {"network alone": alone, "model": predictor}
+        if not predictor.record["weights"]:
+            del parts["network alone"]
+        return {
+            name: self.measure(self.predict(part, texts, **options), lines)
+            for name, part in parts.items()
+        }
 
 
 def known_ids(vocabulary: Vocabulary, codes: NDArray[np.integer[Any]]) -> NDArray[np.intp]:

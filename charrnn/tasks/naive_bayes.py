@@ -1,57 +1,110 @@
-"""Naive Bayes over the character n-grams of a text, a baseline for labels."""
+"""Naive Bayes over the character n-grams of a text: a baseline for labels, and a part of them."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charrnn.arrays import Array, Ids
 from charrnn.loss import log_softmax
+from charrnn.storage.header import damage_error
 from charrnn.text.units import code_points
 
 ORDERS = range(1, 6)
 CELLS = 2**23  # of the table of counts, over all labels
 MAX_BUCKETS, MIN_BUCKETS = 2**19, 2**12
 SMOOTHING = 0.1  # added to every count
+NEWTON_STEPS, RIDGE = 20, 1e-4
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+Counts = NDArray[np.uint32]
 
 
 class NaiveBayes:
     """p(label) times the product of p(n-gram | label) over the distinct n-grams of a text.
 
-    n-grams of 1 to 5 characters, the ends of the line included, are hashed into buckets.
+    n-grams of 1 to 5 characters, the ends of the line included, are hashed into buckets. ``counts``
+    (1 + buckets, C) are the number of lines of each of the C labels, and those with each n-gram.
     """
 
-    def __init__(self, texts: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> None:
-        C = len(names)
-        buckets = min(max(CELLS // C, MIN_BUCKETS), MAX_BUCKETS)
-        self.bits = np.uint64(64 - (buckets.bit_length() - 1))
-        self.counts = np.zeros((1 << (buckets.bit_length() - 1), C), np.float32)
-        index = {name: i for i, name in enumerate(names)}
-        y = np.array([index[label] for label in labels])
-        for text, label in zip(texts, y.tolist(), strict=True):
-            self.counts[self.features(text), label] += 1
-        used = int(self.counts.any(1).sum())
-        totals = self.counts.sum(0) + SMOOTHING * used
-        self.log_prior = np.log(np.bincount(y, minlength=C) + SMOOTHING)
-        self.log_p = np.log((self.counts + SMOOTHING) / totals)
-
-    def features(self, text: str) -> Ids:
-        """Return the buckets of the distinct n-grams of a text."""
-        codes = np.concatenate([[0], code_points(text).astype(np.uint64) + 2, [1]])
-        codes = codes.astype(np.uint64)
-        found, hashed = [], np.zeros(len(codes) + 1, np.uint64)
-        for n in ORDERS:
-            if n > len(codes):
-                break
-            hashed = (hashed[:-1] + codes[n - 1 :] + np.uint64(1)) * MULTIPLIER
-            hashed ^= hashed >> np.uint64(29)
-            found.append((hashed * MULTIPLIER) >> self.bits)
-        buckets: Ids = np.unique(np.concatenate(found)).astype(np.intp)
-        return buckets
+    def __init__(self, counts: Counts) -> None:
+        lines, table = counts[0] + SMOOTHING, counts[1:].astype(np.float32)
+        self.num_buckets = len(table)
+        totals = table.sum(0) + SMOOTHING * table.any(1).sum()
+        self.log_prior = np.log(lines / lines.sum())
+        self.log_p = np.log((table + SMOOTHING) / totals)
 
     def log_probs(self, texts: Sequence[str]) -> Array:
         """Return log p of each label for each text, (n, C)."""
-        scores = [self.log_prior + self.log_p[self.features(text)].sum(0) for text in texts]
-        return log_softmax(np.array(scores))
+        found = [ngram_buckets(text, self.num_buckets) for text in texts]
+        scores = [self.log_prior + self.log_p[buckets].sum(0) for buckets in found]
+        return log_softmax(np.array(scores).reshape(-1, len(self.log_prior)))
+
+
+def count_ngrams(texts: Sequence[str], labels: Sequence[int], C: int) -> Counts:
+    """Return the counts of some texts, each with one of C labels."""
+    counts = np.zeros((1 + num_buckets(C), C), np.uint32)
+    for text, label in zip(texts, labels, strict=True):
+        counts[0, label] += 1
+        counts[1 + ngram_buckets(text, len(counts) - 1), label] += 1
+    return counts
+
+
+def num_buckets(C: int) -> int:
+    """Return the number of buckets, a power of two; 0 if there are too many labels."""
+    buckets: int = 1 << (min(CELLS // max(C, 1), MAX_BUCKETS) | 1).bit_length() - 1
+    return buckets if buckets >= MIN_BUCKETS else 0
+
+
+def ngram_buckets(text: str, num_buckets: int) -> Ids:
+    """Return the buckets of the distinct n-grams of a text."""
+    codes = np.concatenate([[0], code_points(text).astype(np.uint64) + np.uint64(2), [1]])
+    codes = codes.astype(np.uint64)
+    found, hashed = [], np.zeros(len(codes) + 1, np.uint64)
+    for n in ORDERS:
+        if n > len(codes):
+            break
+        hashed = (hashed[:-1] + codes[n - 1 :] + np.uint64(1)) * MULTIPLIER
+        hashed ^= hashed >> np.uint64(29)
+        found.append((hashed * MULTIPLIER) >> np.uint64(65 - num_buckets.bit_length()))
+    return np.unique(np.concatenate(found)).astype(np.intp)
+
+
+def pack(counts: Counts) -> NDArray[np.uint8]:
+    """Return the counts as a checkpoint has them: compressed by zlib."""
+    return np.frombuffer(zlib.compress(counts.astype("<u4").tobytes()), np.uint8)
+
+
+def unpack(data: NDArray[np.uint8], C: int) -> Counts:
+    """Return the counts of a checkpoint. Raises InvalidCheckpoint."""
+    num_bytes = 4 * C * (1 + num_buckets(C))
+    try:
+        decompressor = zlib.decompressobj()
+        raw = decompressor.decompress(data.tobytes(), num_bytes + 1)
+    except zlib.error:
+        raise damage_error("counts.npy is not in the expected format") from None
+    if len(raw) != num_bytes or not decompressor.eof or decompressor.unused_data:
+        raise damage_error("counts.npy does not have the size that the header implies")
+    return np.frombuffer(raw, "<u4").reshape(-1, C).astype(np.uint32)
+
+
+def fit_weights(parts: Sequence[Array], ys: Ids) -> list[float]:
+    """Return the weights of some log p (n, C), whose sum has the lowest loss of the labels (n,).
+
+    Newton's method; the loss is convex. A weight is at least 0.
+    """
+    features = np.stack(parts, axis=-1)  # (n, C, parts)
+    n, weights = len(ys), np.full(len(parts), 1 / len(parts))
+    chosen = features[np.arange(n), ys].mean(0)
+    for _ in range(NEWTON_STEPS):
+        p = np.exp(log_softmax(features @ weights))[..., None]
+        mean = (p * features).sum(1)  # (n, parts)
+        gradient = mean.mean(0) - chosen
+        square = np.einsum("nc,nci,ncj->ij", p[..., 0], features, features) / n
+        hessian = square - mean.T @ mean / n + RIDGE * np.eye(len(weights))
+        weights = np.maximum(weights - np.linalg.solve(hessian, gradient), 0)
+    found: list[float] = weights.tolist()
+    return found

@@ -14,7 +14,7 @@ from charrnn.errors import TextError
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
-from charrnn.tasks.lines import END, LineTask
+from charrnn.tasks.lines import END, LineTask, new_record
 from charrnn.text.units import Codes, to_codes
 
 # How the tags of a line are written. That of a text is the first that fits half of its lines, or
@@ -58,7 +58,7 @@ class Tags(LineTask):
         tags = sorted({tag for line in good for tag in split_tags(line.target, per)})
         if lines and len(tags) < 2:
             raise TextError("there are no two different tags; a line is a text, a TAB and its tags")
-        return TaskRecord(outputs=tags, per=per)
+        return new_record(tags, per)
 
     def find_problem(self, line: Line, record: TaskRecord) -> str:
         if fits(line, record["per"]):

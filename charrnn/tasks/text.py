@@ -48,7 +48,7 @@ class Text(LineTask):
         return written
 
     def _source(self, predictor: Predictor, text: str) -> Ids:
-        _, vocabulary, record = predictor
+        _, vocabulary, record, _ = predictor
         codes, _ = self.encode(text, None, record, vocabulary.unit)
         return known_ids(vocabulary, codes)
 
@@ -102,7 +102,7 @@ def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list
     A beam of ``beam`` texts is kept for each source, those with the highest probability; with 1 the
     most likely symbol is written at each step.
     """
-    network, vocabulary, _ = predictor
+    network, vocabulary, _, _ = predictor
     N, K, V = len(sources), beam, network.num_outputs
     end, unknown = int(vocabulary.start_id[0]), vocabulary.id(UNKNOWN)
     state, logp = read_sources(predictor, sources)

@@ -314,12 +314,8 @@ def _evaluate(
         if len(splits.test.ids):
             test_loss = cluster.from_root(lambda: _loss(best, splits.test, parallel.workers))
             state.test_loss = test_loss if math.isfinite(test_loss) else None
-        if not run.task.is_language_model:
-            predictor = run.predictor_with(run.model_weights)
-            measured = splits.test if len(splits.test.ids) else splits.val
-            state.measures["model"] = cluster.from_root(
-                lambda: run.task.measure_split(predictor, measured)
-            )
+        if state.task:
+            state.measures |= cluster.from_root(lambda: _measure(run))
         elif len(splits.val.ids) and state.best["val_loss"] is not None:
             state.mixing = cluster.from_root(lambda: _fit_mixing(run, best, parallel.workers))
     elif run.deadline:
@@ -359,6 +355,13 @@ def _validate(run: Run, parallel: DataParallel) -> float:
         else:
             loss = last_loss
     return float(loss)
+
+
+def _measure(run: Run) -> dict[str, dict[str, float]]:
+    """Fit the weights of the mixture, and return what a model with a task reaches."""
+    predictor, splits = run.predictor_with(run.model_weights), run.splits
+    predictor.record["weights"] = run.task.fit_weights(predictor, splits.val)
+    return run.task.measure_split(predictor, splits.test if len(splits.test.ids) else splits.val)
 
 
 def _fit_mixing(run: Run, best: Network, workers: Workers) -> Mixing:

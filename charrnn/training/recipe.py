@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charrnn.config import PRESETS, Config
+from charrnn.errors import UsageError
 from charrnn.network import Network
+from charrnn.tasks.base import load_task
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import NEWLINE
 from charrnn.training.deadline import Deadline
@@ -59,6 +61,10 @@ def complete(
     if goal == Goal() and MODEL_OPTIONS & given.keys():
         return given, ""
     config = Config(**given)
+    if not load_task(config.predict).is_language_model:
+        if goal != Goal():
+            raise UsageError(f"--preset and --time know no --predict {config.predict}")
+        return given, ""
     held_out = config.test_fraction + (0 if has_val_file else config.val_fraction)
     characters = max(1, round(corpus.characters * (1 - held_out)))
     preset = goal.preset or DEFAULT_PRESET

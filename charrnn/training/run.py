@@ -108,7 +108,8 @@ class Run:
     def predictor_with(self, weights: Array) -> Predictor:
         """Return what predicts with a copy of these weights, for a task with a record."""
         assert self.state.task
-        return Predictor(self.network_with(weights), self.vocabulary, self.state.task)
+        network = self.network_with(weights)
+        return Predictor(network, self.vocabulary, self.state.task, self.counts_data)
 
     @property
     def evaluated_weights(self) -> Array:
@@ -193,6 +194,9 @@ def begin(
     batches = splits.fit_batches(config)
     lanes = lanes_per_rank(batches, cluster)
     baselines, counts, counts_data = _count_ngrams(splits, task, len(vocabulary))
+    if record:
+        counts_data = task.count(corpus)
+        record["counts_bytes"] = len(counts_data)
     state = State(
         versions=VERSIONS,
         config=config,
@@ -325,7 +329,7 @@ def _write(run: Run, path: Path, hidden_state: Array) -> None:
         "optimizer_state": run.optimizer_state,
         "hidden_state": hidden_state,
     }
-    if run.state.counts:
+    if len(run.counts_data):
         arrays[checkpoint.COUNTS] = run.counts_data
     corpus, val = with_relative_files(run.state.corpus, path), run.state.val_corpus
     val = val and with_relative_files(val, path)
