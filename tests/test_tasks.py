@@ -24,7 +24,7 @@ from charrnn.tasks.base import Predictor
 from charrnn.tasks.label import LabelPrediction, measure_labels
 from charrnn.tasks.layouts import Line, read_files
 from charrnn.tasks.lines import Lines, load_line_task, new_record
-from charrnn.tasks.naive_bayes import NaiveBayes, count_ngrams
+from charrnn.tasks.naive_bayes import NaiveBayes, count_ngrams, fit_scale, pack, unpack
 from charrnn.tasks.tags import CountTagger
 from charrnn.tasks.text import edit_distance, write_texts
 from charrnn.text.batches import Position, batches_per_epoch, document_batches
@@ -275,6 +275,24 @@ def test_naive_bayes_is_that_of_counted_ngrams() -> None:
         np.testing.assert_allclose(
             bayes.log_probs([text])[0], log_softmax(np.array(scores)), atol=0.02
         )
+
+
+def test_packed_counts_are_restored_and_damaged_ones_refused() -> None:
+    counts = count_ngrams(["ab", "b"], [0, 2], 3)
+    assert (unpack(pack(counts), 3) == counts).all()
+    packed = pack(counts)
+    for data, C in ((packed[:-9], 3), (packed, 4), (np.zeros(9, np.uint8), 3)):
+        with pytest.raises(InvalidCheckpoint, match=r"counts\.npy"):
+            unpack(data, C)
+
+
+def test_the_scale_of_log_probabilities_has_the_lowest_loss() -> None:
+    rng = np.random.default_rng(0)
+    logp = log_softmax(rng.standard_normal((500, 4)))
+    ys = np.array([rng.choice(4, p=p) for p in np.exp(log_softmax(0.3 * logp))])
+    scales, rows = np.arange(0.01, 1, 0.01), np.arange(500)
+    losses = {scale: -log_softmax(scale * logp)[rows, ys].mean() for scale in scales}
+    assert fit_scale(logp, ys) == pytest.approx(min(losses, key=losses.__getitem__), abs=0.01)
 
 
 # --- writing ---

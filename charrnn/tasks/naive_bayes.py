@@ -17,7 +17,7 @@ ORDERS = range(1, 6)
 CELLS = 2**23  # of the table of counts, over all labels
 MAX_BUCKETS, MIN_BUCKETS = 2**19, 2**12
 SMOOTHING = 0.1  # added to every count
-NEWTON_STEPS, RIDGE = 20, 1e-4
+NEWTON_STEPS, RIDGE = 30, 1e-6
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 Counts = NDArray[np.uint32]
@@ -91,20 +91,13 @@ def unpack(data: NDArray[np.uint8], C: int) -> Counts:
     return np.frombuffer(raw, "<u4").reshape(-1, C).astype(np.uint32)
 
 
-def fit_weights(parts: Sequence[Array], ys: Ids) -> list[float]:
-    """Return the weights of some log p (n, C), whose sum has the lowest loss of the labels (n,).
-
-    Newton's method; the loss is convex. A weight is at least 0.
-    """
-    features = np.stack(parts, axis=-1)  # (n, C, parts)
-    n, weights = len(ys), np.full(len(parts), 1 / len(parts))
-    chosen = features[np.arange(n), ys].mean(0)
+def fit_scale(logp: Array, ys: Ids) -> float:
+    """Return the factor of log p (n, C) with the lowest loss of the labels (n,): it is convex."""
+    scale, rows = 1.0, np.arange(len(ys))
     for _ in range(NEWTON_STEPS):
-        p = np.exp(log_softmax(features @ weights))[..., None]
-        mean = (p * features).sum(1)  # (n, parts)
-        gradient = mean.mean(0) - chosen
-        square = np.einsum("nc,nci,ncj->ij", p[..., 0], features, features) / n
-        hessian = square - mean.T @ mean / n + RIDGE * np.eye(len(weights))
-        weights = np.maximum(weights - np.linalg.solve(hessian, gradient), 0)
-    found: list[float] = weights.tolist()
-    return found
+        p = np.exp(log_softmax(scale * logp))
+        mean = (p * logp).sum(1)
+        slope = float((mean - logp[rows, ys]).mean())
+        curvature = float(((p * logp * logp).sum(1) - mean * mean).mean())
+        scale = min(max(scale - slope / (curvature + RIDGE), scale / 2), scale * 2)
+    return scale
