@@ -145,7 +145,7 @@ class Model:
         the number of texts that are compared. Raises UsageError for a language model.
         """
         task = load_line_task(self.config.predict)
-        return task.predict(self.predictor, texts, **options)
+        return task.predict(self.predictor, texts, **options) if texts else []
 
     @functools.cached_property
     def predictor(self) -> Predictor:

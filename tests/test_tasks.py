@@ -367,9 +367,10 @@ def test_labels_from_training_to_evaluation(cli: Cli, bidirectional: bool) -> No
     assert "true \\ predicted\t" in shown
 
     # everything that needs a language model is refused
-    commands = ["sample", "score", "show", "trace", "report"]
-    for command in commands:
-        done = cli(command, run, *(["kinds.tsv"] if command in ("score", "show") else []), rc=2)
+    more = {"sample": [], "score": ["kinds.tsv"], "show": ["kinds.tsv"], "trace": ["ab"],
+            "report": [], "export": ["--html", "x.html"], "overlap": ["kinds.tsv"]}  # fmt: skip
+    for command, args in more.items():
+        done = cli(command, run, *args, rc=2)
         assert b"predicts label, and this needs a language model" in done.stderr, command
     assert b"outputs    3: digit, rest, vowel" in cli("info", run).stdout
 
@@ -422,6 +423,32 @@ def test_files_can_be_classes_and_weights_come_from_a_language_model(cli: Cli) -
     assert row["confusion"].keys() == {"rest"}
     done = cli("predict", "language.npz", stdin=b"a\n", rc=2)
     assert b"a language model predicts no labels" in done.stderr
+
+
+def test_a_separate_file_validates_and_an_exported_model_predicts(cli: Cli) -> None:
+    Path("kinds.tsv").write_text(tab_lines(labelled(80)))
+    Path("val.tsv").write_text(tab_lines(labelled(10, seed=1)) + "a\tnew\n")
+    how = ("--predict", "label", "--val-file", "val.tsv", "--max-steps", "6", *SIZE)
+    cli("train", "kinds.tsv", *how)
+    state = read_run(Path("checkpoints/kinds.npz"))
+    assert state.corpus["split_characters"] == {"train": 76, "val": 10, "test": 4}
+    assert len(state.task["weights"]) == 2
+    for options in ([], ["--no-counts", "--force"]):
+        cli("export", "kinds", "-o", "small.npz", *options)
+        found = cli("predict", "small.npz", stdin=b"12\n").stdout
+        assert (found == cli("predict", "kinds", stdin=b"12\n").stdout) == (not options)
+    assert b"no baselines" in cli("eval", "small.npz", "val.tsv").stderr
+
+
+def test_help_has_the_options_of_tasks_in_groups(cli: Cli) -> None:
+    text = cli("train", "--help").stdout.decode()
+    _, language, lines = text.split("To predict ")
+    assert language.startswith("the next symbol:")
+    assert lines.startswith("label, tags or text:")
+    for option in ("--seq-length", "--documents", "--mask", "--sample-every"):
+        assert option in language
+    for option in ("--predict", "--bidirectional", "--columns", "--skip-bad"):
+        assert option in lines
 
 
 def test_python_api_predicts() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrnn.cli import common
-from charrnn.cli.streams import print_lines, print_message
+from charrnn.cli.streams import format_columns, print_lines, print_message
 from charrnn.errors import CharrnnError, UsageError
 from charrnn.formatting import format_count, format_measures
 
@@ -33,11 +33,11 @@ def evaluate_lines(
     train = corpus.lines[: corpus.split_offsets[0]] if corpus else []
     for name, lines in read_parts(path, model, corpus, files, split):
         started = time.perf_counter()
-        predictions = model.predict([line.text for line in lines], **options)
+        parts = task.predict_parts(model.predictor, [line.text for line in lines], **options)
         rate = len(lines) / max(time.perf_counter() - started, 1e-9)
-        parts = task.measure_parts(model.predictor, lines, **options)
-        measures = parts.pop("model")
-        others = {**(task.measure_baselines(train, lines) if train else {}), **parts}
+        measured = {part: task.measure(found, lines) for part, found in parts.items()}
+        predictions, measures = parts["model"], measured.pop("model")
+        others = {**(task.measure_baselines(train, lines) if train else {}), **measured}
         if as_json:
             row = {"file": name, "lines": len(lines), **measures, "lines_per_second": rate}
             row |= {"others": others, **task.detail_row(predictions, lines)}
@@ -47,7 +47,7 @@ def evaluate_lines(
         print_lines(f"{name}: {format_measures(measures)}; {count}, {rate:,.0f} per second")
         for method, of_method in others.items():
             print_lines(f"{name}: {method}: {format_measures(of_method)}")
-        print_lines(*task.details(predictions, lines))
+        print_lines(*map(format_columns, task.details(predictions, lines)))
 
 
 def run_lines(model: Model, path: Path) -> Lines | None:

@@ -47,9 +47,12 @@ def export(
     check_outputs(output, html, force, path)
     from charrnn.drawing.player import render_player
     from charrnn.model import load
+    from charrnn.tasks.base import require_language_model
 
     # the page first: if the model cannot run in one, nothing is written
     model = load(path, last=last)
+    if html is not None:
+        require_language_model(model.config, str(path))
     page = render_player(model, path.stem).encode() if html is not None else b""
     if output is not None:
         model.save(output, half=half, counts=not no_counts, force=True)

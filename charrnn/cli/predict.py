@@ -11,7 +11,7 @@ import click
 from charrnn.cli import common
 from charrnn.cli.choice import ModelFile, model_argument
 from charrnn.cli.common import Count
-from charrnn.cli.streams import print_lines, stdout
+from charrnn.cli.streams import format_columns, print_lines, stdout
 from charrnn.errors import TextError, UsageError
 
 if TYPE_CHECKING:
@@ -106,4 +106,4 @@ def predict_lines(
         if as_json:
             yield common.format_json({"text": text, **task.row(prediction, **options)})
         else:
-            yield task.format(prediction, **options)
+            yield format_columns(task.columns(prediction, **options))

@@ -95,7 +95,8 @@ class Display:
         widths = fit_columns(self.screen.columns if self.is_terminal else 80)
         if self.lines_since_head + 2 >= self.screen.lines:
             self.lines_since_head = 0
-            yield "".join(name.rjust(width) for name, width in widths.items())
+            names = {"ch/s": "targets/s"} if self.run.state.task else {}
+            yield "".join(names.get(name, name).rjust(width) for name, width in widths.items())
         cells = {**evaluation_cells(self.run, row), "left": self.time_left(row)}
         yield "".join(cells[name].rjust(width) for name, width in widths.items())
 

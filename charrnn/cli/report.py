@@ -39,8 +39,10 @@ def report(checkpoint: str, output: str | None, force: bool) -> None:
         check_output(path, force, [run])
     from charrnn.drawing.report import render_report
     from charrnn.model import load
+    from charrnn.tasks.base import require_language_model
 
     model = load(run)
+    require_language_model(model.config, str(run))
     text: str | bytes = ""
     missing = ""  # the reason if there is no text
     try:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 from charrnn.errors import SaveError
@@ -77,6 +78,11 @@ def print_lines(*lines: str) -> None:
     out = stdout()
     for line in lines:
         out.write("\t".join(map(escape_control, line.split("\t"))) + "\n")
+
+
+def format_columns(columns: Iterable[str]) -> str:
+    """Return a line of columns, for ``print_lines``; a tab in one of them is escaped."""
+    return "\t".join(map(escape_control, columns))
 
 
 def print_message(*lines: str) -> None:

@@ -114,7 +114,7 @@ def _history_problem(state: State) -> str:
 def loss_curves(states: Mapping[str, State], x: str, bits: bool) -> tuple[list[Curve], str, str]:
     """Return the curve of each run, and the labels of the x- and the y-axis."""
     measure = "bits" if bits else "nats"
-    units = [loss_unit(state.config.unit) for state in states.values()]
+    units = [loss_unit(state.config.unit, state.config.predict) for state in states.values()]
     comparable = len(set(units)) == 1
     curves = []
     for (name, state), unit in zip(states.items(), units, strict=True):

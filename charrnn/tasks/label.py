@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.arrays import Array
-from charrnn.errors import TextError
+from charrnn.errors import CheckpointError, TextError
 from charrnn.loss import log_softmax
+from charrnn.storage.header import InvalidCheckpoint
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks import naive_bayes
 from charrnn.tasks.base import Measures, Predictor
@@ -45,6 +46,7 @@ class LabelPrediction(NamedTuple):
 class Label(LineTask):
     by_file = True
     options = ("top",)
+    loaded: tuple[Any, NaiveBayes] | None = None  # packed and unpacked
 
     def collect(self, lines: Sequence[Line]) -> TaskRecord:
         labels = sorted({line.target for line in lines} - {""})
@@ -75,8 +77,8 @@ class Label(LineTask):
         logp, record = self.log_probs(predictor, texts), predictor.record
         if record["weights"]:
             a, b = record["weights"]
-            logp = log_softmax(a * logp + b * load_bayes(predictor).log_probs(texts))
-        return [LabelPrediction(predictor.record["outputs"], row) for row in logp]
+            logp = log_softmax(a * logp + b * self.load_bayes(predictor).log_probs(texts))
+        return [LabelPrediction(record["outputs"], row) for row in logp]
 
     def measure(self, predictions: Sequence[Any], lines: Sequence[Line]) -> Measures:
         truth = [line.target for line in lines]
@@ -86,20 +88,19 @@ class Label(LineTask):
             for p, label in zip(predictions, truth, strict=True)
             if label in p.labels
         ]
-        log_loss = float(np.mean(known)) if known else math.nan
-        return {**measure_labels(found, truth), "log_loss": log_loss}
+        log_loss = {"log_loss": float(np.mean(known))} if known else {}
+        return {**measure_labels(found, truth), **log_loss}
 
     def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
         truth = [line.target for line in test]
         labels = sorted({line.target for line in train})
-        if not naive_bayes.num_buckets(len(labels)):
-            return {"majority": measure_labels([most_common(train)] * len(test), truth)}
-        majority = measure_labels([most_common(train)] * len(test), truth)
-        bayes = NaiveBayes(count_lines(train, labels))
-        predictions = [
-            LabelPrediction(labels, row) for row in bayes.log_probs([line.text for line in test])
-        ]
-        return {"majority": majority, "naive Bayes": self.measure(predictions, test)}
+        most_common, _ = Counter(line.target for line in train).most_common(1)[0]
+        found = {"majority": measure_labels([most_common] * len(test), truth)}
+        if naive_bayes.num_buckets(len(labels)):
+            bayes = NaiveBayes(count_lines(train, labels))
+            logp = bayes.log_probs([line.text for line in test])
+            found["naive Bayes"] = self.measure([LabelPrediction(labels, p) for p in logp], test)
+        return found
 
     def count(self, corpus: Corpus) -> NDArray[np.uint8]:
         assert isinstance(corpus, Lines)
@@ -120,7 +121,10 @@ class Label(LineTask):
         if not lines or not len(predictor.counts):
             return []
         texts, ys = [line.text for line in lines], [labels.index(line.target) for line in lines]
-        network, bayes = self.log_probs(predictor, texts), load_bayes(predictor).log_probs(texts)
+        network, bayes = (
+            self.log_probs(predictor, texts),
+            self.load_bayes(predictor).log_probs(texts),
+        )
 
         # the ratio with the best labels; the mean over its neighbors is less due to chance
         truth, scores = [line.target for line in lines], []
@@ -133,6 +137,16 @@ class Label(LineTask):
         # the scale with the best probabilities
         scale = naive_bayes.fit_scale(network + ratio * bayes, np.array(ys))
         return [scale, scale * ratio]
+
+    def load_bayes(self, predictor: Predictor) -> NaiveBayes:
+        """Return naive Bayes of the training split, which is kept. Raises CheckpointError."""
+        if self.loaded is None or self.loaded[0] is not predictor.counts:
+            try:
+                counts = naive_bayes.unpack(predictor.counts, len(predictor.record["outputs"]))
+            except InvalidCheckpoint as e:
+                raise CheckpointError(f"the checkpoint is {e}") from None
+            self.loaded = predictor.counts, NaiveBayes(counts)
+        return self.loaded[1]
 
     def columns(self, prediction: Any, **options: Any) -> list[str]:
         pairs = prediction.most_likely(options.get("top") or 1)
@@ -150,28 +164,17 @@ class Label(LineTask):
             rows.setdefault(true, {})[found] = n
         return {"confusion": rows}
 
-    def details(self, predictions: Sequence[Any], lines: Sequence[Line]) -> list[str]:
+    def details(self, predictions: Sequence[Any], lines: Sequence[Line]) -> list[list[str]]:
         """Return the confusion matrix: a row for each true label, a column for each predicted."""
         counts = confusion([p.best for p in predictions], [line.target for line in lines])
         names = sorted({label for pair in counts for label in pair})
-        rows = ["\t".join(["true \\ predicted", *names])]
-        for true in names:
-            rows.append("\t".join([true, *(str(counts[true, found]) for found in names)]))
-        return rows
-
-
-def most_common(lines: Sequence[Line]) -> str:
-    return Counter(line.target for line in lines).most_common(1)[0][0]
+        rows = [[true, *(str(counts[true, found]) for found in names)] for true in names]
+        return [["true \\ predicted", *names], *rows]
 
 
 def count_lines(lines: Sequence[Line], labels: list[str]) -> naive_bayes.Counts:
     ys = [labels.index(line.target) for line in lines]
     return naive_bayes.count_ngrams([line.text for line in lines], ys, len(labels))
-
-
-def load_bayes(predictor: Predictor) -> NaiveBayes:
-    """Return naive Bayes of the training split. Raises InvalidCheckpoint."""
-    return NaiveBayes(naive_bayes.unpack(predictor.counts, len(predictor.record["outputs"])))
 
 
 def confusion(found: Sequence[str], truth: Sequence[str]) -> Counter[tuple[str, str]]:

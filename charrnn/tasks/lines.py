@@ -98,17 +98,17 @@ class LineTask(Task):
     def row(self, prediction: Any, **options: Any) -> dict[str, Any]:
         """Return a prediction as a JSON object."""
 
+    def details(self, predictions: Sequence[Any], lines: Sequence[Line]) -> list[list[str]]:
+        """Return further rows for the user on how good predictions are."""
+        return []
+
     def detail_row(self, predictions: Sequence[Any], lines: Sequence[Line]) -> dict[str, Any]:
-        """Return ``details`` as a part of a JSON object."""
+        """Return the same as a part of a JSON object."""
         return {}
 
     def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
         """Return what simple methods reach on some lines once they have read others."""
         return {}
-
-    def format(self, prediction: Any, **options: Any) -> str:
-        """Return a prediction as a line."""
-        return "\t".join(map(escape_control, self.columns(prediction, **options)))
 
     def input_of(self, line: str) -> str:
         """Return what the model may see of a line."""
@@ -116,10 +116,6 @@ class LineTask(Task):
         if self.by_file and not tab and text.startswith(FASTTEXT_PREFIX):
             text = text.partition(" ")[2]
         return text
-
-    def details(self, predictions: Sequence[Any], lines: Sequence[Line]) -> list[str]:
-        """Return further lines for the user on how good predictions are."""
-        return []
 
     # --- what they share ---
 
@@ -138,10 +134,7 @@ class LineTask(Task):
         return corpus.record
 
     def encode_lines(
-        self,
-        texts: Iterable[tuple[str, str | None]],
-        record: TaskRecord,
-        vocabulary: Vocabulary,
+        self, texts: Iterable[tuple[str, str | None]], record: TaskRecord, vocabulary: Vocabulary
     ) -> Encoded:
         """Return texts with their targets; an unknown symbol is read as the end of a line."""
         pairs = [self.encode(*pair, record, vocabulary.unit) for pair in texts]
@@ -161,16 +154,18 @@ class LineTask(Task):
         """Return the splits that the corpus has drawn."""
         assert isinstance(corpus, Lines)
         record, (a, b) = corpus.record, corpus.split_offsets
+        val_lines = corpus.lines[a:b]
+        if isinstance(val, Lines):  # then those drawn for validation are for training, too
+            val_lines, a = val.lines, b
         table = known_ids(vocabulary, corpus.store.codes)
         end = int(corpus.ends[a - 1])
         train = EncodedSlice(corpus.store, table, 0, end)
         targets = target_ids(corpus.targets[:end], record, vocabulary)
-        parts = corpus.lines[a:b], corpus.lines[b:]
-        if isinstance(val, Lines):
-            parts = val.lines, corpus.lines[b:]
-        splits = [self.make_split(part, record, vocabulary) for part in parts]
+        val_split, test_split = (
+            self.make_split(part, record, vocabulary) for part in (val_lines, corpus.lines[b:])
+        )
         count = int((targets >= 0).sum())
-        return Splits(train, count, corpus.ends[:a], splits[0], splits[1], targets)
+        return Splits(train, count, corpus.ends[:a], val_split, test_split, targets)
 
     def make_split(
         self, lines: Sequence[Line], record: TaskRecord, vocabulary: Vocabulary
@@ -184,21 +179,18 @@ class LineTask(Task):
         return Split(ids, ids[:0], count, None, 0, targets, ends, tuple(lines))
 
     def measure_split(self, predictor: Predictor, split: Split) -> dict[str, Measures]:
-        return self.measure_parts(predictor, split.lines)
+        parts = self.predict_parts(predictor, [line.text for line in split.lines])
+        return {name: self.measure(part, split.lines) for name, part in parts.items()}
 
-    def measure_parts(
-        self, predictor: Predictor, lines: Sequence[Line], **options: Any
-    ) -> dict[str, Measures]:
-        """Return what the model, and the network alone if it is mixed, reach on some lines."""
-        texts = [line.text for line in lines]
-        alone = predictor._replace(record={**predictor.record, "weights": []})
-        parts = {"network alone": alone, "model": predictor}
-        if not predictor.record["weights"]:
-            del parts["network alone"]
-        return {
-            name: self.measure(self.predict(part, texts, **options), lines)
-            for name, part in parts.items()
-        }
+    def predict_parts(
+        self, predictor: Predictor, texts: Sequence[str], **options: Any
+    ) -> dict[str, list[Any]]:
+        """Return the predictions of the model, and those of the network alone if it is mixed."""
+        parts = {"model": self.predict(predictor, texts, **options)}
+        if predictor.record["weights"]:
+            alone = predictor._replace(record={**predictor.record, "weights": []})
+            parts = {"network alone": self.predict(alone, texts, **options), **parts}
+        return parts
 
 
 def known_ids(vocabulary: Vocabulary, codes: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
