@@ -451,6 +451,15 @@ def test_help_has_the_options_of_tasks_in_groups(cli: Cli) -> None:
         assert option in lines
 
 
+def test_a_text_of_a_few_lines_has_no_splits(cli: Cli) -> None:
+    Path("few.tsv").write_text("a\tx\nb\ty\nc\tx\n")
+    cli("train", "few.tsv", "--predict", "label", "--max-steps", "3", *SIZE)
+    state = read_run(Path("checkpoints/few.npz"))
+    assert state.corpus["split_characters"]["train"] == 3
+    assert state.measures == {}
+    assert cli("predict", "few", stdin=b"a\n\n").stdout.count(b"\n") == 2
+
+
 def test_python_api_predicts() -> None:
     text = tab_lines(labelled(120))
     how: dict[str, Any] = {"hidden_size": 12, "batch_size": 8, "max_steps": 40, "workers": 1}

@@ -179,6 +179,8 @@ class LineTask(Task):
         return Split(ids, ids[:0], count, None, 0, targets, ends, tuple(lines))
 
     def measure_split(self, predictor: Predictor, split: Split) -> dict[str, Measures]:
+        if not split.lines:
+            return {}
         parts = self.predict_parts(predictor, [line.text for line in split.lines])
         return {name: self.measure(part, split.lines) for name, part in parts.items()}
 
