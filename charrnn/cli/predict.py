@@ -42,7 +42,6 @@ def predict(
     input and answer lines as they arrive. A label is printed with its probability.
 
     \b
-      charrnn train names.tsv --predict label
       charrnn predict checkpoints/names.npz names.tsv
       echo Tanaka | charrnn predict checkpoints/names.npz --top 3
     """  # noqa: D301
