@@ -150,7 +150,7 @@ def start_lines(run: Run) -> Iterator[str]:
     config, state, corpus, batches = run.config, run.state, run.state.corpus, run.state.batches
     splits, unit, steps = corpus["split_characters"], fmt.loss_unit(config.unit), run.plan["steps"]
     distinct = f"{len(run.vocabulary):,} distinct"
-    if config.unit == "jamo":
+    if config.unit in ("jamo", "word"):
         distinct += f" symbols, {run.splits.symbols_per_character:.2f} symbols per character"
     yield (
         f"{corpus['name']}: {fmt.format_count(corpus['characters'], unit)} ({distinct}); "
