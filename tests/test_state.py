@@ -250,7 +250,7 @@ def test_invalid_values_are_named_with_their_field(change: dict[str, Any], messa
         ("a", [0x110001, 0x110000], 97, "the vocabulary in the header is not sorted"),
         ("a", [0x110001, 0x110001], 97, "the vocabulary in the header is not sorted"),
         ("a", [97], 97, "invalid vocabulary.special[0] in the header: 97"),
-        ("a", [0x110000 + 69], 97, "invalid vocabulary.special[0] in the header: 1114181"),
+        ("a", [0x110000 + 88], 97, "invalid vocabulary.special[0] in the header: 1114200"),
         ("a", [], 98, "invalid vocabulary.start_symbol in the header: 98"),
         ("a", [0x110001], 0x110002, "invalid vocabulary.start_symbol in the header"),
         ("\n\ud800😀", [], 10, "invalid vocabulary.symbols"),

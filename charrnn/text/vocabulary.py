@@ -256,7 +256,8 @@ class Vocabulary:
         assert isinstance(text, str)
         pieces = tokens.split_tokens(text)
         ids, sizes = self.encode_tokens(pieces)
-        piece, lengths = np.repeat(np.arange(len(pieces)), sizes), np.array([*map(len, pieces)])
+        piece = np.repeat(np.arange(len(pieces)), sizes)
+        lengths = np.array([*map(len, pieces)], np.intp)
         return EncodedText(self.codes[ids], ids, piece, np.zeros(len(pieces), bool), lengths)
 
     def encode(

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from charrnn.text import tokens
 from charrnn.text.corpus import SymbolStore
 from charrnn.text.units import END_OF_DOCUMENT
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import NEWLINE, Vocabulary
+
+SPACE = ord(" ")
 
 
 def read_tokens(store: SymbolStore, start: int, stop: int) -> Iterator[list[str]]:
@@ -34,6 +36,12 @@ def read_tokens(store: SymbolStore, start: int, stop: int) -> Iterator[list[str]
             rest = chunk.pop()
         yield chunk
     yield [rest] if rest else []
+
+
+def next_word(store: SymbolStore, offset: int) -> int:
+    """Return the offset after the next space or newline, if one is near, so that no word is cut."""
+    codes = store.codes[store[offset - 1 : offset + tokens.MAX_TOKEN_CHARACTERS]]
+    return offset + int(np.isin(codes, [NEWLINE, SPACE]).argmax())  # 0 if there is none
 
 
 def count_words(store: SymbolStore, stop: int) -> Counter[str]:

@@ -33,7 +33,7 @@ from charrnn.text.corpus import (
 )
 from charrnn.text.files import STDIN, Source
 from charrnn.text.vocabulary import Vocabulary
-from charrnn.text.words import encode_store
+from charrnn.text.words import encode_store, next_word
 from charrnn.workers import ALONE, Workers
 
 COUNTED_SYMBOLS = 6_000_000  # to count n-grams in: memory must not grow with the text
@@ -119,10 +119,11 @@ def make_splits(
     stored_ids = EncodedSlice(corpus.store, vocabulary.ids_of(corpus.store.codes), 0, N)
     separator_id, start_id = vocabulary.separator_id(config.documents), vocabulary.start_id
 
-    # the starts of validation and test, at the end of a document if there is one nearby
+    # the starts of validation and test, at the end of a document or a word if one is nearby
     def align(offset: int) -> int:
         if separator_id is None or not 0 < offset < N:
-            return offset
+            is_cut = vocabulary.unit == "word" and 0 < offset < N
+            return next_word(corpus.store, offset) if is_cut else offset
         is_end = stored_ids[offset - 1 : offset + MAX_EVAL_CHARACTERS // 10] == separator_id
         return offset + int(is_end.argmax())  # 0 if there is none
 
