@@ -85,10 +85,11 @@ def test_tokens_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch, siz
 
 def test_words_are_counted_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     chunks = [[f"word{i}", "the", "the", " "] for i in range(1000)]
-    counts = tokens.count_tokens(chunks)
-    assert (len(counts), counts["the"], counts["word7"]) == (1002, 2000, 1)
+    counts, total = tokens.count_tokens(chunks)
+    assert (len(counts), counts["the"], counts["word7"], total) == (1002, 2000, 1, 4000)
     monkeypatch.setattr(tokens, "MAX_COUNTED_WORDS", 50)
-    few = tokens.count_tokens(chunks)
+    few, total = tokens.count_tokens(chunks)
+    assert total == 4000
     assert len(few) <= 50
     assert few["the"] == 2000
 
@@ -138,7 +139,7 @@ def test_size_of_the_vocabulary_is_limited() -> None:
     assert len(v) == 48
     assert len(v.words) == 48 - len(v.symbols) - 19
     assert len(run.vocabulary.words) < 40
-    assert any("rare words (" in note for note in run.state.notes)
+    assert any("rare words are spelled: " in note for note in run.state.notes)
     assert Config(unit="word").max_vocab == DEFAULT_WORDS
     assert Config().max_vocab is None
     with pytest.raises(UsageError, match=f"must be at most {MAX_WORDS} for the unit word"):
@@ -319,7 +320,7 @@ def test_run_of_words_from_start_to_end(cli: Cli, text: str) -> None:
     done = cli("train", "play.txt", "--unit", "word", *QUICK, "--stop-after", "20")
     err = done.stderr.decode()
     assert "symbols per character" in err
-    assert "rare words (" in err
+    assert "rare words are spelled: 0." in err
     cli("train", "play.txt", "--resume")
     cli("train", "play.txt", "--unit", "word", *QUICK, "-o", "whole.npz")
     again, whole = charrnn.load("checkpoints/play.npz"), charrnn.load("whole.npz")

@@ -46,19 +46,20 @@ def split_tokens(text: str) -> list[str]:
     return [token[i : i + n] for token in tokens for i in range(0, len(token), n)]
 
 
-def count_tokens(chunks: Iterable[list[str]]) -> Counter[str]:
-    """Return how often each token occurs, in bounded memory.
+def count_tokens(chunks: Iterable[list[str]]) -> tuple[Counter[str], int]:
+    """Return how often each token occurs, and the number of all, in bounded memory.
 
     In a text of more than 262,144 different ones, rare ones are dropped on the way: these counts
     are then too low by the number of times that happened at most (Manku and Motwani, 2002).
     """
-    counts, dropped = Counter[str](), 0
+    counts, total, dropped = Counter[str](), 0, 0
     for tokens in chunks:
         counts.update(tokens)
+        total += len(tokens)
         while len(counts) > MAX_COUNTED_WORDS:
             dropped += 1
             counts = Counter({token: n for token, n in counts.items() if n > dropped})
-    return counts
+    return counts, total
 
 
 def choose_words(counts: Counter[str], limit: int, min_count: int) -> list[str]:

@@ -44,8 +44,8 @@ def next_word(store: SymbolStore, offset: int) -> int:
     return offset + int(np.isin(codes, [NEWLINE, SPACE]).argmax())  # 0 if there is none
 
 
-def count_words(store: SymbolStore, stop: int) -> Counter[str]:
-    """Return how often each token occurs before an offset, as ``tokens.count_tokens`` does."""
+def count_words(store: SymbolStore, stop: int) -> tuple[Counter[str], int]:
+    """Return what ``tokens.count_tokens`` does, for the tokens before an offset."""
     return tokens.count_tokens(read_tokens(store, 0, stop))
 
 

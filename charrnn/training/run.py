@@ -369,16 +369,15 @@ def _build_words(
     """
     fractions = 0 if val else config.val_fraction, config.test_fraction
     end, _ = split_offsets(corpus.characters, *fractions)
-    word_counts = count_words(corpus.store, corpus.symbol_offset(end))
+    word_counts, total = count_words(corpus.store, corpus.symbol_offset(end))
     assert config.max_vocab is not None
     limits = config.min_count, config.max_vocab
     words = initial_model.vocabulary.words if initial_model else None
     vocabulary = Vocabulary.from_words(codes, counts, word_counts, *limits, words=words)
 
-    known = {*vocabulary.words, *vocabulary.symbols}
-    spelled = [n for token, n in word_counts.items() if token and token not in known]
-    share = f"{sum(spelled) / max(word_counts.total(), 1):.2%} of all"
-    notes = [f"{format_count(len(spelled), 'rare word')} ({share}) are spelled"]
+    whole = sum(word_counts[token] for token in (*vocabulary.words, *vocabulary.symbols, ""))
+    share = f"{1 - whole / max(total, 1):.2%}"
+    notes = [f"rare words are spelled: {share} of the words, numbers, blanks and marks"]
     if initial_model is None:
         return vocabulary, None, notes
     vocabulary, init_from, note = _add_symbols(vocabulary, initial_model)
