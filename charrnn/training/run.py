@@ -35,8 +35,8 @@ from charrnn.text.batches import Position, steps_per_lane
 from charrnn.text.corpus import Corpus, split_offsets
 from charrnn.text.units import UNKNOWN, Codes
 from charrnn.text.vocabulary import Vocabulary
-from charrnn.training.deadline import Deadline
 from charrnn.text.words import count_words
+from charrnn.training.deadline import Deadline
 from charrnn.training.notes import start_notes
 from charrnn.training.parallel import default_workers
 from charrnn.training.splits import (
