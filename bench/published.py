@@ -30,20 +30,20 @@ SPLITS = {
         "tensorflow-char-rnn: last 10% for validation and test; its LSTM",
         "1.4668, 1.6842",
         "--cell lstm --num-layers 2 --hidden-size 128 --seq-length 10 --batch-size 20 "
-        "--learning-rate 0.002 --clip-norm 5 --max-steps 100000",
+        "--learning-rate 0.002 --clip-norm 5 --max-steps 60000",
     ),
     "cr": Split(
         "char-rnn: the end of each of 50 streams; at most 240,321 parameters",
         "1.3939",
         "--test-fraction 0 --hidden-size 236 --dropout 0.1 --batch-size 32 --learning-rate 0.006 "
-        "--max-steps 12000",
+        "--max-steps 5000",
         streams=50,
     ),
     "ng": Split(
         "nanoGPT: last 10% for validation; any model",
         "1.4697 on a GPU",
-        "--val-fraction 0.1 --test-fraction 0 --hidden-size 512 --dropout 0.1 --batch-size 32 "
-        "--learning-rate 0.004 --max-steps 2450",
+        "--val-fraction 0.1 --test-fraction 0 --hidden-size 768 --dropout 0.2 --batch-size 32 "
+        "--learning-rate 0.003 --max-steps 1960",
     ),
     "ng-defaults": Split(
         "the same, the defaults", "1.88 on a CPU", "--val-fraction 0.1 --test-fraction 0"

@@ -26,6 +26,7 @@ TASKS = {
 }
 MAX_COUNT = 2**53  # of steps or symbols: any JSON reader keeps it exact
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
+DEFAULT_WORDS, MAX_WORDS = 20_000, 2**17  # symbols of a vocabulary of words
 DEFAULT_RATES = ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
 # How much work each preset is, in units of the default length of a run with the default model.
 PRESETS = {"tiny": 0.1, "small": 1.0, "medium": 5.0, "large": 20.0}
@@ -140,9 +141,9 @@ class Config:
     )
     unit: str = _option(
         "char",
-        "Unit of text: characters, bytes (works for any file), or characters with Hangul "
-        "syllables decomposed into jamo.",
-        choices=("char", "byte", "jamo"),
+        "Unit of text: characters, bytes (works for any file), characters with Hangul syllables "
+        "decomposed into jamo, or words, numbers, blanks and marks.",
+        choices=("char", "byte", "jamo", "word"),
     )
     documents: str | None = _option(
         None,
@@ -161,12 +162,15 @@ class Config:
         reason="lines are read unchanged",
     )
     min_count: int = _option(
-        1, "Map symbols that occur fewer than N times to one unknown symbol.", 1, MAX_COUNT
+        1,
+        "Map symbols that occur fewer than N times to one unknown symbol; words are spelled.",
+        1,
+        MAX_COUNT,
     )
     max_vocab: int | None = _option(
         None,
         "Limit the vocabulary to N symbols; the rarer ones become one unknown symbol, which "
-        "counts as one of the N.",
+        f"counts as one of the N. Rarer words are spelled [word: {DEFAULT_WORDS}].",
         2,
         MAX_COUNT,
     )
@@ -214,6 +218,8 @@ class Config:
             raise UsageError(f"unit byte cannot be combined with an encoding ({self.encoding})")
         if self.unit == "byte" and self.mask is not None:
             raise UsageError(f"unit byte cannot be combined with a mask ({self.mask})")
+        if self.unit == "word":
+            self._limit_words()
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
 
@@ -225,8 +231,18 @@ class Config:
             if is_given and not is_read:
                 option = f"--{f.name.replace('_', '-')}"
                 raise UsageError(f"--predict {self.predict} does not read {option}: {m['reason']}")
+        if self.predict != "next" and self.unit == "word":
+            raise UsageError("--unit word reads no lines yet: use char, byte or jamo")
         if self.columns is not None and len({*self.columns.split(",")}) != 2:
             raise UsageError(f"invalid columns: {self.columns!r}; must be two, as in text,label")
+
+    def _limit_words(self) -> None:
+        """Resolve the default size of a vocabulary of words; raise UsageError for a huge one."""
+        if self.max_vocab is None:
+            object.__setattr__(self, "max_vocab", DEFAULT_WORDS)
+        elif self.max_vocab > MAX_WORDS:
+            most = f"at most {MAX_WORDS} for the unit word"
+            raise UsageError(f"invalid max_vocab: {self.max_vocab}; must be {most}")
 
 
 def _check_option(name: str, value: Any, meta: Mapping[str, Any]) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charrnn import sampling, scoring
-from charrnn.arrays import Array, Ids
+from charrnn.arrays import Array
 from charrnn.bidirectional import make_network
 from charrnn.blas import limit_threads, with_threads
 from charrnn.config import Config
@@ -38,7 +37,7 @@ from charrnn.tasks.base import Predictor, require_language_model
 from charrnn.tasks.lines import load_line_task
 from charrnn.text import units
 from charrnn.text.masks import mask_text
-from charrnn.text.vocabulary import NEWLINE, Vocabulary
+from charrnn.text.vocabulary import NEWLINE, EncodedText, Vocabulary
 from charrnn.training.mixing import rms_gradient
 from charrnn.training.split import Split
 from charrnn.workers import Workers, available_cores
@@ -271,10 +270,11 @@ class Model:
         """Return -log p of each character given those before it, in nats, (n,) float64.
 
         A model of bytes gives a value per byte, one with a mask a value per character of the masked
-        text. The first character follows the start symbol, an unprinted newline; with a model of
-        lines so does the first of every line. Otherwise a text of 2,000 characters or more is read
-        in parallel lanes, each warmed up by the 200 characters before it. An unknown character has
-        the loss of a uniform guess among all 1,114,112 code points or 256 bytes, and is not read;
+        text; one of words divides the loss of a word equally among its characters. The first
+        character follows the start symbol, an unprinted newline; with a model of lines so does the
+        first of every line. Otherwise a text of 2,000 symbols or more is read in parallel lanes,
+        each warmed up by the 200 symbols before it. An unknown character has the loss of a uniform
+        guess among all 1,114,112 code points or 256 bytes, and is not read;
         ``unknown="error"`` raises UnknownCharacterError.
 
         With ``mix`` the network is mixed with the n-grams of its training text, which learn as they
@@ -293,24 +293,27 @@ class Model:
         _check_unknown(unknown, UNKNOWN_IN_TEXT)
         v = self.vocabulary
         text = mask_text(text, self.mask)
-        ids, character, is_unknown = v.lookup(units.to_codes(text, v.unit))
-        if unknown == "error" and is_unknown.any():
+        encoded = v.read(text)
+        if unknown == "error" and encoded.is_unknown.any():
             v.encode(text)  # raises
-        kept = ~is_unknown[character]
-        separator_id, n = v.separator_id(self.documents), len(is_unknown)
-        split = Split(ids[kept], v.start_id, n, separator_id, int(v.start_id[0]))
+        n = len(encoded.for_characters(encoded.is_unknown))
+        ids, separator_id = encoded.ids[encoded.is_known], v.separator_id(self.documents)
+        split = Split(ids, v.start_id, n, separator_id, int(v.start_id[0]))
         nlls: dict[str, Array] = {}
         for name, symbol_nll in self.split_nll(split, mix=mix, adapt=adapt).items():
-            nlls[name] = self._character_nll(symbol_nll, character[kept], is_unknown)
+            nlls[name] = self._character_nll(symbol_nll, encoded)
         return nlls
 
-    def _character_nll(
-        self, symbol_nll: Array, character: Ids, is_unknown: NDArray[np.bool_]
-    ) -> Array:
-        """Return -log p of each character: the sum over its symbols, unless it is unknown."""
-        nll: Array = np.bincount(character, symbol_nll, len(is_unknown)).astype(np.float64)
+    def _character_nll(self, symbol_nll: Array, encoded: EncodedText) -> Array:
+        """Return -log p of each character: the sum over its symbols, unless it is unknown.
+
+        ``symbol_nll`` is that of the known symbols. A word's is divided among its characters.
+        """
+        _, _, piece, is_unknown, _ = encoded
+        sums = np.bincount(piece[encoded.is_known], symbol_nll, len(is_unknown))
+        nll: Array = sums.astype(np.float64)
         nll[is_unknown] = scoring.UNKNOWN_COST[self.vocabulary.unit]
-        return nll
+        return encoded.divide(nll)
 
     def nll_lines(self, text: str | bytes) -> Array:
         """Return the mean of -log p over the characters of each line, in nats, (n,) float64.
@@ -333,14 +336,13 @@ class Model:
         """
         require_language_model(self.config, self._name)
         v = self.vocabulary
-        codes = units.to_codes(mask_text(text, self.mask), v.unit)
-        ids, character, is_unknown = v.lookup(codes)
-        ends_line = codes == NEWLINE
+        encoded = v.read(mask_text(text, self.mask))
+        ids, ends_line = encoded.ids, encoded.codes == NEWLINE
         line = np.cumsum(ends_line) - ends_line
         n = int(line[-1]) + 1 if len(line) else 0
 
         # the known symbols of each line are a document, unless there are none
-        kept = ~is_unknown[character]
+        kept = encoded.is_known
         ends = np.cumsum(np.bincount(line[kept], minlength=n))
         ends = np.unique(ends[ends > 0])
         symbol_nll: Array = np.empty(0)
@@ -350,8 +352,8 @@ class Model:
             scores = scoring.document_scores(self.network, *texts, self._workers)
             symbol_nll = learner.predict_documents(*texts, scores) if learner else scores[0]
 
-        nll = self._character_nll(symbol_nll, character[kept], is_unknown)
-        return scoring.line_scores(nll, line[units.starts_character(codes)], n)
+        nll, lines = self._character_nll(symbol_nll, encoded), line[encoded.starts_piece]
+        return scoring.line_scores(nll, encoded.for_characters(lines), n)
 
     @np.errstate(all="ignore")
     def save(

@@ -12,8 +12,9 @@ from charrnn.errors import UsageError
 from charrnn.mixture import MixedLanes, Mixture
 from charrnn.network import Network, Stepper
 from charrnn.text.batches import single_lane_batches
-from charrnn.text.units import UNKNOWN, Composer
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.tokens import join_digits
+from charrnn.text.units import END_SPELL, FIRST_SPECIAL, FIRST_WORD, SPELL, UNKNOWN, Composer
+from charrnn.text.vocabulary import NEWLINE, Vocabulary
 from charrnn.workers import Workers
 
 CHUNK_STEPS = 64  # of a prime that are read at a time
@@ -51,7 +52,6 @@ def generate_ids(
     if num_samples < 1:
         raise UsageError(f"num_samples must be at least 1, not {num_samples}")
     ids = vocabulary.start_id if prime is None or not len(prime) else prime
-    unknown_id = vocabulary.id(UNKNOWN)
 
     def generate(ids: Ids) -> Iterator[Ids]:
         # read all but the last id, whose successor is the first to be sampled
@@ -61,7 +61,7 @@ def generate_ids(
             state = tape.state
 
         # each worker samples some of the texts, a block at a time
-        N, options = num_processes(num_samples, workers), (unknown_id, temp, top_k, top_p)
+        N, options = num_processes(num_samples, workers), (vocabulary, temp, top_k, top_p)
         if N == 1:
             sampler = Sampler(network, state, ids, num_samples, mixture, *options)
             while True:
@@ -93,14 +93,15 @@ class Sampler:
         prime: Ids,
         num_samples: int,
         mixture: Mixture | None,
-        unknown_id: int | None,
+        vocabulary: Vocabulary,
         temp: float,
         top_k: int | None,
         top_p: float | None,
     ) -> None:
         """Start after the prime, with the state (L, S, H, 1) before its last id."""
         self.step = Stepper(network, np.repeat(state, num_samples, axis=-1))
-        self.ids, self.unknown_id = np.repeat(prime[-1], num_samples), unknown_id
+        self.ids, self.unknown_id = np.repeat(prime[-1], num_samples), vocabulary.id(UNKNOWN)
+        self.speller = Speller(vocabulary, num_samples) if vocabulary.unit == "word" else None
         self.lanes = mixture and MixedLanes(mixture, prime[:-1], num_samples)
         self.options = temp, top_k, top_p
 
@@ -113,12 +114,52 @@ class Sampler:
                     logits = self.lanes(self.ids, logits)
                 if self.unknown_id is not None:
                     logits[self.unknown_id] = -np.inf
+                if self.speller:
+                    self.speller.restrict(self.ids, logits)
                 self.ids = sample_logits(logits.T, uniform, *self.options)
             yield self.ids
 
     def block(self, uniforms: Array) -> Ids:
         """Return ids (n, B) for uniform numbers (n, B)."""
         return np.array([*self.steps(uniforms)])
+
+
+class Speller:
+    """Keeps sampled words whole: a spelled one consists of characters, and no other has an end.
+
+    The digits of a character that has no symbol are never sampled.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, num_lanes: int) -> None:
+        codes = vocabulary.codes
+        spells = ((codes < FIRST_SPECIAL) & (codes != NEWLINE)) | (codes == END_SPELL)
+        writes = (codes <= SPELL) | (codes >= FIRST_WORD)
+        self.forbidden = np.where([writes, spells], 0, -np.inf)  # outside and inside, (2, V)
+        self.spell_id, self.end_id = vocabulary.id(SPELL), vocabulary.id(END_SPELL)
+        self.is_inside = np.zeros(num_lanes, np.intp)  # a spelled word; 0 or 1
+
+    def restrict(self, ids: Ids, logits: Array) -> None:
+        """Leave the logits (V, B) of what may follow the last ids, (B,)."""
+        self.is_inside[ids == self.spell_id] = 1
+        self.is_inside[ids == self.end_id] = 0
+        logits += self.forbidden[self.is_inside].T
+
+
+class WordComposer:
+    """Turns the symbols of a vocabulary of words into text; a spelled word waits for its end."""
+
+    def __init__(self, texts: dict[int, str]) -> None:
+        """Use the text of each code."""
+        self.texts, self.pending, self.is_inside = texts, "", False
+
+    def feed(self, code: int) -> str:
+        """Add a symbol; return the text that is complete, which may be empty."""
+        self.is_inside = code != END_SPELL and (self.is_inside or code == SPELL)
+        self.pending += self.texts[code]
+        if self.is_inside:
+            return ""
+        text, self.pending = join_digits(self.pending), ""
+        return text
 
 
 def decode_stream(
@@ -131,27 +172,34 @@ def decode_stream(
 ) -> Iterator[tuple[str, ...]]:
     """Turn sampled ids into text: yield the characters that are complete, a string per sample.
 
-    A text ends after ``length`` characters, after ``until``, or with the separator.
+    A text ends after ``length`` characters, after ``until``, or with the separator. A word is
+    written as a whole: a text ends before one that does not fit.
     """
     composer = Composer()
-    is_jamo = vocabulary.unit == "jamo"
-    text_of_id = ["" if is_jamo else composer.feed(code) for code in vocabulary.codes.tolist()]
+    waits = vocabulary.unit in ("jamo", "word")
+    text_of_id = ["" if waits else composer.feed(code) for code in vocabulary.codes.tolist()]
 
     # nothing to look for: only the length ends a text
-    if until is None and separator_id is None and not is_jamo:
+    if until is None and separator_id is None and not waits:
         for ids in islice(id_stream, length):
             yield tuple([text_of_id[i] for i in ids.tolist()])
         return
 
     # jamo wait for the end of their syllable, and ``until`` may span several steps
-    composers = [Composer() for _ in range(num_samples)]
+    composers: list[Composer] | list[WordComposer] = [Composer() for _ in range(num_samples)]
+    if vocabulary.unit == "word":
+        texts = dict(zip(vocabulary.codes.tolist(), vocabulary.texts, strict=True))
+        composers = [WordComposer(texts) for _ in range(num_samples)]
     tails, remaining = [""] * num_samples, [length] * num_samples
     for ids in id_stream if length else ():
         pieces = [""] * num_samples
         for k, i in enumerate(ids.tolist()):
             if not remaining[k]:
                 continue
-            text = composers[k].feed(int(vocabulary.codes[i])) if is_jamo else text_of_id[i]
+            text = composers[k].feed(int(vocabulary.codes[i])) if waits else text_of_id[i]
+            if vocabulary.unit == "word" and len(composers[k].pending + text) > remaining[k]:
+                remaining[k] = 0
+                continue
             for character in text:
                 pieces[k] += character
                 tails[k] = (tails[k] + character)[-len(until) :] if until else ""

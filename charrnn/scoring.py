@@ -23,7 +23,7 @@ from charrnn.workers import ALONE, Workers
 
 WARM_UP_SYMBOLS = 200  # read before the first target of every lane
 # -log p of a character that is not in the vocabulary, in nats: it could be any character.
-UNKNOWN_COST = {"char": math.log(0x110000), "jamo": math.log(0x110000), "byte": math.log(256)}
+UNKNOWN_COST = dict.fromkeys(("char", "jamo", "word"), math.log(0x110000)) | {"byte": math.log(256)}
 ADAPT_STEPS = 20  # symbols between two updates of a network that adapts
 ADAPT_OFFSET = 0.1  # added to each weight's RMS gradient, times their mean
 MAX_NATS = 1e4  # the loss of a symbol if the weights that adapt have diverged

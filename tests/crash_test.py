@@ -74,7 +74,7 @@ def draw_options(rng: np.random.Generator) -> dict[str, str]:
 
     options = {
         "cell": draw(*CELLS),
-        "unit": draw("char", "byte", "jamo"),
+        "unit": draw("char", "byte", "jamo", "word"),
         "documents": draw("none", "line", "file"),
         "num-layers": draw(1, 2, 3),
         "dtype": draw("float32", "float64"),

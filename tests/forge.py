@@ -40,6 +40,17 @@ MODEL: dict[str, Any] = {
     "best": {"step": 7, "val_loss": 1.25},
     "test_loss": None,
 }
+SPELLING = [*range(0x110000 + 69, 0x110000 + 88)]
+WORDS: dict[str, Any] = {  # the same of a model of words
+    "config": Config(hidden_size=3, unit="word"),
+    "vocabulary": {
+        "size": 23,
+        "symbols": "\na",
+        "special": SPELLING,
+        "start_symbol": 10,
+        "words": ["ab", "cd"],
+    },
+}
 TEXT: dict[str, Any] = {
     "name": "x",
     "files": [("x.txt", 5, 0), ("-", 3, 1), (None, 1, 2)],

@@ -107,6 +107,7 @@ RUNS = {
     "part.npz": "a.txt --stop-after 2",
     "checkpoints/a.npz": "a.txt --cell lstm --num-layers 2 --documents line",
     "byte.npz": "texts --unit byte --documents file --val-fraction 0 --test-fraction 0",
+    "word.npz": "a.txt --unit word --max-vocab 40",
     "jamo.npz": "a.txt --unit jamo --val-file link.txt --cell vanilla",
 }
 CHECKPOINTS = [*RUNS, "model.npz"]

@@ -50,6 +50,7 @@ SETUP = [
     f"train corpus.txt -o old.npz --hidden-size 6 {SIZE} --max-steps 2 --min-count 2",
     f"train corpus.txt --val-file val.txt -o char.npz --init-from old.npz {RUN}",
     f"train corpus.txt -o byte.npz --hidden-size 6 --unit byte --documents line {RUN}",
+    f"train corpus.txt -o word.npz --hidden-size 6 --unit word --max-vocab 60 {RUN}",
     "export char.npz -o model.npz",
 ]
 # for the file F; info comes first
@@ -138,7 +139,7 @@ def make_files(folder: Path) -> Outcomes:
     header |= {"nonfinite_events": [event], "notes": [*header["notes"], "a note"]}
     (folder / "char.npz").write_bytes(sealed(data, header))
     usual = {}
-    for name in ("char", "byte", "model"):
+    for name in ("char", "byte", "word", "model"):
         data = (folder / f"{name}.npz").read_bytes()
         for command in commands_for(name):
             usual[command] = run_command(command, folder)
@@ -275,7 +276,7 @@ def main(args: list[str] | None = None) -> int:
         files = Path(root)
         import_all(files)
         usual = make_files(files)
-        for file in ("char", "byte", "model"):
+        for file in ("char", "byte", "word", "model"):
             chosen += cases(file, header_of((files / f"{file}.npz").read_bytes()))
         if given.field:
             chosen = [case for case in chosen if f".{given.field}." in f".{case.name}."]

@@ -15,7 +15,8 @@ from tests.conftest import QUICK, Cli, read_run
 
 
 @pytest.mark.parametrize(
-    "options", ["", "--unit jamo", "--documents line", "--unit byte", "--val-file val.txt"]
+    "options",
+    ["", "--unit jamo", "--documents line", "--unit byte", "--unit word", "--val-file val.txt"],
 )
 def test_split_has_the_loss_that_training_reported(cli: Cli, options: str) -> None:
     words = ["가나다", "한글은", "é", "the", "각각"]

@@ -23,7 +23,7 @@ MEGABYTE = 1_000_000
         (5_000, 1, 512, (8, 32), 0.5),
         (50_000, 0.1, 256, (8, 32), 0.2),
         (250_000, 1, 512, (16, 64), 0.2),
-        (MEGABYTE, 0.1, 128, (32, 64), 0.1),
+        (MEGABYTE, 0.1, 128, (32, 64), 0),
         (MEGABYTE, 1, 512, (32, 64), 0),
         (3 * MEGABYTE, 1, 256, (64, 64), 0),
         (3 * MEGABYTE, 5, 512, (64, 64), 0.1),
@@ -34,7 +34,7 @@ MEGABYTE = 1_000_000
 def test_choice(
     characters: int, effort: float, hidden_size: int, batch: tuple[int, int], dropout: float
 ) -> None:
-    options = choose(characters, effort, {})
+    options = choose(characters, 80, effort, {})
     assert options["hidden_size"] == hidden_size
     assert (options["batch_size"], options["seq_length"]) == batch
     assert options["dropout"] == dropout
@@ -42,10 +42,11 @@ def test_choice(
 
 @pytest.mark.parametrize("characters", [MEGABYTE, 10 * MEGABYTE])
 def test_more_effort_is_more_work(characters: int) -> None:
-    chosen = [choose(characters, effort, {}) for effort in PRESETS.values()]
+    chosen = [choose(characters, 80, effort, {}) for effort in PRESETS.values()]
     symbols = [each["epochs"] * characters for each in chosen]
     for effort, n, options in zip(PRESETS.values(), symbols, chosen, strict=True):
-        work = n / 10**7 * (options["hidden_size"] / 256) ** 1.85
+        H = options["hidden_size"]
+        work = n / 10**7 * (3 * 256**2 * (H / 256) ** 1.85 + 80 * H) / (256 * (3 * 256 + 80))
         assert work == pytest.approx(effort, rel=0.01) or n == pytest.approx(6 * characters, 0.01)
         assert n < 6.01 * characters
     sizes = [options["hidden_size"] for options in chosen]
@@ -54,25 +55,33 @@ def test_more_effort_is_more_work(characters: int) -> None:
     assert max(rates) == rates[0] == 8e-3
 
 
-@pytest.mark.parametrize("characters", [5, 5_000, 50_000])
+@pytest.mark.parametrize("characters", [5, 5_000, 40_000])
 def test_the_shortest_texts_are_read_often(characters: int) -> None:
-    options = choose(characters, 1, {})
-    assert options["max_steps"] == 1200
+    options = choose(characters, 80, 1, {})
+    assert options["max_steps"] == 1000
     assert "epochs" not in options
 
 
+def test_large_vocabulary_is_work() -> None:
+    assert choose(640_000, 80, 1, {})["hidden_size"] == 512
+    options = choose(640_000, 1500, 1, {})
+    assert options["hidden_size"] == 384
+    same_size = choose(640_000, 80, 1, {"hidden_size": 384})
+    assert options["epochs"] < 0.6 * same_size["epochs"]
+
+
 def test_batches_of_short_lines_have_more_of_them() -> None:
-    assert choose(MEGABYTE // 5, 1, {})["batch_size"] == 8
-    assert choose(MEGABYTE // 5, 1, {}, 7.0)["batch_size"] == 64
+    assert choose(MEGABYTE // 5, 80, 1, {})["batch_size"] == 16
+    assert choose(MEGABYTE // 5, 80, 1, {}, 7.0)["batch_size"] == 64
 
 
 def test_given_options_are_kept() -> None:
     given = {"hidden_size": 100, "batch_size": 7, "dropout": 0.3, "learning_rate": 0.1}
-    options = choose(100 * MEGABYTE, 1, given)
+    options = choose(100 * MEGABYTE, 80, 1, given)
     assert given.items() <= options.items()
-    assert options["epochs"] == pytest.approx(2.56**1.85 / 10, rel=0.01)
-    assert "epochs" not in choose(MEGABYTE, 1, {"max_steps": 3})
-    assert "learning_rate" not in choose(MEGABYTE, 1, {"optimizer": "sgd"})
+    assert options["epochs"] == pytest.approx(0.51)
+    assert "epochs" not in choose(MEGABYTE, 80, 1, {"max_steps": 3})
+    assert "learning_rate" not in choose(MEGABYTE, 80, 1, {"optimizer": "sgd"})
 
 
 @pytest.mark.parametrize(

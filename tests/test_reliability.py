@@ -315,7 +315,7 @@ TEXTS = (
 )
 
 
-@pytest.mark.parametrize("unit", ["char", "byte", "jamo"])
+@pytest.mark.parametrize("unit", ["char", "byte", "jamo", "word"])
 @pytest.mark.parametrize("documents", [None, "line", "file"])
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: f"{text[:3]!r}x{len(text)}")
 def test_every_text_trains_loads_and_is_sampled(
@@ -338,7 +338,7 @@ def test_every_text_trains_loads_and_is_sampled(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(
     text=st.text(st.characters(codec="utf-8"), min_size=3, max_size=60),
-    unit=st.sampled_from(["char", "jamo"]),
+    unit=st.sampled_from(["char", "jamo", "word"]),
 )
 def test_all_of_unicode_trains_loads_and_is_sampled(tmp_path: Path, text: str, unit: str) -> None:
     path = tmp_path / "run.npz"

@@ -196,6 +196,7 @@ def test_report_lists_nonfinite_events(model: Model) -> None:
         {},
         {"unit": "jamo"},
         {"unit": "byte"},
+        {"unit": "word"},
         {"documents": "line"},
         {"documents": "file"},
         {"min_count": 40},

@@ -49,7 +49,7 @@ def test_text_without_training_split_is_rejected(text: str) -> None:
 # --- the text of a saved run ---
 
 
-@pytest.mark.parametrize("unit", ["char", "byte", "jamo"])
+@pytest.mark.parametrize("unit", ["char", "byte", "jamo", "word"])
 @pytest.mark.parametrize("documents", [None, "line", "file"])
 def test_text_of_a_saved_run_is_read_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str, documents: str | None

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from charrnn.config import MAX_COUNT, Config
 from charrnn.storage.header import OPTIONAL, InvalidCheckpoint, parse, serialize
 from charrnn.storage.state import MAX_LOSS
+from charrnn.text.vocabulary import Vocabulary
 from tests import forge
-from tests.forge import sealed_header
+from tests.forge import SPELLING, sealed_header
 
 RUN: dict[str, Any] = json.loads(serialize(forge.run_state()))
 
@@ -250,7 +251,7 @@ def test_invalid_values_are_named_with_their_field(change: dict[str, Any], messa
         ("a", [0x110001, 0x110000], 97, "the vocabulary in the header is not sorted"),
         ("a", [0x110001, 0x110001], 97, "the vocabulary in the header is not sorted"),
         ("a", [97], 97, "invalid vocabulary.special[0] in the header: 97"),
-        ("a", [0x110000 + 69], 97, "invalid vocabulary.special[0] in the header: 1114181"),
+        ("a", [0x110000 + 88], 97, "invalid vocabulary.special[0] in the header: 1114200"),
         ("a", [], 98, "invalid vocabulary.start_symbol in the header: 98"),
         ("a", [0x110001], 0x110002, "invalid vocabulary.start_symbol in the header"),
         ("\n\ud800😀", [], 10, "invalid vocabulary.symbols"),
@@ -271,6 +272,50 @@ def test_vocabulary_is_sorted_and_has_its_start_symbol(
     for wrong in (size - 1, size + 1):
         header = sealed_header({**RUN, "vocabulary": {**vocabulary, "size": wrong}})
         assert f"invalid vocabulary.size in the header: {wrong}" in refusal(header)
+
+
+@pytest.mark.parametrize(
+    ("unit", "change", "message"),
+    [
+        ("word", {}, ""),
+        ("word", {"words": [], "size": 21}, ""),
+        ("char", {}, "words in a vocabulary of the unit char"),
+        ("char", {"words": [], "size": 21}, "words in a vocabulary of the unit char"),
+        ("char", {"words": None}, "invalid vocabulary.words in the header: None"),
+        ("word", {"words": ["ab", 5]}, "invalid vocabulary.words[1] in the header: 5"),
+        ("word", {"words": ["ba", "ab"]}, "not sorted"),
+        ("word", {"words": ["ab", "ab"]}, "not sorted"),
+        ("word", {"words": ["ab", "b"]}, "the word 'b'"),
+        ("word", {"words": ["ab", "b" * 33]}, "the word 'bbb"),
+        ("word", {"words": ["a\n", "ab"]}, r"the word 'a\n'"),
+        ("word", {"words": ["ab", "b\udc80"]}, r"the word 'b\udc80'"),
+        ("word", {"words": ["ab"]}, "invalid vocabulary.size in the header: 23, not 22"),
+        ("word", {"special": SPELLING[1:], "size": 22}, "not those of a vocabulary of words"),
+        ("word", {"special": [0x110044, *SPELLING], "size": 24}, "not those of a vocabulary"),
+        ("word", {"special": [0x110000, *SPELLING], "size": 24}, "jamo in a vocabulary"),
+        ("word", {"symbols": "ab", "start_symbol": 97}, "there is no newline"),
+    ],
+)
+def test_words_are_sorted_and_can_be_spelled(
+    unit: str, change: dict[str, Any], message: str
+) -> None:
+    state = forge.run_state(**forge.WORDS)
+    vocabulary = {**state.vocabulary, **change}
+    header = {**json.loads(serialize(state)), "vocabulary": vocabulary}
+    header["config"]["unit"] = unit
+    if message:
+        assert message in refusal(sealed_header(header))
+        return
+    v = Vocabulary.from_header(parse(sealed_header(header)).vocabulary, unit)
+    assert v.to_header() == vocabulary
+    assert v.decode(v.encode("ab x\n")) == "ab x\n"
+
+
+def test_model_of_words_has_words() -> None:
+    header = json.loads(serialize(forge.run_state(**forge.WORDS)))
+    del header["vocabulary"]["words"]
+    header["vocabulary"]["size"] = 21
+    assert "there are no words" in refusal(sealed_header(header))
 
 
 def test_nonfinite_number_is_not_serialized() -> None:

@@ -11,7 +11,7 @@ import charrnn
 PACKAGE = Path(charrnn.__file__).parent
 LAYERS = """
     errors version config formatting arrays blas
-    affine loss optim text cells counts
+    affine attention loss optim text cells counts
     mixture network workers cluster
     bidirectional
     sampling scoring storage

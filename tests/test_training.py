@@ -282,7 +282,7 @@ def test_baselines_are_measured_on_val_and_test_splits(
     assert few.state.baselines["val"]["uniform"] == baselines["val"]["uniform"]
 
 
-@pytest.mark.parametrize("unit", ["char", "byte", "jamo"])
+@pytest.mark.parametrize("unit", ["char", "byte", "jamo", "word"])
 @pytest.mark.parametrize("documents", [None, "line", "file"])
 def test_losses_are_per_character_and_the_same_for_every_caller(
     unit: str, documents: str | None

@@ -11,7 +11,7 @@ from charrnn.text.vocabulary import Vocabulary
 texts = st.text(st.characters(codec=None), min_size=1)
 
 
-@pytest.mark.parametrize("unit", ["char", "byte", "jamo"])
+@pytest.mark.parametrize("unit", ["char", "byte", "jamo", "word"])
 @example(text="e\u0301\u00e9\r\n\ufeff\x00\u1112\u1161\u11ab\ud55c👩‍👩‍👧")
 @given(text=texts)
 def test_every_unit_is_lossless(unit: str, text: str) -> None:
@@ -24,6 +24,7 @@ def test_every_unit_is_lossless(unit: str, text: str) -> None:
         assert list(v.symbols) == sorted(set(text))
     again = Vocabulary.from_header(v.to_header(), unit)
     assert (again.codes == v.codes).all()
+    assert again.words == v.words
     assert again.start_symbol == v.start_symbol
 
 

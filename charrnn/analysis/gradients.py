@@ -13,6 +13,7 @@ from charrnn.network import Network, NetworkTape, State
 from charrnn.scoring import WARM_UP_SYMBOLS
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.words import encode_store
 
 MAX_SYMBOLS = 500_000  # of a text that are used
 NUM_POSITIONS = 64  # of the text, over which gradient norms are averaged
@@ -24,7 +25,9 @@ TOLERANCE = 1e-4  # relative error above which a gradient is wrong
 
 def encode_corpus(corpus: Corpus, vocabulary: Vocabulary) -> tuple[Ids, int]:
     """Return the ids of a text's first 500,000 symbols, and how many unknown ones were skipped."""
-    ids = np.take(vocabulary.ids_of(corpus.store.codes), corpus.store[:MAX_SYMBOLS])
+    stop = min(MAX_SYMBOLS, len(corpus.store))
+    store, id_table, _ = encode_store(corpus.store, vocabulary, (0, stop))
+    ids = np.take(id_table, store[:stop])
     return ids[ids >= 0], int((ids < 0).sum())
 
 

@@ -117,12 +117,12 @@ def rank_neurons(
     no it is the balanced accuracy: 0.5 is chance, however rare the yes is. Unknown characters are
     skipped. Raises TextError if the property is constant in one half of the text.
     """
-    # the property of the character that each symbol belongs to
-    codes = units.to_codes(text, vocabulary.unit)
-    ids = vocabulary.ids_of(codes)
+    # the property of the character that each symbol belongs to; of a word, of its last one
+    encoded = vocabulary.read(text)
+    ids = encoded.ids
     if vocabulary.unit == "byte" or isinstance(text, bytes):
-        text = codes.astype(np.uint8).tobytes().decode("latin-1")
-    y = character_properties(text)[name][np.cumsum(units.starts_character(codes)) - 1]
+        text = encoded.codes.astype(np.uint8).tobytes().decode("latin-1")
+    y = character_properties(text)[name][encoded.last_character]
     ids, y = ids[ids >= 0], y[ids >= 0]
     for half in (y[: len(y) // 2], y[len(y) // 2 :]):
         if not len(half) or (half == half[0]).all():

@@ -16,9 +16,8 @@ from charrnn.mixture import MixedLanes, Mixture
 from charrnn.network import Network
 from charrnn.scoring import UNKNOWN_COST
 from charrnn.storage.state import ModelState
-from charrnn.text import units
 from charrnn.text.batches import document_ends, single_lane_batches
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import EncodedText, Vocabulary
 
 CHUNK_STEPS = 64  # read at a time
 TOP_K = 5
@@ -46,16 +45,15 @@ class ScoredText(NamedTuple):
 
     characters: list[str]  # (n,); bytes beyond ASCII as \\xNN
     bits: Array  # (n,): -log2 p of each, given those before it
-    first_symbol: Ids  # (n,): the index of its first symbol
+    first_symbol: Ids  # (n,): the index of its first symbol, or of that of its word
     ids: Ids  # (m,): below 0 if unknown
     top_ids: Ids  # (m, k): the most likely in each position
     p: Array  # (m, k): their probabilities
 
 
-def ids_or_unknown(codes: units.Codes, vocabulary: Vocabulary) -> Ids:
+def ids_or_unknown(encoded: EncodedText) -> Ids:
     """Return the ids of symbols, or -1 for each symbol of a character with an unknown one."""
-    ids, character, is_unknown = vocabulary.lookup(codes)
-    return np.where(is_unknown[character], -1, ids)
+    return np.where(encoded.is_known, encoded.ids, -1)
 
 
 def top_predictions(
@@ -69,8 +67,8 @@ def top_predictions(
     with its counts.
     """
     v, network = model.vocabulary, model.network
-    codes = units.to_codes(text, v.unit)
-    ids = ids_or_unknown(codes, v)
+    encoded = v.read(text)
+    ids = ids_or_unknown(encoded)
     known = ids[ids >= 0]
     n, top = len(known), min(TOP_K, len(v))
     nll = np.zeros(n)
@@ -99,7 +97,7 @@ def top_predictions(
 
     # an unknown character has the predictions that follow the last known symbol
     read_index: Ids = np.cumsum(ids >= 0) - (ids >= 0)
-    unknown_nll = np.where(units.starts_character(codes), UNKNOWN_COST[v.unit], 0)
+    unknown_nll = np.where(encoded.starts_piece, UNKNOWN_COST[v.unit], 0)
     symbol_nll = np.append(nll, 0)[read_index]
     return np.where(ids >= 0, symbol_nll, unknown_nll), top_ids[read_index], p[read_index]
 
@@ -113,17 +111,18 @@ def _bounded_log_softmax(logits: Array) -> Array:
 def score_text(model: ModelLike, text: str | bytes, mixture: Mixture | None = None) -> ScoredText:
     """Return a text with its surprisal. Raises TextError if it is empty."""
     text = to_model_input(model, text)
-    codes = units.to_codes(text, model.vocabulary.unit)
-    if not len(codes):
+    encoded = model.vocabulary.read(text)
+    if not len(encoded.ids):
         raise TextError("the text is empty")
     nll, top_ids, p = top_predictions(model, text, mixture)
-    first = np.flatnonzero(units.starts_character(codes))
-    bits = np.add.reduceat(nll, first) / math.log(2)
+    first = np.flatnonzero(encoded.starts_piece)
+    bits = encoded.divide(np.add.reduceat(nll, first) / math.log(2))
+    first = encoded.for_characters(first)
     if isinstance(text, str):
         characters = list(text)
     else:
         characters = [f"\\x{byte:02x}" if byte > 0x7F else chr(byte) for byte in text]
-    return ScoredText(characters, bits, first, ids_or_unknown(codes, model.vocabulary), top_ids, p)
+    return ScoredText(characters, bits, first, ids_or_unknown(encoded), top_ids, p)
 
 
 def to_model_input(model: ModelLike, text: str | bytes) -> str | bytes:
@@ -143,8 +142,8 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
     H, L = network.hidden_size, network.num_layers
     if not (0 <= layer < L and 0 <= index < H):
         raise UsageError(f"no hidden unit {layer}:{index}; the model has 0:0 to {L - 1}:{H - 1}")
-    codes = units.to_codes(text, v.unit)
-    ids = ids_or_unknown(codes, v)
+    encoded = v.read(text)
+    ids = ids_or_unknown(encoded)
     known = ids[ids >= 0]
     values = np.zeros(len(known) + 1)  # the first is before the text
     if len(known):
@@ -153,6 +152,5 @@ def activation(model: ModelLike, text: str | bytes, layer: int, index: int) -> A
         values[1:] = np.concatenate([chunk[:, layer, index] for chunk in states])
     if network.cell.STATE_NAMES[-1] == "c":
         np.tanh(values, out=values)
-    last_symbol = np.append(np.flatnonzero(units.starts_character(codes))[1:], len(codes)) - 1
-    activation: Array = values[np.cumsum(ids >= 0)[last_symbol]]
-    return activation
+    last_symbol = np.append(np.flatnonzero(encoded.starts_piece)[1:], len(ids)) - 1
+    return encoded.for_characters(values[np.cumsum(ids >= 0)[last_symbol]])

@@ -181,9 +181,9 @@ def expand_folders(paths: Sequence[str], model: Model) -> list[str]:
 def is_unknown(model: Model, text: str | bytes) -> NDArray[np.bool_]:
     """Return which characters of a text, once masked, the model does not know, (n,)."""
     from charrnn.text.masks import mask_text
-    from charrnn.text.units import to_codes
 
-    return model.vocabulary.lookup(to_codes(mask_text(text, model.mask), model.unit))[2]
+    encoded = model.vocabulary.read(mask_text(text, model.mask))
+    return encoded.for_characters(encoded.is_unknown)
 
 
 def warn_of_unknown(name: str, share: float, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -91,9 +92,9 @@ class Session:
     def stop(self, pieces: Iterator[str]) -> Iterator[str]:
         """Yield the pieces up to the stop string; newlines at the start do not count."""
         written = ""
-        for piece in pieces:
-            yield piece
-            written += piece
+        for character in itertools.chain.from_iterable(pieces):
+            yield character
+            written += character
             if written.lstrip("\n").endswith(self.until):
                 return
 

@@ -152,7 +152,7 @@ def start_lines(run: Run) -> Iterator[str]:
     splits, unit, steps = corpus["split_characters"], fmt.loss_unit(config.unit), run.plan["steps"]
     targets = "targets: " * (state.task is not None)
     distinct = f"{len(run.vocabulary):,} distinct"
-    if config.unit == "jamo":
+    if config.unit in ("jamo", "word"):
         distinct += f" symbols, {run.splits.symbols_per_character:.2f} symbols per character"
     yield (
         f"{corpus['name']}: {fmt.format_count(corpus['characters'], unit)} ({distinct}); "

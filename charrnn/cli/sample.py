@@ -110,7 +110,6 @@ def sample(
         raise UsageError("--interactive takes its primes from the terminal, one text at a time")
     out = stdout().buffer
     common.set_threads(workers)
-    from charrnn.text import units
     from charrnn.text.files import read_file
 
     # the prime, and the texts in batches
@@ -134,7 +133,7 @@ def sample(
         for k, n in enumerate(batch_sizes(num_samples))
     )
     if unknown == "skip":
-        _, _, is_unknown = model.vocabulary.lookup(units.to_codes(text, model.unit))
+        is_unknown = model.vocabulary.read(text).is_unknown
         if is_unknown.any():
             count = format_count(int(is_unknown.sum()), "unknown character")
             print_message(f"charrnn: skipped {count} in the prime")

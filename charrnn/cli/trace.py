@@ -63,7 +63,7 @@ def trace(
         check_output(html, force, [model_file.path])
     stdout()
     from charrnn.analysis import trace as analysis
-    from charrnn.drawing.highlight import symbol_label
+    from charrnn.drawing.highlight import symbol_labels
     from charrnn.text.masks import mask_text
 
     model = model_file.load()
@@ -71,7 +71,7 @@ def trace(
     source = mask_text(source, model.mask)
     ids = model.vocabulary.encode(source, advice="leave it out of TEXT")
     result, cell = analysis.trace(model.network, ids), model.network.cell
-    symbols = [symbol_label(code, model.unit) for code in model.vocabulary.codes.tolist()]
+    symbols = symbol_labels(model.vocabulary)
     if html is not None:
         from charrnn.drawing.diagram import render_diagram
 

@@ -44,8 +44,8 @@
     panel.append(`  ${bits.toFixed(2)} bits, probability ${percent(2 ** -bits)}`);
     if (data.activation) panel.append(`, activation ${data.activation[i].toFixed(2)}`);
 
-    // a character of several symbols has a row for each
-    const end = i + 1 < spans.length ? data.first[i + 1] : data.ids.length;
+    // a character or a word of several symbols has a row for each
+    const end = data.first.find(first => first > data.first[i]) ?? data.ids.length;
     for (let symbol = data.first[i]; symbol < end; symbol++) showPredictions(symbol);
   }
 

@@ -17,7 +17,17 @@ from charrnn.analysis.surprisal import ModelLike, ScoredText, activation, score_
 from charrnn.arrays import Array
 from charrnn.formatting import display_width, escape_control, format_count, standalone_jamo
 from charrnn.mixture import Mixture
-from charrnn.text.units import CONJOINING_JAMO, END_OF_DOCUMENT, FIRST_SPECIAL, UNKNOWN
+from charrnn.text.tokens import BASE
+from charrnn.text.units import (
+    CONJOINING_JAMO,
+    END_OF_DOCUMENT,
+    END_SPELL,
+    FIRST_DIGIT,
+    FIRST_SPECIAL,
+    SPELL,
+    UNKNOWN,
+)
+from charrnn.text.vocabulary import Vocabulary
 
 Color = tuple[int, int, int]  # sRGB, 0 to 255 each
 
@@ -106,9 +116,17 @@ def visible(c: str) -> str:
 def symbol_label(code: int, unit: str) -> str:
     """Return a symbol for display: a special one by its name, a byte beyond ASCII escaped."""
     if code >= FIRST_SPECIAL:
-        names = {END_OF_DOCUMENT: "end", UNKNOWN: "unknown"}
+        names = {END_OF_DOCUMENT: "end", UNKNOWN: "unknown", SPELL: "spell", END_SPELL: "spelled"}
+        names |= {FIRST_DIGIT + digit: f"digit {digit}" for digit in range(BASE)}
         return names.get(code) or standalone_jamo(chr(CONJOINING_JAMO[code - FIRST_SPECIAL]))
     return f"\\x{code:02x}" if unit == "byte" and code > 0x7F else visible(chr(code))
+
+
+def symbol_labels(v: Vocabulary) -> list[str]:
+    """Return the labels of all symbols, in the order of the ids."""
+    labels = [symbol_label(code, v.unit) for code in v.codes[: len(v) - len(v.words)].tolist()]
+    blanks = {word: format_count(len(word), "blank") for word in v.words if word.isspace()}
+    return labels + [blanks.get(word) or escape_control(word) for word in v.words]
 
 
 def caption(text: str | bytes, length: int, bits: Array) -> str:
@@ -296,7 +314,7 @@ def _panel_data(model: ModelLike, scored: ScoredText, activations: Array | None)
         "top": scored.p.shape[1],
         "top_ids": scored.top_ids.ravel().tolist(),  # (m * top,)
         "p": scored.p.ravel().round(4).tolist(),  # (m * top,)
-        "labels": [symbol_label(code, v.unit) for code in v.codes.tolist()],
+        "labels": symbol_labels(v),
         "shown": {c: visible(c) for c in characters if c in BLANK_NAMES or not display_width(c)},
     }
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

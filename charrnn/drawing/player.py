@@ -38,9 +38,11 @@ def render_player(model: SavedModel, title: str) -> str:
 
     The symbols of the vocabulary are in the page as numbers only, and the title is escaped.
 
-    Raises UsageError for a cell without a JavaScript twin, NotFiniteError for a weight beyond the
-    range of float16.
+    Raises UsageError for a model of words or a cell without a JavaScript twin, NotFiniteError for a
+    weight beyond the range of float16.
     """
+    if model.unit == "word":
+        raise UsageError("a page runs models of characters, bytes and jamo, but not of words")
     cell, twins = read_twin_of_cell(model), [PACKAGE / name for name in TWINS]
     scripts = [cell, *(path.read_text(encoding="utf-8") for path in twins)]
     body = Template(read_resource("player.html")).substitute(

@@ -17,7 +17,6 @@ from charrnn.drawing.highlight import escape_inline, read_resource, render_html,
 from charrnn.errors import CheckpointError
 from charrnn.formatting import escape_control, format_count, format_loss, loss_unit
 from charrnn.storage.state import State
-from charrnn.text import units
 from charrnn.text.batches import document_ends
 from charrnn.text.files import display_name
 
@@ -267,7 +266,7 @@ def surprisal_section(model: SavedModel, text: str | bytes) -> str:
 
 def gates_section(model: SavedModel, text: str | bytes) -> str:
     v = model.vocabulary
-    ids = v.ids_of(units.to_codes(text[:GATE_CHARACTERS], v.unit))
+    ids = v.read(text[:GATE_CHARACTERS]).ids
     ids = ids[ids >= 0]
     ends = document_ends(ids, v.separator_id(model.documents))
     saturated = gate_saturation(model.network, ids, v.start_id, ends)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from charrnn.config import Config
 from charrnn.errors import UsageError
 from charrnn.storage.state import FORMAT, ModelState, State, VocabularyRecord
+from charrnn.text.tokens import MAX_TOKEN_CHARACTERS
 
 UNRELEASED = "was never released and is not supported; train the model again"
 MAX_HEADER_BYTES = 2**23
@@ -28,6 +29,8 @@ MAX_STORED_ORDER = 10  # of n-grams
 OPTIONAL = {"task", "measures"}  # fields that files from before the tasks lack
 NUM_GATE_FEATURES = 7  # and one for each order
 JAMO_CODES = range(0x110000, 0x110000 + 67)
+UNKNOWN_CODE = 0x110000 + 68
+SPELLING_CODES = range(0x110000 + 69, 0x110000 + 88)
 BASELINE_NAME = re.compile("uniform|[1-9][0-9]?-gram")
 # a file's name may have bytes that are not UTF-8, as surrogates (PEP 383)
 NOT_TEXT = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -137,17 +140,20 @@ def check_record(record: dict[str, Any], kind: type, at: str = "") -> dict[str, 
     """Return a record if it has the fields of ``kind``, and each fits. Raises InvalidCheckpoint."""
     hints = _type_hints(kind)
     for key in hints:
-        if key not in record and (at or key not in OPTIONAL):
+        if key not in record and key not in {*_optional_keys(kind), *OPTIONAL}:
             raise damage_error(f"missing {at}{key} in the header")
     for key in sorted(record.keys() - hints):
         raise damage_error(f"unexpected {at}{reprlib.repr(key)} in the header")
-    found = {key: hint for key, hint in hints.items() if key in record}
-    return {key: check(record[key], hint, at + key) for key, hint in found.items()}
+    return {k: check(record[k], hint, at + k) for k, hint in hints.items() if k in record}
 
 
 @functools.cache
 def _type_hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
+
+
+def _optional_keys(kind: type) -> frozenset[str]:
+    return getattr(kind, "__optional_keys__", frozenset())
 
 
 @functools.cache
@@ -168,18 +174,36 @@ def _check_format(version: Any) -> None:
 
 def _check_vocabulary(vocabulary: VocabularyRecord, unit: str) -> None:
     symbols, special = vocabulary["symbols"], vocabulary["special"]
-    codes = [*map(ord, symbols), *special]
+    codes, words = [*map(ord, symbols), *special], vocabulary.get("words", [])
     size, start = vocabulary["size"], vocabulary["start_symbol"]
-    if any(a >= b for a, b in itertools.pairwise(codes)):
+    pairs: list[tuple[Any, Any]] = [*itertools.pairwise(codes), *itertools.pairwise(words)]
+    if any(a >= b for a, b in pairs):
         raise damage_error("the vocabulary in the header is not sorted")
-    if size != len(codes):
-        raise _field_error("vocabulary.size", f"{size}, not {len(codes)}")
+    if size != len(codes) + len(words):
+        raise _field_error("vocabulary.size", f"{size}, not {len(codes) + len(words)}")
     if start not in codes:
         raise _field_error("vocabulary.start_symbol", f"{start}, which is not in the vocabulary")
     if re.search("[\ud800-\udfff]", symbols) or (unit == "byte" and not _are_bytes(symbols)):
         raise _field_error("vocabulary.symbols", f"not all of them are a {unit}")
     if unit != "jamo" and any(code in JAMO_CODES for code in special):
         raise _field_error("vocabulary.special", f"jamo in a vocabulary of the unit {unit}")
+    _check_words(vocabulary, unit)
+
+
+def _check_words(vocabulary: VocabularyRecord, unit: str) -> None:
+    """Raise InvalidCheckpoint unless words can be spelled and read, for the unit word only."""
+    special, spelling = vocabulary["special"], set(SPELLING_CODES)
+    if unit != "word":
+        if "words" in vocabulary or spelling.intersection(special):
+            raise _field_error("vocabulary", f"words in a vocabulary of the unit {unit}")
+        return
+    if UNKNOWN_CODE in special or not spelling.issubset(special):
+        raise _field_error("vocabulary.special", "not those of a vocabulary of words")
+    if "words" not in vocabulary or "\n" not in vocabulary["symbols"]:
+        raise _field_error("vocabulary", "there are no words, or there is no newline")
+    for word in vocabulary["words"]:
+        if not 2 <= len(word) <= MAX_TOKEN_CHARACTERS or re.search("[\n\ud800-\udfff]", word):
+            raise _field_error("vocabulary.words", f"the word {reprlib.repr(word)}")
 
 
 def _check_counts(state: ModelState) -> None:

@@ -15,8 +15,8 @@ from charrnn.config import MAX_COUNT, Config
 FORMAT = 5
 MAX_WORKERS = 1024
 
-# of jamo, the end of a document and the unknown symbol; see ``units``
-SPECIAL_CODES = range(0x110000, 0x110000 + 69)
+# of jamo, the end of a document, the unknown symbol, and those that spell words; see ``units``
+SPECIAL_CODES = range(0x110000, 0x110000 + 88)
 
 NonNegative = Annotated[int, range(MAX_COUNT + 1)]
 Positive = Annotated[int, range(1, MAX_COUNT + 1)]
@@ -50,7 +50,11 @@ LoggedSample = TypedDict("LoggedSample", {"step": NonNegative, "text": str})
 NonfiniteEvent = TypedDict("NonfiniteEvent", {"step": NonNegative, "reason": str, "restored": bool})
 
 
-class VocabularyRecord(TypedDict):
+class WordsRecord(TypedDict, total=False):
+    words: list[str]  # sorted; only of the unit word
+
+
+class VocabularyRecord(WordsRecord):
     size: Positive
     symbols: str  # in the order of their codes; bytes as the characters of the same numbers
     special: list[Special]

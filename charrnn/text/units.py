@@ -9,18 +9,24 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.text.tokens import BASE
+
 Codes = NDArray[np.uint32]
 
 # Special codes are beyond Unicode, so no text can contain them: the jamo of a decomposed syllable
-# (a text may contain the characters from U+1100 itself), the end of a document, and the symbol
-# that replaces all rare ones.
+# (a text may contain the characters from U+1100 itself), the end of a document, the symbol that
+# replaces all rare ones; with words the symbols around a spelled one, the digits of a character
+# that has no symbol (see ``tokens``), and then the words of a vocabulary.
 FIRST_SPECIAL = 0x110000
 LEADS, VOWELS, TAILS = 19, 21, 27  # numbers of jamo: the Unicode Standard, section 3.12
 FIRST_VOWEL = FIRST_SPECIAL + LEADS
 FIRST_TAIL = FIRST_VOWEL + VOWELS
 END_OF_DOCUMENT = FIRST_TAIL + TAILS
 UNKNOWN = END_OF_DOCUMENT + 1
-CODE_LIMIT = UNKNOWN + 1  # every code is below it
+CODE_LIMIT = UNKNOWN + 1  # every code of a text is below it
+SPELL, END_SPELL = UNKNOWN + 1, UNKNOWN + 2
+FIRST_DIGIT = END_SPELL + 1
+FIRST_WORD = FIRST_DIGIT + BASE
 
 FIRST_SYLLABLE = 0xAC00
 SYLLABLES = LEADS * VOWELS * (TAILS + 1)
@@ -44,10 +50,11 @@ def code_points(text: str) -> Codes:
 
 
 def to_codes(text: str | bytes, unit: str) -> Codes:
-    """Return the symbol codes of a text, (n,) uint32, for the unit ``char``, ``byte`` or ``jamo``.
+    """Return the codes of a text that a corpus stores for a unit, (n,) uint32.
 
     With ``byte``, a str is encoded in UTF-8; with another unit, bytes raise TypeError. With
-    ``jamo``, a syllable of Hangul becomes its two or three jamo.
+    ``jamo``, a syllable of Hangul becomes its two or three jamo. With ``word`` they are the
+    characters: which words are symbols depends on the vocabulary.
     """
     if unit == "byte":
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
@@ -55,7 +62,7 @@ def to_codes(text: str | bytes, unit: str) -> Codes:
     if not isinstance(text, str):
         raise TypeError(f"unit {unit} needs a str, not {type(text).__name__}")
     codes = code_points(text)
-    if unit == "char":
+    if unit in ("char", "word"):
         return codes
     # a row of three codes for each character; codes below the syllables wrap around
     syllable = np.minimum(codes - np.uint32(FIRST_SYLLABLE), SYLLABLES)
@@ -92,18 +99,18 @@ class Composer:
     """Composes text symbol by symbol; the jamo of a syllable wait until it is complete."""
 
     def __init__(self) -> None:
-        self._pending = ""  # conjoining jamo
+        self.pending = ""  # conjoining jamo
 
     def feed(self, code: int) -> str:
         """Add a symbol; return the text that is complete, which may be empty."""
         text = chr(code) if code < FIRST_SPECIAL else SPECIAL_TEXT[code - FIRST_SPECIAL]
-        complete = "" if code in NEXT_JAMO[len(self._pending)] else self.flush()
-        if code not in NEXT_JAMO[len(self._pending)]:
+        complete = "" if code in NEXT_JAMO[len(self.pending)] else self.flush()
+        if code not in NEXT_JAMO[len(self.pending)]:
             return complete + text
-        self._pending += text
-        return complete + (self.flush() if len(self._pending) == 3 else "")
+        self.pending += text
+        return complete + (self.flush() if len(self.pending) == 3 else "")
 
     def flush(self) -> str:
         """Return the text of the pending jamo."""
-        pending, self._pending = self._pending, ""
+        pending, self.pending = self.pending, ""
         return unicodedata.normalize("NFC", pending)

@@ -424,10 +424,14 @@ def longest_copy(run: Run) -> int:
         return 0
     text, unit = run.state.samples[-1]["text"], run.config.unit
     codes = units.to_codes(text.encode("latin-1") if unit == "byte" else text, unit)
+    if unit == "word":
+        codes = run.vocabulary.encode(text).astype(np.uint32)  # the store has ids
     train = run.splits.train
     searched = code_view(train.store, min(train.stop, COPY_SEARCH_SYMBOLS))
     for start, length in longest_matches(match_lengths(codes, searched), 1):
         piece = codes[start : start + length]
+        if unit == "word":
+            return len(run.vocabulary.decode(piece))
         # in the training split the last syllable may continue with one more jamo
         is_cut = FIRST_SPECIAL <= piece[-1] < FIRST_TAIL
         return int(units.starts_character(piece).sum()) - int(is_cut)

@@ -55,9 +55,11 @@ def start_notes(state: State, splits: Splits, corpus: Corpus, val: Corpus | None
     # the network
     V, H = state.vocabulary["size"], config.hidden_size
     if V > LARGE_VOCABULARY:
+        hint = "--max-vocab N, --min-count N or --unit byte (for Hangul: jamo)"
+        if config.unit == "word":
+            hint = "--max-vocab N or --min-count N"
         size = V * (load_cell(config.cell).NUM_BLOCKS * H + H + 1)  # of Wxh, Why and by
         yield (
             f"a vocabulary of {V:,} symbols accounts for {size / state.parameters:.0%} of the "
-            f"parameters and most of the training time; reduce it with --max-vocab N, "
-            f"--min-count N or --unit byte (for Hangul: jamo)"
+            f"parameters and most of the training time; reduce it with {hint}"
         )

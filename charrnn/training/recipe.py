@@ -31,12 +31,13 @@ SHOWN_OPTIONS = {
     "learning_rate": "learning rate",
     "dropout": "dropout",
 }
-# An effort of 1 is the work of a GRU of 256 units that reads 10 million characters.
-UNIT_CHARACTERS, UNIT_SIZE = 10_000_000, 256
-SIZE_EXPONENT = 1.85  # of the time per character, as a function of the hidden size
+# An effort of 1 is the work of a GRU of 256 units that reads 10 million of some 80 symbols.
+UNIT_CHARACTERS, UNIT_SIZE, UNIT_VOCABULARY = 10_000_000, 256, 80
+SIZE_EXPONENT = 1.85  # of the time per character in the cell, as a function of the hidden size
+CHARACTERS_PER_WORD = 100  # at least, for each word of a vocabulary: a guess
 SIZES = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
 BATCH_SIZES, LONG, SHORT = (8, 16, 32, 64), 64, 32  # the last two are sequence lengths
-MIN_STEPS = 1200
+MIN_STEPS = 1000
 MIN_EPOCHS, MAX_EPOCHS = 2.5, 6.0
 MAX_DROPOUT = 0.5
 MAX_LEARNING_RATE = 8e-3  # of 256 units and batches of 64
@@ -69,27 +70,31 @@ def complete(
     characters = max(1, round(corpus.characters * (1 - held_out)))
     preset = goal.preset or DEFAULT_PRESET
     effort, purpose = PRESETS[preset], f"preset {preset}"
+    V = len(corpus.store.codes)
+    if config.unit == "word":
+        assert config.max_vocab
+        V = min(config.max_vocab, V + characters // CHARACTERS_PER_WORD)
     if goal.deadline:
-        speed = measure_speed(config, len(corpus.store.codes), workers)
+        speed = measure_speed(config, V, workers)
         seconds = max(goal.deadline.at - time.monotonic(), 0) * TRAINING_SHARE
-        effort = seconds * speed / _characters(config.hidden_size, 1)
+        effort = seconds * speed / _characters(config.hidden_size, V, 1)
         purpose = f"{speed:,.0f} characters per second with {config.hidden_size} units"
     line_length = math.inf
     if config.documents == "line":
         is_end = corpus.store.codes == NEWLINE
         line_length = corpus.characters / max(1, int(corpus.store.counts[is_end].sum()))
-    options = choose(characters, effort, given, line_length)
+    options = choose(characters, V, effort, given, line_length)
     shown = {key: name for key, name in SHOWN_OPTIONS.items() if key in options.keys() - given}
     chosen = [f"{name} {options[key]:g}" for key, name in shown.items()]
     return options, f"chosen for this text and {purpose}: {', '.join(chosen) or 'the steps'}"
 
 
 def choose(
-    characters: int, effort: float, given: Mapping[str, Any], line_length: float = math.inf
+    characters: int, V: int, effort: float, given: Mapping[str, Any], line_length: float = math.inf
 ) -> dict[str, Any]:
     """Return the options for an effort, on a training split of so many characters.
 
-    ``line_length`` is their mean if every line is a document.
+    V is the size of the vocabulary; ``line_length`` is the mean if every line is a document.
 
     The hidden size grows with the fourth root of the effort: weights and characters grow alike
     (Hoffmann et al., 2022). Reading a text again brings less than reading more of it, so on a short
@@ -103,9 +108,9 @@ def choose(
     fits = max(smallest, MIN_EPOCHS * characters)
     sizes = [size for size in SIZES if size <= by_effort]
     larger = [size for size in SIZES if size <= 2 * by_effort]
-    sizes += [size for size in larger if _characters(size, effort) >= fits]
+    sizes += [size for size in larger if _characters(size, V, effort) >= fits]
     H = given.get("hidden_size", max(sizes, default=SIZES[0]))
-    read = min(_characters(H, effort), max(smallest, MAX_EPOCHS * characters))
+    read = min(_characters(H, V, effort), max(smallest, MAX_EPOCHS * characters))
 
     # batches that are small enough for many steps
     per_step = read / MIN_STEPS
@@ -135,9 +140,14 @@ def max_steps(steps_per_epoch: int) -> int:
     return max(MIN_STEPS, math.ceil(MAX_EPOCHS * steps_per_epoch))
 
 
-def _characters(hidden_size: int, effort: float) -> float:
+def _characters(hidden_size: int, V: int, effort: float) -> float:
     """Return how many characters a GRU reads with an effort."""
-    return effort * UNIT_CHARACTERS * math.pow(UNIT_SIZE / hidden_size, SIZE_EXPONENT)
+
+    def work(H: int, V: int) -> float:
+        cell = 3 * UNIT_SIZE**2 * math.pow(H / UNIT_SIZE, SIZE_EXPONENT)
+        return cell + V * H  # and the output
+
+    return effort * UNIT_CHARACTERS * work(UNIT_SIZE, UNIT_VOCABULARY) / work(hidden_size, V)
 
 
 def measure_speed(config: Config, V: int, workers: int | None) -> float:

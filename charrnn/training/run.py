@@ -37,9 +37,10 @@ from charrnn.storage.state import (
 )
 from charrnn.tasks.base import Predictor, Task, load_task
 from charrnn.text.batches import Position, steps_per_lane
-from charrnn.text.corpus import Corpus
+from charrnn.text.corpus import Corpus, split_offsets
 from charrnn.text.units import UNKNOWN, Codes
 from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.words import count_words
 from charrnn.training.deadline import Deadline
 from charrnn.training.notes import start_notes
 from charrnn.training.parallel import default_workers
@@ -51,7 +52,7 @@ from charrnn.training.splits import (
 )
 from charrnn.version import __version__
 
-DEFAULT_SYMBOLS = 10_000_000  # to train on, if neither epochs nor steps are given
+DEFAULT_CHARACTERS = 10_000_000  # to train on, if neither epochs nor steps are given
 SHOWN_SYMBOLS = 40
 MAX_COMMAND_CHARACTERS = 10_000
 NO_COUNTS: NDArray[Any] = np.empty(0, np.uint8)
@@ -374,6 +375,8 @@ def _build_vocabulary(
     codes, index = np.unique(np.concatenate([s.codes for s in stores]), return_inverse=True)
     counts = np.bincount(index, np.concatenate([s.counts for s in stores])).astype(np.int64)
     limits = config.min_count, config.max_vocab
+    if config.unit == "word":
+        return _build_words(corpus, val, config, initial_model, codes, counts)
     vocabulary, notes = Vocabulary.from_counts(codes, counts, config.unit, *limits), []
     if (unknown_id := vocabulary.id(UNKNOWN)) is not None:
         is_rare = vocabulary.ids_of(codes) == unknown_id
@@ -385,19 +388,56 @@ def _build_vocabulary(
     if initial_model is None:
         return vocabulary, None, notes
 
-    # add the symbols of the initial model
-    new, old = vocabulary.codes, initial_model.vocabulary.codes
+    vocabulary, init_from, note = _add_symbols(vocabulary, initial_model)
+    return vocabulary, init_from, [*notes, note]
+
+
+def _build_words(
+    corpus: Corpus,
+    val: Corpus | None,
+    config: Config,
+    initial_model: InitialModel | None,
+    codes: Codes,
+    counts: NDArray[np.int64],
+) -> tuple[Vocabulary, InitFrom | None, list[str]]:
+    """Return the same for the unit word, given the characters of the texts and their counts.
+
+    Only the words of the training split count; an initial model keeps its words.
+    """
+    fractions = 0 if val else config.val_fraction, config.test_fraction
+    end, _ = split_offsets(corpus.characters, *fractions)
+    word_counts, total = count_words(corpus.store, corpus.symbol_offset(end))
+    assert config.max_vocab is not None
+    limits = config.min_count, config.max_vocab
+    words = initial_model.vocabulary.words if initial_model else None
+    vocabulary = Vocabulary.from_words(codes, counts, word_counts, *limits, words=words)
+
+    whole = sum(word_counts[token] for token in (*vocabulary.words, *vocabulary.symbols, ""))
+    share = f"{1 - whole / max(total, 1):.2%}"
+    notes = [f"rare words are spelled: {share} of the words, numbers, blanks and marks"]
+    if initial_model is None:
+        return vocabulary, None, notes
+    vocabulary, init_from, note = _add_symbols(vocabulary, initial_model)
+    return vocabulary, init_from, [*notes, note]
+
+
+def _add_symbols(
+    vocabulary: Vocabulary, initial_model: InitialModel
+) -> tuple[Vocabulary, InitFrom, str]:
+    """Add the symbols of the initial model; return how they match, and a note."""
+    new, old, unit = vocabulary.codes, initial_model.vocabulary.codes, vocabulary.unit
     added, unused = new[~np.isin(new, old)], old[~np.isin(old, new)]
     file, sha256, matched = initial_model.file, initial_model.sha256, len(new) - len(added)
     init_from = InitFrom(
         file=file, sha256=sha256, matched=matched, added=len(added), unused=len(unused)
     )
-    notes.append(
+    note = (
         f"initialized from {file}: {matched:,} symbols matched, "
-        f"{_format_symbols(added, 'new', config.unit)}, "
-        f"{_format_symbols(unused, 'not in this text', config.unit)}"
+        f"{_format_symbols(added, 'new', unit)}, "
+        f"{_format_symbols(unused, 'not in this text', unit)}"
     )
-    return Vocabulary([*new, *old], vocabulary.start_symbol, config.unit), init_from, notes
+    start, words = vocabulary.start_symbol, vocabulary.words
+    return Vocabulary([*new, *old], start, unit, words), init_from, note
 
 
 def _format_symbols(codes: Codes, label: str, unit: str) -> str:
@@ -427,7 +467,8 @@ def _add_plan(run: Run) -> None:
     per_step: float = config.batch_size * config.seq_length
     if run.splits.document_ends is not None:
         per_step = len(run.splits.train) / steps_per_epoch
-    steps = min(limits, default=math.ceil(DEFAULT_SYMBOLS / per_step))
+    symbols = DEFAULT_CHARACTERS * min(run.splits.symbols_per_character, 1)
+    steps = min(limits, default=math.ceil(symbols / per_step))
     eval_every, sample_every = config.eval_every or math.ceil(steps / 20), config.sample_every
     if not run.task.is_language_model:
         sample_every = 0
