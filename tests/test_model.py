@@ -40,11 +40,13 @@ def test_trained_model_equals_the_loaded_one(text: str, model: charrnn.Model) ->
     assert trained.state.best == model.state.best
 
 
-def test_last_weights_are_loaded_with_their_loss(run: Path) -> None:
+@pytest.mark.parametrize(("averaged", "name"), [(0, "last_weights"), (3, "average_weights")])
+def test_last_weights_are_loaded_with_their_loss(run: Path, averaged: int, name: str) -> None:
     state, (_, arrays) = read_run(run), checkpoint.read_checkpoint(run)
+    state.num_averaged = averaged
     checkpoint.write_checkpoint(run, state, {**arrays, "best_weights": arrays["best_weights"] / 2})
     model = charrnn.load(run, last=True)
-    assert (model.network.params.vector == arrays["average_weights"]).all()
+    assert (model.network.params.vector == arrays[name]).all()
     assert model.state.best == {"step": 30, "val_loss": state.history[-1]["val_loss"]}
     assert model.state.test_loss is None  # it was measured with the best weights
 
