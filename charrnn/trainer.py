@@ -31,7 +31,8 @@ from charrnn.training.interrupt import StopRequest
 from charrnn.training.loop import train_with_saves
 from charrnn.training.observer import Observer, Progress
 from charrnn.training.recipe import Goal, complete, max_steps
-from charrnn.training.run import InitialModel, Run, begin
+from charrnn.training.run import Run, begin
+from charrnn.training.vocabularies import InitialModel
 
 Text = str | bytes | Path
 KEYWORDS = (

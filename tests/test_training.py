@@ -26,10 +26,11 @@ from charrnn.scoring import contiguous_scores
 from charrnn.storage import checkpoint
 from charrnn.storage.state import Plan
 from charrnn.text.corpus import Corpus
-from charrnn.training import loop
-from charrnn.training.loop import longest_copy, overfit_loss, train_steps, train_with_saves
+from charrnn.training import loop, samples
+from charrnn.training.loop import overfit_loss, train_steps, train_with_saves
 from charrnn.training.parallel import DataParallel
 from charrnn.training.run import Run, begin, resume, save
+from charrnn.training.samples import longest_copy
 
 SMALL: dict[str, Any] = {
     "hidden_size": 12,
@@ -537,7 +538,7 @@ def test_long_history_is_thinned_but_keeps_the_best_row(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "MAX_HISTORY_ROWS", 20)
-    monkeypatch.setattr(loop, "MAX_SAMPLES", 10)
+    monkeypatch.setattr(samples, "MAX_SAMPLES", 10)
     losses = iter([2.0] * 13 + [1.0] + [3.0] * 100)  # the best at step 14, of even index
     monkeypatch.setattr(loop, "_loss", lambda *_: next(losses))
     run = train(new_run(text, eval_every=1, sample_every=1, patience=0))
@@ -694,7 +695,7 @@ def test_longest_copy_of_last_sample_in_training_split() -> None:
     run.state.samples = [{"step": 1, "text": "babacdefgcdefg"}]
     assert longest_copy(run) == 4
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "COPY_SEARCH_SYMBOLS", 3)
+        patch.setattr(samples, "COPY_SEARCH_SYMBOLS", 3)
         assert longest_copy(run) == 3
 
 

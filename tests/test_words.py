@@ -25,8 +25,8 @@ from charrnn.text import tokens, words
 from charrnn.text.corpus import Corpus
 from charrnn.text.units import END_OF_DOCUMENT, END_SPELL, FIRST_DIGIT, FIRST_WORD, SPELL
 from charrnn.text.vocabulary import Vocabulary
-from charrnn.training.loop import longest_copy
 from charrnn.training.run import begin
+from charrnn.training.samples import longest_copy
 from tests.conftest import QUICK, SIZE, Cli, read_run
 
 KNOWN = "the king and the queen, the king and I: 42 42 aa\n  the  sea\n" * 3

@@ -200,7 +200,8 @@ def sample_lines(step: StepResult) -> Iterator[str]:
 
 def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
     """Yield the losses of a finished run, its warnings, and the command that samples from it."""
-    from charrnn.training.loop import LOWER_LR_HINT, longest_copy, overfit_loss
+    from charrnn.training.loop import LOWER_LR_HINT, overfit_loss
+    from charrnn.training.samples import longest_copy
 
     state = run.state
     baselines, best, test_loss = state.baselines, state.best, state.test_loss

@@ -116,7 +116,7 @@ def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list
     written = np.zeros((N, K, 0), np.intp)
     ended = np.zeros((N, K), bool)
     for _ in range(limit):
-        # an ended text goes on with ends, which cost nothing
+        # an ended text is continued by ends, which cost nothing
         if unknown is not None:
             logp[..., unknown] = -np.inf
         logp[ended] = -np.inf

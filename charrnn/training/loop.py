@@ -6,26 +6,23 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
-from charrnn.analysis.overlap import code_view, longest_matches, match_lengths
 from charrnn.arrays import Array
 from charrnn.cluster import SINGLE, Cluster
 from charrnn.errors import NotFiniteError, SaveError, WorkerError
 from charrnn.network import Network
 from charrnn.optim import clip
-from charrnn.sampling import decode_stream, generate_ids
 from charrnn.storage import ngrams
-from charrnn.storage.state import MAX_LOSS, Evaluation, LoggedSample, Mixing
-from charrnn.text import units
+from charrnn.storage.state import MAX_LOSS, Evaluation, Mixing
 from charrnn.text.batches import Batch, Position, contiguous_batches, document_batches
-from charrnn.text.units import FIRST_SPECIAL, FIRST_TAIL
 from charrnn.training.deadline import Deadline
 from charrnn.training.mixing import estimate_seconds, fit_mixing
 from charrnn.training.parallel import DataParallel
 from charrnn.training.run import RngStream, Run, save
+from charrnn.training.samples import log_sample, thin
 from charrnn.training.split import Split
 from charrnn.workers import Workers
 
@@ -34,17 +31,10 @@ MAX_NONFINITE_EVENTS = 10  # until the run gives up
 AVERAGED_FRACTION = 0.3  # of the plan, at its end
 MAX_AVERAGED = 128  # steps of these, evenly spaced, whose weights are averaged
 LOWER_LR_HINT = "try a lower --learning-rate or --clip-norm"
-SAMPLE_CHARACTERS = 200
-SAMPLE_LINES = 8  # whichever limit comes first
-SAMPLE_TEMP = 0.8
 MAX_HISTORY_ROWS = 10_000  # in a header; beyond this, every second row is dropped
-MAX_SAMPLES = 1000
 SAVE_INTERVAL_SECONDS = 60.0
 SAVE_DURATION_FACTOR = 100.0  # of the interval to the duration: saving takes at most 1% of the time
 OVERFIT_RATIO = 1.05  # of the last validation loss to the best one
-COPY_SEARCH_SYMBOLS = 5_000_000  # of the training split
-
-Row = TypeVar("Row", Evaluation, LoggedSample)
 
 
 class StepResult(NamedTuple):
@@ -219,7 +209,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
         evaluation, more = _evaluate(run, norm, lr, parallel)
         messages += more
     if sample_due or (sample_every and state.finished):
-        sample = cluster.from_root(lambda: _log_sample(run))
+        sample = cluster.from_root(lambda: log_sample(run))
     characters = round(state.symbols_seen / ratio) - characters_before
     return StepResult(state.step, characters, loss, evaluation, sample, tuple(messages))
 
@@ -303,7 +293,7 @@ def _evaluate(
         "characters_seen": round(state.symbols_seen / splits.symbols_per_character),
         "seconds": round(state.train_seconds, 6),
     }
-    state.history = _thin(state.history, MAX_HISTORY_ROWS, state.best["step"])
+    state.history = thin(state.history, MAX_HISTORY_ROWS, state.best["step"])
     state.history.append(row)
     state.running_loss = {"sum": 0.0, "steps": 0}
 
@@ -375,32 +365,6 @@ def _loss(network: Network, split: Split, workers: Workers) -> float:
     return float(split.scores(network, workers)[0].sum() / split.characters)
 
 
-def _thin(rows: list[Row], limit: int, best_step: int = -1) -> list[Row]:
-    """Return the rows if there are fewer than ``limit``, or else every second one and the best."""
-    if len(rows) < limit:
-        return rows
-    return [row for i, row in enumerate(rows) if i % 2 == 0 or row["step"] == best_step]
-
-
-def _log_sample(run: Run) -> str:
-    """Sample a text, or with a document per line several lines, and keep it."""
-    state = run.state
-    rng = np.random.default_rng([run.config.seed, RngStream.SAMPLE, state.step])
-    v, n = run.vocabulary, SAMPLE_LINES if run.config.documents == "line" else 1
-    id_stream = generate_ids(run.network, v, rng, temp=SAMPLE_TEMP, num_samples=n)
-    separator_id = v.separator_id(run.config.documents)
-    stream = decode_stream(id_stream, v, n, SAMPLE_CHARACTERS, separator_id=separator_id)
-    texts = [""] * n
-    for pieces in stream:
-        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
-        if n == 1 and texts[0].count("\n") == SAMPLE_LINES:
-            break
-    sample = "".join(text if n == 1 or text.endswith("\n") else f"{text}\n" for text in texts)
-    state.samples = _thin(state.samples, MAX_SAMPLES)
-    state.samples.append({"step": state.step, "text": sample})
-    return sample
-
-
 def overfit_loss(run: Run) -> float | None:
     """Return the last validation loss, in nats per character, if the model is overfitting, or None.
 
@@ -413,26 +377,3 @@ def overfit_loss(run: Run) -> float | None:
         return None
     overfits = val_loss > OVERFIT_RATIO * best_loss and train_loss < best_train_loss
     return val_loss if overfits else None
-
-
-def longest_copy(run: Run) -> int:
-    """Return the length in characters of the last sample's longest copy from the training split.
-
-    Only the first 5 million symbols of the split are searched.
-    """
-    if not run.state.samples:
-        return 0
-    text, unit = run.state.samples[-1]["text"], run.config.unit
-    codes = units.to_codes(text.encode("latin-1") if unit == "byte" else text, unit)
-    if unit == "word":
-        codes = run.vocabulary.encode(text).astype(np.uint32)  # the store has ids
-    train = run.splits.train
-    searched = code_view(train.store, min(train.stop, COPY_SEARCH_SYMBOLS))
-    for start, length in longest_matches(match_lengths(codes, searched), 1):
-        piece = codes[start : start + length]
-        if unit == "word":
-            return len(run.vocabulary.decode(piece))
-        # in the training split the last syllable may continue with one more jamo
-        is_cut = FIRST_SPECIAL <= piece[-1] < FIRST_TAIL
-        return int(units.starts_character(piece).sum()) - int(is_cut)
-    return 0

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from platform import python_version
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.arrays import Array, Ids
+from charrnn.arrays import Array
 from charrnn.bidirectional import make_network
 from charrnn.cluster import SINGLE, Cluster
 from charrnn.config import Config
 from charrnn.errors import CheckpointError, UsageError
-from charrnn.formatting import format_count, format_workers
+from charrnn.formatting import format_workers
 from charrnn.network import Network
 from charrnn.optim import SCHEDULES
 from charrnn.storage import checkpoint, ngrams
@@ -27,20 +27,16 @@ from charrnn.storage.state import (
     Baselines,
     Batches,
     CountsRecord,
-    InitFrom,
     ModelState,
     Plan,
     State,
-    TaskRecord,
     Versions,
     VocabularyRecord,
 )
 from charrnn.tasks.base import Predictor, Task, load_task
 from charrnn.text.batches import Position, steps_per_lane
-from charrnn.text.corpus import Corpus, split_offsets
-from charrnn.text.units import UNKNOWN, Codes
+from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import Vocabulary
-from charrnn.text.words import count_words
 from charrnn.training.deadline import Deadline
 from charrnn.training.notes import start_notes
 from charrnn.training.parallel import default_workers
@@ -50,26 +46,16 @@ from charrnn.training.splits import (
     text_of,
     with_relative_files,
 )
+from charrnn.training.vocabularies import InitialModel, build_vocabulary, match_outputs
 from charrnn.version import __version__
 
 DEFAULT_CHARACTERS = 10_000_000  # to train on, if neither epochs nor steps are given
-SHOWN_SYMBOLS = 40
 MAX_COMMAND_CHARACTERS = 10_000
 NO_COUNTS: NDArray[Any] = np.empty(0, np.uint8)
 VERSIONS = Versions(charrnn=__version__, numpy=np.__version__, python=python_version())
 # The uses of random numbers, each with its generators, ``default_rng([seed, stream, step])``: none
 # disturbs another, and a checkpoint needs only the seed and the step.
 RngStream = IntEnum("RngStream", ["INIT", "DROPOUT", "SAMPLE", "SHUFFLE"], start=0)
-
-
-class InitialModel(NamedTuple):
-    """A model that supplies the initial weights of a run, and its file."""
-
-    network: Network
-    vocabulary: Vocabulary
-    file: str
-    sha256: str | None
-    task: TaskRecord | None = None
 
 
 @dataclass
@@ -177,7 +163,7 @@ def begin(
     more for the user.
     """
     # the text
-    vocabulary, init_from, notes = _build_vocabulary(corpus, val, config, initial_model)
+    vocabulary, init_from, notes = build_vocabulary(corpus, val, config, initial_model)
     task = load_task(config.predict)
     record, splits = task.record_of(corpus), task.make_splits(corpus, val, config, vocabulary)
     corpus_record, val_record = records_of(corpus, val, splits)
@@ -187,7 +173,7 @@ def begin(
     network = make_network(config, len(vocabulary), checkpoint.count_outputs(record), rng)
     if initial_model:
         ids = vocabulary.ids_of(initial_model.vocabulary.codes)
-        outputs = _match_outputs(record, initial_model.task, ids)
+        outputs = match_outputs(record, initial_model.task, ids)
         network.load_weights_from(initial_model.network, ids, outputs)
     weights = network.params.vector
 
@@ -356,95 +342,6 @@ def _count_ngrams(
         return Baselines(val={}, test={}), None, NO_COUNTS
     baselines, stored = splits.count_ngrams(V)
     return baselines, *ngrams.pack(stored, V)
-
-
-def _match_outputs(new: TaskRecord | None, old: TaskRecord | None, ids: Ids) -> Ids | None:
-    """Return where the outputs of the initial model are here; None if they mean something else."""
-    new_names, old_names = (task["outputs"] if task else [] for task in (new, old))
-    if not new_names and not old_names:
-        return ids
-    return np.arange(len(new_names)) if new_names == old_names else None
-
-
-def _build_vocabulary(
-    corpus: Corpus, val: Corpus | None, config: Config, initial_model: InitialModel | None
-) -> tuple[Vocabulary, InitFrom | None, list[str]]:
-    """Return the vocabulary of the texts and of the initial model, how they match, and notes."""
-    # count the symbols of both texts
-    stores = [text.store for text in (corpus, val) if text]
-    codes, index = np.unique(np.concatenate([s.codes for s in stores]), return_inverse=True)
-    counts = np.bincount(index, np.concatenate([s.counts for s in stores])).astype(np.int64)
-    limits = config.min_count, config.max_vocab
-    if config.unit == "word":
-        return _build_words(corpus, val, config, initial_model, codes, counts)
-    vocabulary, notes = Vocabulary.from_counts(codes, counts, config.unit, *limits), []
-    if (unknown_id := vocabulary.id(UNKNOWN)) is not None:
-        is_rare = vocabulary.ids_of(codes) == unknown_id
-        share = f"{counts[is_rare].sum() / counts.sum():.2%} of the text"
-        notes.append(
-            f"{format_count(int(is_rare.sum()), 'rare symbol')} ({share}) were mapped to the "
-            f"unknown symbol, which is never sampled"
-        )
-    if initial_model is None:
-        return vocabulary, None, notes
-
-    vocabulary, init_from, note = _add_symbols(vocabulary, initial_model)
-    return vocabulary, init_from, [*notes, note]
-
-
-def _build_words(
-    corpus: Corpus,
-    val: Corpus | None,
-    config: Config,
-    initial_model: InitialModel | None,
-    codes: Codes,
-    counts: NDArray[np.int64],
-) -> tuple[Vocabulary, InitFrom | None, list[str]]:
-    """Return the same for the unit word, given the characters of the texts and their counts.
-
-    Only the words of the training split count; an initial model keeps its words.
-    """
-    fractions = 0 if val else config.val_fraction, config.test_fraction
-    end, _ = split_offsets(corpus.characters, *fractions)
-    word_counts, total = count_words(corpus.store, corpus.symbol_offset(end))
-    assert config.max_vocab is not None
-    limits = config.min_count, config.max_vocab
-    words = initial_model.vocabulary.words if initial_model else None
-    vocabulary = Vocabulary.from_words(codes, counts, word_counts, *limits, words=words)
-
-    whole = sum(word_counts[token] for token in (*vocabulary.words, *vocabulary.symbols, ""))
-    share = f"{1 - whole / max(total, 1):.2%}"
-    notes = [f"rare words are spelled: {share} of the words, numbers, blanks and marks"]
-    if initial_model is None:
-        return vocabulary, None, notes
-    vocabulary, init_from, note = _add_symbols(vocabulary, initial_model)
-    return vocabulary, init_from, [*notes, note]
-
-
-def _add_symbols(
-    vocabulary: Vocabulary, initial_model: InitialModel
-) -> tuple[Vocabulary, InitFrom, str]:
-    """Add the symbols of the initial model; return how they match, and a note."""
-    new, old, unit = vocabulary.codes, initial_model.vocabulary.codes, vocabulary.unit
-    added, unused = new[~np.isin(new, old)], old[~np.isin(old, new)]
-    file, sha256, matched = initial_model.file, initial_model.sha256, len(new) - len(added)
-    init_from = InitFrom(
-        file=file, sha256=sha256, matched=matched, added=len(added), unused=len(unused)
-    )
-    note = (
-        f"initialized from {file}: {matched:,} symbols matched, "
-        f"{_format_symbols(added, 'new', unit)}, "
-        f"{_format_symbols(unused, 'not in this text', unit)}"
-    )
-    start, words = vocabulary.start_symbol, vocabulary.words
-    return Vocabulary([*new, *old], start, unit, words), init_from, note
-
-
-def _format_symbols(codes: Codes, label: str, unit: str) -> str:
-    """Return the number of symbols and the first of them: ``2 new ('ab')``."""
-    shown = Vocabulary(codes[:SHOWN_SYMBOLS], 0, unit).symbols
-    more = "..." * (len(codes) > SHOWN_SYMBOLS)
-    return f"{len(codes):,} {label}" + (f" ({shown!r}{more})" if shown else "")
 
 
 def _position(state: State, splits: Splits) -> Position:
