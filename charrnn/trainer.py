@@ -115,8 +115,6 @@ def train(
 
 def begin_with_recipe(corpus: Corpus, given: dict[str, Any], goal: Goal, **how: Any) -> Run:
     """Return a new run; a recipe chooses the options that are not given. Raises as ``begin``."""
-    if how.get("initial_model") and goal == Goal():
-        return begin(corpus, Config(**given), **how)
     workers, has_val = how.get("workers"), how.get("val") is not None
     options, note = complete(given, corpus, goal, workers, has_val_file=has_val)
     run = begin(corpus, Config(**options), note=note, **how)
