@@ -447,6 +447,20 @@ def test_attention_is_trained_used_and_shown(cli: Cli) -> None:
     )
     done = cli("show", run, "turned.tsv", "--gates", rc=2)
     assert b"--gates need a language model" in done.stderr
+    done = cli("show", run, "-", "--length", "9000", stdin=b"a" * 4001, rc=3)
+    assert b"a line of 4,001 characters, more than 4,000" in done.stderr
+
+    # a header that says something else than the arrays is refused
+    data = Path(run).read_bytes()
+    for changes, message in (
+        ({"attention": False}, b"has shape"),
+        ({"attention": "yes"}, b"invalid attention"),
+        ({"predict": "label"}, b"--predict label does not read --attention"),
+    ):
+        header = forge.header_of(data)
+        header["config"] |= changes
+        Path("forged.npz").write_bytes(forge.sealed(data, header))
+        assert message in cli("predict", "forged.npz", stdin=b"", rc=4).stderr
 
 
 def test_files_can_be_classes_and_weights_come_from_a_language_model(cli: Cli) -> None:

@@ -56,6 +56,8 @@ def read_pairs(model: Model, files: list[str], length: int) -> Iterator[tuple[st
 
     Lines are read until these have more than ``length`` characters. Raises TextError.
     """
+    from charrnn.tasks.lines import MAX_LINE_CHARACTERS
+
     for file in files:
         for lines in line_groups(file, model.encoding):
             for line in lines:
@@ -63,4 +65,7 @@ def read_pairs(model: Model, files: list[str], length: int) -> Iterator[tuple[st
                 length -= len(line)
                 if length < 0:
                     return
+                if (n := max(len(text), len(target))) > MAX_LINE_CHARACTERS:
+                    limit = f"more than {MAX_LINE_CHARACTERS:,}"
+                    raise TextError(f"{file}: a line of {n:,} characters, {limit}")
                 yield text, target if tab else model.predict([text])[0]
