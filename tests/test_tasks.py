@@ -411,6 +411,16 @@ def test_tags_and_texts_from_training_to_evaluation(cli: Cli) -> None:
     assert b"--top is not for a model that predicts tags" in done.stderr
 
 
+def test_attention_over_long_lines_has_fewer_lanes() -> None:
+    corpus = read("text", tab_lines([("a" * 2000, "b" * 1000)] * 100))
+    vocabulary, lanes = Vocabulary(corpus.store.codes, 0x110000 + 67), []
+    for attention in (False, True):
+        config = Config(predict="text", attention=attention)
+        splits = load_line_task("text").make_splits(corpus, None, config, vocabulary)
+        lanes.append(splits.fit_batches(config)["batch_size"])
+    assert lanes == [2**16 // 3001, 2**24 // 3001**2]
+
+
 def test_attention_is_trained_used_and_shown(cli: Cli) -> None:
     rng = random.Random(0)
     words = ["".join(rng.sample("abcd", k=rng.randint(1, 3))) for _ in range(300)]
