@@ -19,6 +19,7 @@ class AttentiveTape(NetworkTape):
     buffers: attention.Tape  # of T steps over up to T source positions
     attention: attention.Tape  # views of these, for the last batch
     is_source: NDArray[np.bool_]  # (T, B)
+    start: int  # the first step with a target
 
 
 class Attentive(Network):
@@ -45,34 +46,37 @@ class Attentive(Network):
         H, dtype = self.hidden_size, self.params.vector.dtype
         buffers = attention.new_tape(T, T, H, H, B, dtype)
         none = np.zeros((T, B), np.bool_)
-        return AttentiveTape(
-            **vars(super().new_tape(T, B)), buffers=buffers, attention=buffers, is_source=none
-        )
+        tape = vars(super().new_tape(T, B))
+        return AttentiveTape(**tape, buffers=buffers, attention=buffers, is_source=none, start=0)
 
     def mark_source(self, ys: Ids, tape: NetworkTape) -> None:
         """Keep on the tape where the source is: up to the first target of ``ys`` (T, B)."""
         assert isinstance(tape, AttentiveTape)
         is_target = ys >= 0
         tape.is_source = (np.cumsum(is_target, 0) == is_target) & is_target.any(0)
+        tape.start = int(is_target.any(1).argmax())
 
     def forward_output(self, tape: NetworkTape) -> None:
-        """Write the logits, Why [h; z] + by."""
+        """Write the logits, Why [h; z] + by; before the first target they are 0."""
         assert isinstance(tape, AttentiveTape)
-        S = max(1, int(tape.is_source.any(1).sum()))
-        tape.attention = tape.buffers.slice(len(tape.xs), S)
-        attention.read_source(tape.xs[:S], tape.is_source[:S], tape.attention)
-        out = attention.forward(self.params["Wa"], tape.xs, tape.attention)
-        x, logits = merge_time_batch(out), tape.logits
+        S, hs, logits = max(1, int(tape.is_source.any(1).sum())), tape.xs, tape.logits
+        tape.attention = tape.buffers.slice(len(hs) - tape.start, S)
+        attention.read_source(hs[:S], tape.is_source[:S], tape.attention)
+        out = attention.forward(self.params["Wa"], hs[tape.start :], tape.attention)
+        logits[: tape.start] = 0
+        logits, x = logits[tape.start :], merge_time_batch(out)
         affine.forward(self.params["Why"], self.params["by"], x, logits, logits)
 
     def backward_output(self, dout: Array, tape: NetworkTape, dx: Array) -> None:
         """Write the gradients of the output, and ``dx`` (T, H, B): of h as a step and as source."""
         assert isinstance(tape, AttentiveTape)
         p, d, of_batch = self.params, self.grads, tape.attention
+        dout = dout[:, tape.start * dx.shape[2] :]  # it is 0 before
         x = merge_time_batch(of_batch.out)  # becomes its gradient
         affine.backward(p["Why"], d["Why"], d["by"], x, dout, x)
         dh, ds = attention.backward(p["Wa"], d["Wa"], of_batch.out, of_batch)
-        dx[:] = dh
+        dx[: tape.start] = 0
+        dx[tape.start :] = dh
         dx[: len(ds)] += ds
 
 

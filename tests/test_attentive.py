@@ -17,7 +17,7 @@ from charrnn.workers import Workers
 from tests.conftest import assert_close, numeric
 
 T, B, V, H = 7, 4, 6, 4
-SOURCES, LENGTHS = [3, 1, 4, 0], [7, 3, 5, 0]  # of the lanes; the last one is padding
+SOURCES, LENGTHS = [3, 2, 4, 0], [7, 3, 5, 0]  # of the lanes; the last one is padding
 
 
 def random_network(cell: str, num_layers: int) -> Attentive:

@@ -89,10 +89,9 @@ def align(predictor: Predictor, text: str, target: str) -> Alignment:
     tape = network.new_tape(len(xs), 1)
     network.mark_source(ys[:, None], tape)
     network.forward(xs[:, None], network.zero_state(1), tape)
-    start = int((ys >= 0).argmax())
-    return Alignment(
-        codes[: start + 1], targets[start:].astype(codes.dtype), tape.attention.p[0, start:]
-    )
+    shares = tape.attention.p[0]
+    n, written = shares.shape[1], targets[tape.start :].astype(codes.dtype)
+    return Alignment(codes[:n], written, shares)
 
 
 def edit_distance(a: str, b: str) -> int:
