@@ -11,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import DTypeLike
 
 from charrnn.arrays import Array, Ids, Parameters, merge_time_batch
+from charrnn.attentive import Attentive
 from charrnn.config import Config
 from charrnn.network import Network, NetworkTape, State, num_parameters
 
@@ -133,12 +134,15 @@ def make_network(
     config: Config, V: int, num_outputs: int | None = None, rng: Generator | None = None
 ) -> Network:
     """Return the network that the options of a run describe; ``num_outputs`` is V if not given."""
-    kind = Bidirectional if config.bidirectional else Network
+    kind = Bidirectional if config.bidirectional else Attentive if config.attention else Network
     sizes = config.cell, V, config.hidden_size, config.num_layers
     return kind(*sizes, config.dtype, rng, num_outputs)
 
 
 def count_parameters(config: Config, V: int, num_outputs: int | None = None) -> int:
     """Return the number of parameters of ``make_network``, without allocating them."""
-    n = num_parameters(config.cell, V, config.hidden_size, config.num_layers, num_outputs)
+    H = config.hidden_size
+    n = num_parameters(config.cell, V, H, config.num_layers, num_outputs)
+    if config.attention:
+        n += H * H + (num_outputs or V) * H
     return n * (2 if config.bidirectional else 1)

@@ -188,6 +188,12 @@ class Config:
         never=["next", "text"],
         reason="a text that is to be continued has nothing on its right yet",
     )
+    attention: bool = _option(
+        False,
+        "With text: every step of what is written looks at all steps of what was read.",
+        only=["text"],
+        reason="only what is written after a text can look back at it",
+    )
     columns: str | None = _option(
         None,
         "With label, tags and text: the two columns to read of CSV (tabs in a file named .tsv) or "

@@ -137,12 +137,16 @@ class Network:
         Its output i is ``outputs[i]``; with None they mean something else and keep their initial
         weights. So do symbols that it lacks; their bias becomes the mean of its biases.
         """
-        at: dict[str, Any] = {"0.Wxh": np.s_[:, ids], "Why": outputs, "by": outputs}
-        names = [name for name in self.params if outputs is not None or name not in ("Why", "by")]
-        if outputs is not None:
-            self.params["by"][:] = other.params["by"].mean()
+        names = [name for name in self.params if name not in ("Wa", "Why", "by")]
         for name in names:
-            self.params[name][at.get(name, ...)] = other.params[name]
+            at: Any = np.s_[:, ids] if name == "0.Wxh" else ...
+            self.params[name][at] = other.params[name]
+        if outputs is not None:
+            Why, given, by = self.params["Why"], other.params["Why"], other.params["by"]
+            H = min(Why.shape[1], given.shape[1])  # with attention the output has a second input
+            Why[outputs, :H] = given[:, :H]
+            self.params["by"][:] = by.mean()
+            self.params["by"][outputs] = by
 
     def zero_state(self, B: int) -> State:
         """Return the state at the start of a text, (L, S, H, B)."""
@@ -197,10 +201,21 @@ class Network:
             hs, last[l] = self.cell.forward(Whh, layer.a, state[l], layer)
             apply_dropout(hs, masks, l, tape.xs)
 
-        # logits = Why h + by, in place
+        self.forward_output(tape)
+        return last
+
+    def mark_source(self, ys: Ids, tape: NetworkTape) -> None:
+        """Keep on the tape what the output needs to know of the targets ``ys`` (T, B): nothing."""
+
+    def forward_output(self, tape: NetworkTape) -> None:
+        """Write the logits, Why h + by, in place; the top layer's outputs are in ``tape.xs``."""
         x, logits = merge_time_batch(tape.xs), tape.logits
         affine.forward(self.params["Why"], self.params["by"], x, logits, logits)
-        return last
+
+    def backward_output(self, dout: Array, tape: NetworkTape, dx: Array) -> None:
+        """Write the gradients of the output, and ``dx`` (T, H, B), that of ``tape.xs``."""
+        W, dW, db = self.params["Why"], self.grads["Why"], self.grads["by"]
+        affine.backward(W, dW, db, merge_time_batch(tape.xs), dout, merge_time_batch(dx))
 
     def read(self, batches: Iterable[Batch], T: int, B: int) -> Iterator[tuple[Batch, NetworkTape]]:
         """Run forward over batches of at most T steps and B lanes, with the state carried over.
@@ -212,6 +227,7 @@ class Network:
         for batch in batches:
             state[..., batch.reset] = 0
             view = tape.slice(0, len(batch.xs))
+            self.mark_source(batch.ys, view)
             with np.errstate(all="ignore"):
                 state = self.forward(batch.xs, state, view)
             yield batch, view
@@ -232,6 +248,7 @@ class Network:
         the mean. The carried state is a constant: gradients end at the start of the batch.
         """
         # the loss, and its gradient with respect to the logits
+        self.mark_source(ys, tape)
         logits, ys = merge_time_batch(tape.logits), ys.ravel()
         last = self.forward(xs, state, tape, masks)
         nll, sum_exp = loss.forward(logits, ys)
@@ -241,21 +258,21 @@ class Network:
 
     def backward(self, xs: Ids, dout: Array, tape: NetworkTape, masks: Array | None) -> None:
         """Write ``grads``, given the gradient ``dout`` (O, T B) of the logits after forward."""
-        # back through each layer's affine map above it, then through its recurrence
-        dhs = tape.dhs
+        # back through the output, then through each layer's recurrence and the affine map below it
+        layers, dhs = tape.layers, tape.dhs
         dfinal = np.zeros((len(self.cell.STATE_NAMES), 1, 1), dout.dtype)
-        W, dW, db = self.params["Why"], self.grads["Why"], self.grads["by"]
+        self.backward_output(dout, tape, layers[-1].x)
         for l in reversed(range(self.num_layers)):
-            layer = tape.layers[l]
-            if l < self.num_layers - 1:  # the last layer's outputs are in tape.xs already
-                apply_dropout(layer.states[0, 1:], masks, l, tape.xs)
-            dx = layer.x
-            affine.backward(W, dW, db, merge_time_batch(tape.xs), dout, merge_time_batch(dx))
-            apply_dropout(dx, masks, l, dhs)
-            W, Whh, _ = self._layers[l]
-            dW, dWhh, db = self._dlayers[l]
+            layer, (W, Whh, _), (dW, dWhh, db) = layers[l], self._layers[l], self._dlayers[l]
+            apply_dropout(layer.x, masks, l, dhs)
             dax, _ = self.cell.backward(Whh, dWhh, dhs, dfinal, layer)
             dout = merge_time_batch(dax)
+            if l > 0:
+                below = layers[l - 1]
+                apply_dropout(below.states[0, 1:], masks, l - 1, tape.xs)
+                affine.backward(
+                    W, dW, db, merge_time_batch(tape.xs), dout, merge_time_batch(below.x)
+                )
 
         # the input is one-hot
         one_hot, scratch = tape.one_hot.reshape(xs.size, -1), layer.da.reshape(dout.shape)

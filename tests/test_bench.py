@@ -52,6 +52,21 @@ def test_odd_lines_of_a_log_are_found(tmp_path: Path) -> None:
     assert re.fullmatch(r"\| numbers \| 0 \| 1\.000 \| 1\.000 \| .* \| 1\.000 \|", rows[1])
 
 
+def test_pairs_are_different_and_right() -> None:
+    for kind, first in (
+        ("numbers", "eight hundred eighty-five thousand four hundred forty\t885440"),
+        ("dates", "January the first, twenty-one oh six\t2106-01-01"),
+        ("reverse", "tkgnkuhmpxnhtqgxzvxisxrmclpxz\tzxplcmrxsixvzxgqthnxpmhukngkt"),
+        ("copy", "tkgnkuhmpxnhtqgxzvxisxrmclpxz\ttkgnkuhmpxnhtqgxzvxisxrmclpxz"),
+    ):
+        lines = bench("pairs.py", kind, "50").splitlines()
+        assert lines[0] == first
+        texts = [line.partition("\t")[0] for line in lines]
+        assert len({*texts}) == len(lines) == 50
+    longer = bench("pairs.py", "copy", "9", "--min-length", "60", "--max-length", "80")
+    assert {len(line) // 2 for line in longer.splitlines()} <= {*range(60, 81)}
+
+
 def test_quality_is_measured_on_known_texts(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.txt").write_text(text)
     command = [sys.executable, str(ROOT / "bench" / "quality.py"), str(tmp_path / "a.txt")]

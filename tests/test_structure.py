@@ -13,7 +13,7 @@ LAYERS = """
     errors version config formatting arrays blas
     affine attention loss optim text cells counts
     mixture network workers cluster
-    bidirectional
+    attentive bidirectional
     sampling scoring storage
     analysis
     drawing

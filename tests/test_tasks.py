@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -15,10 +16,12 @@ import numpy as np
 import pytest
 
 import charrnn
+from charrnn.attentive import Attentive
 from charrnn.config import Config
+from charrnn.drawing.alignment import SHARE_SCALE
 from charrnn.errors import TextError, UsageError
 from charrnn.loss import log_softmax
-from charrnn.network import Network, Stepper
+from charrnn.network import Network
 from charrnn.storage.header import InvalidCheckpoint, parse, serialize
 from charrnn.tasks.base import Predictor
 from charrnn.tasks.label import LabelPrediction, measure_labels
@@ -26,7 +29,7 @@ from charrnn.tasks.layouts import Line, read_files
 from charrnn.tasks.lines import Lines, load_line_task, new_record
 from charrnn.tasks.naive_bayes import NaiveBayes, count_ngrams, fit_scale, pack, unpack
 from charrnn.tasks.tags import CountTagger
-from charrnn.tasks.text import edit_distance, write_texts
+from charrnn.tasks.text import align, edit_distance, write_texts
 from charrnn.text.batches import Position, batches_per_epoch, document_batches
 from charrnn.text.vocabulary import Vocabulary
 from tests import forge
@@ -298,23 +301,22 @@ def test_the_scale_of_log_probabilities_has_the_lowest_loss() -> None:
 # --- writing ---
 
 
-def test_a_wide_beam_finds_the_most_likely_text() -> None:
+@pytest.mark.parametrize("kind", [Network, Attentive])
+def test_a_wide_beam_finds_the_most_likely_text(kind: type[Network]) -> None:
     rng = np.random.default_rng(0)
     vocabulary = Vocabulary([97, 98, 0x110000 + 67], 0x110000 + 67)
-    network = Network("gru", 3, 5, 1, np.float64, rng)
+    network = kind("gru", 3, 5, 1, np.float64, rng)
     network.params.vector[:] = 1.5 * rng.standard_normal(len(network.params.vector))
     network.params["by"][2] = 2.0
     predictor = Predictor(network, vocabulary, new_record([]), np.empty(0, np.uint8))
     sources = [np.array([0, 1, 2]), np.array([1, 2])]
 
     def log_prob(source: Any, text: tuple[int, ...]) -> float:
-        step, total = Stepper(network, network.zero_state(1)), 0.0
-        for i in source:
-            logits = step(np.array([i]))
-        for i in (*text, 2):
-            total += float(log_softmax(logits[:, 0])[i])
-            logits = step(np.array([i]))
-        return total
+        xs = np.array([*source, *text])[:, None]
+        ys = np.array([*[-1] * (len(source) - 1), *text, 2])[:, None]
+        tape = network.new_tape(len(xs), 1)
+        nats, _ = network.loss_and_grad(xs, ys, network.zero_state(1), tape, scale=1)
+        return -float(nats.sum())
 
     texts = [t for n in range(7) for t in itertools.product([0, 1], repeat=n)]
     found = write_texts(predictor, sources, 64)
@@ -409,6 +411,68 @@ def test_tags_and_texts_from_training_to_evaluation(cli: Cli) -> None:
     assert b"--top is not for a model that predicts tags" in done.stderr
 
 
+def test_attention_over_long_lines_has_fewer_lanes() -> None:
+    corpus = read("text", tab_lines([("a" * 2000, "b" * 1000)] * 100))
+    vocabulary, lanes = Vocabulary(corpus.store.codes, 0x110000 + 67), []
+    for attention in (False, True):
+        config = Config(predict="text", attention=attention)
+        splits = load_line_task("text").make_splits(corpus, None, config, vocabulary)
+        lanes.append(splits.fit_batches(config)["batch_size"])
+    assert lanes == [2**16 // 3001, 2**24 // 3001**2]
+
+
+def test_attention_is_trained_used_and_shown(cli: Cli) -> None:
+    rng = random.Random(0)
+    words = ["".join(rng.sample("abcd", k=rng.randint(1, 3))) for _ in range(300)]
+    Path("turned.tsv").write_text(tab_lines([(w, w[::-1]) for w in words]))
+    how = ("--predict", "text", "--attention", "--max-steps", "400", *SIZE, "--hidden-size", "24")
+    cli("train", "turned.tsv", *how)
+    run = "checkpoints/turned.npz"
+    state = read_run(Path(run))
+    assert state.config.attention
+    assert state.measures["model"]["exact"] > 0.9
+    row = json.loads(cli("eval", run, "--split", "test", "--json").stdout)
+    assert row["exact"] == state.measures["model"]["exact"]
+    cli("export", run, "-o", "small.npz")
+    for options in ([], ["--beam", "3"]):
+        out = cli("predict", "small.npz", *options, stdin=b"acb\nb\n").stdout
+        assert out == b"bca\nb\n"
+
+    # a heat map for each line; without a TAB of the model's own answer
+    shown = cli("show", run, "-", stdin=b"acb\tbca\nacb\n").stdout.decode()
+    first, second = shown.split("\n\n")
+    head, *rows = first.split("\n")
+    assert head == "  acb\u21b5"
+    assert [row[:2].rstrip() for row in rows] == ["b", "c", "a", "\u21b5"]
+    assert second == first + "\n"
+    alignment = align(charrnn.load(run).predictor, "acb", "bca")
+    np.testing.assert_allclose(alignment.p.sum(1), 1, rtol=1e-5)
+    marks = [SHARE_SCALE.marks[SHARE_SCALE.bin(p)] for p in alignment.p[0].tolist()]
+    assert rows[0] == f"b {''.join(marks)}".rstrip()
+    cli("show", run, "turned.tsv", "--length", "20", "--html", "map.html")
+    assert Path("map.html").read_text().count("<pre") in range(2, 20)
+    colored = cli("show", run, "-", "--color", "always", stdin=b"ab\tba\n").stdout.decode()
+    assert re.sub("\x1b\\[[0-9;]*m", "", colored) == (
+        "  ab\u21b5\nb ab\u21b5\na ab\u21b5\n\u21b5 ab\u21b5\n"
+    )
+    done = cli("show", run, "turned.tsv", "--gates", rc=2)
+    assert b"--gates need a language model" in done.stderr
+    done = cli("show", run, "-", "--length", "9000", stdin=b"a" * 4001, rc=3)
+    assert b"a line of 4,001 characters, more than 4,000" in done.stderr
+
+    # a header that says something else than the arrays is refused
+    data = Path(run).read_bytes()
+    for changes, message in (
+        ({"attention": False}, b"has shape"),
+        ({"attention": "yes"}, b"invalid attention"),
+        ({"predict": "label"}, b"--predict label does not read --attention"),
+    ):
+        header = forge.header_of(data)
+        header["config"] |= changes
+        Path("forged.npz").write_bytes(forge.sealed(data, header))
+        assert message in cli("predict", "forged.npz", stdin=b"", rc=4).stderr
+
+
 def test_files_can_be_classes_and_weights_come_from_a_language_model(cli: Cli) -> None:
     for name in LABELS:
         text = "".join(f"{text}\n" for text, label in labelled(60) if label == name)
@@ -447,7 +511,7 @@ def test_help_has_the_options_of_tasks_in_groups(cli: Cli) -> None:
     assert lines.startswith("label, tags or text:")
     for option in ("--seq-length", "--documents", "--mask", "--sample-every"):
         assert option in language
-    for option in ("--predict", "--bidirectional", "--columns", "--skip-bad"):
+    for option in ("--predict", "--bidirectional", "--attention", "--columns", "--skip-bad"):
         assert option in lines
 
 

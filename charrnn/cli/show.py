@@ -13,6 +13,7 @@ import click
 from charrnn.cli import common
 from charrnn.cli.choice import ModelFile, model_argument
 from charrnn.cli.common import Count, expand_folders, file_option, flag
+from charrnn.cli.show_alignment import show_alignments
 from charrnn.cli.streams import print_lines, print_message, stdout, supports_color
 from charrnn.config import MAX_COUNT
 from charrnn.errors import TextError, UsageError
@@ -84,6 +85,9 @@ def show(
     FILE may be - for standard input. Surprisal is -log2 of the character's probability given the
     characters before it, in bits.
 
+    Of a model with attention, a heat map for each line shows which characters of the text it looks
+    at (columns) while it writes what stands after the TAB, or its own answer (rows).
+
     \b
       charrnn show draft.txt
       charrnn show checkpoints/play.npz draft.txt --html surprisal.html
@@ -97,16 +101,20 @@ def show(
             "--neuron, --probe and --gates are mutually exclusive, "
             "and --gates cannot be combined with --html"
         )
-    out = stdout()
+    stdout()
     if html is not None:
         check_output(html, force, [model_file.path, *files])
-    from charrnn.analysis import surprisal
-    from charrnn.analysis.neurons import rank_neurons
-    from charrnn.drawing import highlight
-    from charrnn.text.files import read_text
+    from charrnn.tasks.base import require_language_model
+    from charrnn.text.files import display_name, read_text
 
-    model = model_file.load()
-    mixture = model.static_mixture if mix else None
+    model, name = model_file.load(any_task=True), display_name(files[0])
+    if model.config.attention:
+        if neuron is not None or probe or mix or gates:
+            raise UsageError("--neuron, --probe, --mix and --gates need a language model")
+        title = f"{name}, attention of {model_file.path}"
+        show_alignments(model, files, length, html, color_depth(color), title)
+        return
+    require_language_model(model.config, str(model_file.path))
     texts = [
         read_text(f, model.unit, model.encoding, model.mask) for f in expand_folders(files, model)
     ]
@@ -114,17 +122,42 @@ def show(
     if gates:
         print_lines(*format_saturation(model, text))
         return
-    if probe is not None:
-        sample, v = text[:MAX_PROBED_CHARACTERS], model.vocabulary
-        ranking = rank_neurons(model.network, v, sample, probe, model.documents)
-        measure = "balanced accuracy" if probe in BOOLEAN_PROPERTIES else "R²"
-        rows = [f"{layer}:{index}\t{value:.3f}" for layer, index, value in ranking[:TOP_NEURONS]]
-        print_lines(f"neuron\t{measure}, {probe}", *rows, "")
-        neuron = ranking[0][:2]
-    name = "standard input" if files[0] == "-" else files[0]
     title = f"{name}, surprisal under {model_file.path}"
+    if probe is not None:
+        neuron = print_ranking(model, text, probe)
     if neuron is not None:
         title = f"hidden unit {neuron[0]}:{neuron[1]} of {model_file.path} on {name}"
+    show_text(model, text, title, length, html, color_depth(color), neuron, mix)
+
+
+def print_ranking(model: Model, text: str | bytes, probe: str) -> tuple[int, int]:
+    """Print the hidden units that best predict a property; return the best one."""
+    from charrnn.analysis.neurons import rank_neurons
+
+    sample, v = text[:MAX_PROBED_CHARACTERS], model.vocabulary
+    ranking = rank_neurons(model.network, v, sample, probe, model.documents)
+    measure = "balanced accuracy" if probe in BOOLEAN_PROPERTIES else "R²"
+    rows = [f"{layer}:{index}\t{value:.3f}" for layer, index, value in ranking[:TOP_NEURONS]]
+    print_lines(f"neuron\t{measure}, {probe}", *rows, "")
+    layer, index, _ = ranking[0]
+    return layer, index
+
+
+def show_text(
+    model: Model,
+    text: str | bytes,
+    title: str,
+    length: int,
+    html: Path | None,
+    depth: int,
+    neuron: tuple[int, int] | None,
+    mix: bool,
+) -> None:
+    """Print a text highlighted by surprisal or by a hidden unit, or write it as a page."""
+    from charrnn.analysis import surprisal
+    from charrnn.drawing import highlight
+
+    mixture = model.static_mixture if mix else None
     if html is not None:
         page = highlight.render_page(
             title, highlight.render_html(model, text, length, neuron, mixture)
@@ -133,7 +166,7 @@ def show(
         return
 
     # the caption and the legend on stderr, the text on stdout
-    scored, depth = surprisal.score_text(model, text[:length], mixture), color_depth(color)
+    scored = surprisal.score_text(model, text[:length], mixture)
     values, scale = scored.bits, highlight.SURPRISAL_SCALE
     if neuron is not None:
         values = surprisal.activation(model, text[:length], *neuron)
@@ -143,7 +176,7 @@ def show(
     sys.stderr.write(f"{highlight.render_legend(scale, depth if sys.stderr.isatty() else 0)}\n")
     how = scale, depth, shutil.get_terminal_size().columns
     for line in highlight.render_lines(scored.characters, values.tolist(), *how):
-        out.write(line)
+        stdout().write(line)
 
 
 def format_saturation(model: Model, text: str | bytes) -> Iterator[str]:

@@ -27,7 +27,7 @@ FILE_OPTIONS = CONFIG_OPTIONS | {*OTHER_TYPES}
 
 HELP_GROUPS = ("Options", "To predict the next symbol", "To predict label, tags or text")
 GROUP_OF_OPTION = {"predict": HELP_GROUPS[2]} | {
-    f.name: HELP_GROUPS[1] if f.metadata["only"] else HELP_GROUPS[2]
+    f.name: HELP_GROUPS[1 if "next" in f.metadata["only"] else 2]
     for f in dataclasses.fields(Config)
     if f.metadata["only"] or f.metadata["never"]
 }

@@ -152,7 +152,7 @@ def render_legend(scale: Scale, color_depth: int) -> str:
     if not color_depth:
         pairs = zip(scale.marks, scale.ticks, strict=True)
         return f"{scale.name}: " + "  ".join(f"'{mark}' {tick}" for mark, tick in pairs)
-    colored = zip(_color_codes(scale, color_depth), scale.ticks, strict=True)
+    colored = zip(color_codes(scale, color_depth), scale.ticks, strict=True)
     return f"{scale.name} " + "".join(f"{code} {tick} " for code, tick in colored) + "\x1b[0m"
 
 
@@ -166,7 +166,7 @@ def render_lines(
     its escape. A zero-width character, such as a combining accent, is highlighted together with the
     previous character, by the larger value.
     """
-    codes = _color_codes(scale, color_depth) if color_depth else []
+    codes = color_codes(scale, color_depth) if color_depth else []
     lines: list[list[Glyph]] = [[]]
     column = 0
     for c, value in zip(characters, values, strict=True):
@@ -207,7 +207,7 @@ def _format_line(line: Sequence[Glyph], scale: Scale, codes: Sequence[str]) -> s
     return out + "\x1b[0m\n"
 
 
-def _color_codes(scale: Scale, color_depth: int) -> list[str]:
+def color_codes(scale: Scale, color_depth: int) -> list[str]:
     """Return the escape sequences that select the colors of each bin."""
     codes = []
     for k, (r, g, b) in enumerate(scale.colors()):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.arrays import Array, Ids
+from charrnn.attentive import Attentive, AttentiveStepper
+from charrnn.errors import UsageError
 from charrnn.loss import log_softmax
-from charrnn.network import State, Stepper
+from charrnn.network import Stepper
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
-from charrnn.tasks.lines import END, LineTask, known_ids
+from charrnn.tasks.lines import END, LineTask, known_ids, target_ids
 from charrnn.text.units import UNKNOWN, Codes, to_codes
 
 MAX_GROWTH, MIN_LIMIT = 4, 100  # of the symbols that are written: at most 4 n + 100
@@ -69,6 +71,29 @@ class Text(LineTask):
         return {"written": prediction}
 
 
+class Alignment(NamedTuple):
+    """How much each of m symbols that are written takes from each of n that have been read."""
+
+    read: Codes  # (n,), with an end
+    written: Codes  # (m,), with an end
+    p: Array  # (m, n), each row sums to 1
+
+
+def align(predictor: Predictor, text: str, target: str) -> Alignment:
+    """Return the alignment of two texts. Raises UsageError for a network without attention."""
+    network, vocabulary, record, _ = predictor
+    if not isinstance(network, Attentive):
+        raise UsageError("the model has no attention: train one with --attention")
+    codes, targets = Text().encode(text, target, record, vocabulary.unit)
+    xs, ys = known_ids(vocabulary, codes), target_ids(targets, record, vocabulary)
+    tape = network.new_tape(len(xs), 1)
+    network.mark_source(ys[:, None], tape)
+    network.forward(xs[:, None], network.zero_state(1), tape)
+    shares = tape.attention.p[0]
+    n, written = shares.shape[1], targets[tape.start :].astype(codes.dtype)
+    return Alignment(codes[:n], written, shares)
+
+
 def edit_distance(a: str, b: str) -> int:
     """Return the number of characters to insert, delete or replace (Levenshtein, 1966)."""
     row = list(range(len(b) + 1))
@@ -79,20 +104,38 @@ def edit_distance(a: str, b: str) -> int:
     return row[-1]
 
 
-def read_sources(predictor: Predictor, sources: Sequence[Ids]) -> tuple[State, Array]:
-    """Return the state (L, S, H, B) and log p of the first symbol (B, V) after each source."""
+def read_sources(predictor: Predictor, sources: Sequence[Ids], K: int) -> tuple[Stepper, Array]:
+    """Read each of N sources; return what goes on with K texts of each, and log p of their start.
+
+    The stepper has the K lanes of a source next to each other. Log p is (N, V), of the first
+    symbol.
+    """
+    # the state at the end of each source, and with attention the top layer's outputs before it
     network, B = predictor.network, len(sources)
     lengths = np.array([len(source) for source in sources])
     xs = np.zeros((lengths.max(), B), np.intp)
     for lane, source in enumerate(sources):
         xs[: len(source), lane] = source
     step, state = Stepper(network, network.zero_state(B)), network.zero_state(B)
+    has_attention = isinstance(network, Attentive)
+    hs = np.empty((len(xs) if has_attention else 0, *step.h.shape), state.dtype)
     logits: Array = np.empty((B, network.num_outputs), state.dtype)
     for t, ids in enumerate(xs, 1):
-        of_lanes, ends = step(ids), lengths == t
+        ends = lengths == t
+        if has_attention:
+            step.read(ids)
+            hs[t - 1] = step.h
+        else:
+            logits[ends] = step(ids).T[ends]
         state[..., ends] = step.state[..., ends]
-        logits[ends] = of_lanes.T[ends]
-    return state, log_softmax(logits)
+
+    # the lanes of the texts
+    lanes = np.repeat(np.arange(B), K)
+    if not has_attention:
+        return Stepper(network, state[..., lanes]), log_softmax(logits)
+    valid = np.arange(len(xs))[:, None] < lengths
+    stepper = AttentiveStepper(network, state[..., lanes], hs[..., lanes], valid[:, lanes])
+    return stepper, log_softmax(stepper.predict().T[::K])
 
 
 @np.errstate(all="ignore")  # the weights may have diverged
@@ -105,8 +148,7 @@ def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list
     network, vocabulary, _, _ = predictor
     N, K, V = len(sources), beam, network.num_outputs
     end, unknown = int(vocabulary.start_id[0]), vocabulary.id(UNKNOWN)
-    state, logp = read_sources(predictor, sources)
-    step = Stepper(network, np.repeat(state, K, axis=-1))
+    step, logp = read_sources(predictor, sources, K)
     limit = MAX_GROWTH * max(map(len, sources)) + MIN_LIMIT
 
     # the texts of a source are at first the same: all but one have no probability
@@ -133,7 +175,7 @@ def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list
         if ended[:, 0].all():
             break
 
-        # read them
+        # read them; a source has the same lanes at every step
         lanes = (np.arange(N)[:, None] * K + parents).ravel()
         step.state[:] = step.state[..., lanes]
         logits = step(symbols.ravel())

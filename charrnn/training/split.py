@@ -23,6 +23,7 @@ from charrnn.workers import ALONE, Workers
 
 COUNTED_SYMBOLS = 6_000_000  # to count n-grams in: memory must not grow with the text
 MAX_BATCH_SYMBOLS = 2**16  # if the sequences are as long as the longest line
+MAX_BATCH_PAIRS = 2**24  # of a step and one that it looks at, with attention
 
 
 class Split(NamedTuple):
@@ -81,7 +82,10 @@ class Splits(NamedTuple):
             longest = int(np.diff(ends, prepend=0).max())
             B, T = min(config.batch_size, len(ends)), min(config.seq_length, longest)
             if self.targets is not None:  # every line is read as a whole
-                B, T = max(1, min(B, MAX_BATCH_SYMBOLS // longest)), longest
+                most = MAX_BATCH_SYMBOLS // longest
+                if config.attention:
+                    most = min(most, MAX_BATCH_PAIRS // longest**2)
+                B, T = max(1, min(B, most)), longest
             steps = batches.batches_per_epoch(ends, B, T)
         return {"batch_size": B, "seq_length": T, "steps_per_epoch": steps}
 
