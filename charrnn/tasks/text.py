@@ -105,7 +105,7 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def read_sources(predictor: Predictor, sources: Sequence[Ids], K: int) -> tuple[Stepper, Array]:
-    """Read each of N sources; return what goes on with K texts of each, and log p of their start.
+    """Read each of N sources; return what continues K texts of each, and log p of their start.
 
     The stepper has the K lanes of a source next to each other. Log p is (N, V), of the first
     symbol.
