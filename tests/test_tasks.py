@@ -433,6 +433,7 @@ def test_attention_is_trained_used_and_shown(cli: Cli) -> None:
     assert state.measures["model"]["exact"] > 0.9
     row = json.loads(cli("eval", run, "--split", "test", "--json").stdout)
     assert row["exact"] == state.measures["model"]["exact"]
+    assert b"parameters, with attention\n" in cli("info", run).stdout
     cli("export", run, "-o", "small.npz")
     for options in ([], ["--beam", "3"]):
         out = cli("predict", "small.npz", *options, stdin=b"acb\nb\n").stdout

@@ -101,6 +101,7 @@ def model_rows(state: ModelState) -> Iterator[tuple[str, Any]]:
     size = fmt.format_count(state.parameters, "parameter")
     more = "..." if v["size"] > SHOWN_SYMBOLS else ""
     per = f"per {fmt.loss_unit(c.unit, c.predict)}"
+    size += ", with attention" if c.attention else ""
     yield "model", f"{c.cell} {c.num_layers}x{c.hidden_size}, {size}"
     yield "vocabulary", f"{v['size']:,} symbols: {v['symbols'][:SHOWN_SYMBOLS]!r}{more}"
     yield "step", f"{state.step:,} (epoch {state.epoch:.2f})"
