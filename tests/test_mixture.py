@@ -388,3 +388,13 @@ def test_damaged_counts_are_reported(cli: Cli, run: Path) -> None:
     err = cli("eval", run, "corpus.txt", rc=4).stderr.decode()
     assert "damaged: counts.npy does not have the size that the header implies" in err
     assert cli("eval", run, "corpus.txt", "--no-mix").stdout
+
+
+def test_run_with_damaged_counts_is_not_resumed(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    run = begin(Corpus("text", text), Config(hidden_size=8, max_steps=9))
+    assert run.state.counts
+    run.state.counts["discounts"][0] = (2.0, 2.0, 2.0, 2.0)
+    save(run, path)
+    with pytest.raises(CheckpointError, match=r"a\.npz: damaged: the n-grams in counts\.npy"):
+        resume(path, Corpus("text", text))

@@ -23,6 +23,7 @@ from charrnn.formatting import format_workers
 from charrnn.network import Network
 from charrnn.optim import SCHEDULES
 from charrnn.storage import checkpoint, ngrams
+from charrnn.storage.header import InvalidCheckpoint
 from charrnn.storage.state import (
     Baselines,
     Batches,
@@ -279,13 +280,24 @@ def resume(
         splits=splits,
         network=network,
         **stored,
-        counts_data=arrays.get(checkpoint.COUNTS, NO_COUNTS).astype(np.uint8),
+        counts_data=_read_counts(state, arrays, path),
         plan_saved=True,
     )
     state.finished = state.step == steps or run.is_out_of_patience
     if max_steps:
         _extend(run, max_steps)
     return run
+
+
+def _read_counts(state: State, arrays: dict[str, Array], path: Path) -> NDArray[np.uint8]:
+    """Return what was counted, packed. Raises CheckpointError for n-grams that make no sense."""
+    packed = arrays.get(checkpoint.COUNTS, NO_COUNTS).astype(np.uint8)
+    if state.counts:
+        try:
+            ngrams.unpack(state.counts, packed, state.vocabulary["size"])
+        except InvalidCheckpoint as e:
+            raise CheckpointError(f"{path}: {e}") from None
+    return packed
 
 
 def lanes_per_rank(batches: Batches, cluster: Cluster) -> int:
