@@ -10,6 +10,7 @@ import charrnn
 from charrnn.cli.common import Duration
 from charrnn.config import PRESETS
 from charrnn.errors import UsageError
+from charrnn.storage.state import State
 from charrnn.training.deadline import Deadline
 from charrnn.training.recipe import SIZES, choose
 from tests.conftest import Cli, read_run
@@ -140,13 +141,23 @@ def test_deadline_follows_the_speed(monkeypatch: pytest.MonkeyPatch, run: Path) 
     assert deadline.revise(state, 5.0, lambda: 0.0) == 21
 
 
-def test_time_is_a_plan_that_ends(corpus: Path, cli: Cli) -> None:
-    options = ["--time", "3s", "--hidden-size", "16", "--patience", "0", "-o", "a.npz"]
-    result = cli("train", corpus, *options)
+def test_time_is_a_plan_that_is_revised(
+    corpus: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revised: list[int] = []
+
+    def revise(_: Deadline, state: State, eval_seconds: float, closing: Any) -> int:
+        assert eval_seconds > 0
+        assert closing() > eval_seconds
+        revised.append(state.step)
+        return state.step + 3
+
+    monkeypatch.setattr(Deadline, "revise", revise)
+    result = cli("train", corpus, "--time", "3s", "--hidden-size", "16", "-o", "a.npz")
     state = read_run(Path("a.npz"))
     assert state.finished
-    assert len(state.history) > 1
-    assert state.step == state.plans[-1]["steps"] != state.config.max_steps
+    assert state.step == state.plans[-1]["steps"] == revised[0] + 3
+    assert len(revised) == len(state.history) - 1 == 1
     assert b"characters per second with 16 units" in result.stderr
 
 
