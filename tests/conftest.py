@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from charrnn.arrays import Array
+from charrnn.arrays import Array, Ids
 from charrnn.cli import main
 from charrnn.network import Network
 from charrnn.storage.checkpoint import read_state
@@ -61,6 +61,44 @@ def assert_close(got: Array, wanted: Array, tolerance: float = 1e-7) -> None:
     """Compare relative to the norm of the whole array: any wrong factor, sign or term shows."""
     assert np.linalg.norm(wanted) > 0
     assert np.linalg.norm(got - wanted) / np.linalg.norm(wanted) < tolerance
+
+
+def assert_gradients_match(
+    network: Network, xs: Ids, ys: Ids, rng: np.random.Generator, dropout: bool
+) -> None:
+    """Compare with central differences, from a random carried state."""
+    (T, B), state = xs.shape, rng.standard_normal(network.zero_state(xs.shape[1]).shape)
+    masks = network.dropout_masks(rng, T, B, 0.5) if dropout else None
+    tape, other = network.new_tape(T, B), network.copy()
+
+    def loss() -> float:
+        nats, _ = other.loss_and_grad(xs, ys, state, tape, masks=masks, scale=1)
+        return 0.1 * float(nats.sum())
+
+    wanted = numeric(loss, other.params.vector)
+    network.grads.vector.fill(np.nan)
+    network.loss_and_grad(xs, ys, state, tape, masks=masks, scale=0.1)
+    assert_close(network.grads.vector, wanted)
+    # each parameter separately, so that a small one cannot hide behind a large one
+    other.grads.vector[:] = wanted
+    for name in network.grads:
+        assert_close(network.grads[name], other.grads[name], 1e-6)
+
+
+def assert_lanes_match_alone(
+    network: Network, xs: Ids, ys: Ids, state: Array, lengths: Sequence[int]
+) -> None:
+    """Compare the losses and the gradient of padded lanes with those of each lane alone."""
+    T, B = xs.shape
+    nats, _ = network.loss_and_grad(xs, ys, state, network.new_tape(T, B), scale=1)
+    whole, total = network.grads.vector.copy(), np.zeros_like(network.grads.vector)
+    for lane, n in enumerate(lengths):
+        lanes, tape = slice(lane, lane + 1), network.new_tape(T, 1).slice(0, n)
+        args = xs[:n, lanes], ys[:n, lanes], state[..., lanes], tape
+        alone, _ = network.loss_and_grad(*args, scale=1)
+        np.testing.assert_allclose(nats[:n, lane], alone[:, 0], rtol=0, atol=1e-12)
+        total += network.grads.vector
+    np.testing.assert_allclose(whole, total, rtol=0, atol=1e-12)
 
 
 def random_network(cell: str, num_layers: int, scale: float = 0.7) -> Network:

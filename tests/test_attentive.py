@@ -14,7 +14,7 @@ from charrnn.network import Network
 from charrnn.text.batches import Batch, Position
 from charrnn.training.parallel import DataParallel
 from charrnn.workers import Workers
-from tests.conftest import assert_close, numeric
+from tests.conftest import assert_gradients_match, assert_lanes_match_alone
 
 T, B, V, H = 7, 4, 6, 4
 SOURCES, LENGTHS = [3, 2, 4, 0], [7, 3, 5, 0]  # of the lanes; the last one is padding
@@ -41,36 +41,14 @@ def random_batch(rng: np.random.Generator) -> tuple[Any, Any]:
 def test_gradients_match_central_differences(cell: str, num_layers: int, dropout: bool) -> None:
     rng, network = np.random.default_rng(0), random_network(cell, num_layers)
     xs, ys = random_batch(rng)
-    state = rng.standard_normal(network.zero_state(B).shape)
-    masks = network.dropout_masks(rng, T, B, 0.5) if dropout else None
-    tape, other = network.new_tape(T, B), network.copy()
-
-    def loss() -> float:
-        nats, _ = other.loss_and_grad(xs, ys, state, tape, masks=masks, scale=1)
-        return 0.1 * float(nats.sum())
-
-    wanted = numeric(loss, other.params.vector)
-    network.grads.vector.fill(np.nan)
-    network.loss_and_grad(xs, ys, state, tape, masks=masks, scale=0.1)
-    assert_close(network.grads.vector, wanted)
-    other.grads.vector[:] = wanted
-    for name in network.grads:
-        assert_close(network.grads[name], other.grads[name], 1e-6)
+    assert_gradients_match(network, xs, ys, rng, dropout)
 
 
 def test_a_padded_lane_gives_what_it_gives_alone() -> None:
     rng, network = np.random.default_rng(0), random_network("lstm", 2)
     xs, ys = random_batch(rng)
     state = rng.standard_normal(network.zero_state(B).shape)
-    nats, _ = network.loss_and_grad(xs, ys, state, network.new_tape(T, B), scale=1)
-    whole, total = network.grads.vector.copy(), np.zeros_like(network.grads.vector)
-    for lane, n in enumerate(LENGTHS[:3]):
-        lanes, tape = slice(lane, lane + 1), network.new_tape(T, 1).slice(0, n)
-        args = xs[:n, lanes], ys[:n, lanes], state[..., lanes], tape
-        alone, _ = network.loss_and_grad(*args, scale=1)
-        np.testing.assert_allclose(nats[:n, lane], alone[:, 0], rtol=0, atol=1e-12)
-        total += network.grads.vector
-    np.testing.assert_allclose(whole, total, rtol=0, atol=1e-12)
+    assert_lanes_match_alone(network, xs, ys, state, LENGTHS[:3])
 
 
 def test_every_target_depends_on_the_whole_source_and_on_nothing_later() -> None:

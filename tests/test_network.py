@@ -6,7 +6,7 @@ import pytest
 from charrnn import affine
 from charrnn.config import CELLS
 from charrnn.network import Network, Stepper, num_parameters
-from tests.conftest import assert_close, numeric, random_network
+from tests.conftest import assert_close, assert_gradients_match, numeric, random_network
 
 T, B, V, H = 5, 3, 7, 4  # V and H of random_network
 
@@ -18,23 +18,7 @@ def test_gradients_match_central_differences(cell: str, num_layers: int, dropout
     rng, network = np.random.default_rng(num_layers), random_network(cell, num_layers)
     xs, ys = rng.integers(0, V, (2, T, B))
     ys[2, 1] = -1
-    state = rng.standard_normal(network.zero_state(B).shape)
-    masks = network.dropout_masks(rng, T, B, 0.5) if dropout else None
-    tape = network.new_tape(T, B)
-
-    def loss() -> float:
-        nats, _ = other.loss_and_grad(xs, ys, state, tape, masks=masks, scale=1)
-        return 0.1 * float(nats.sum())
-
-    other = network.copy()
-    wanted = numeric(loss, other.params.vector)
-    network.grads.vector.fill(np.nan)
-    network.loss_and_grad(xs, ys, state, tape, masks=masks, scale=0.1)
-    assert_close(network.grads.vector, wanted)
-    # each parameter separately, so that a small one cannot hide behind a large one
-    other.grads.vector[:] = wanted
-    for name in network.grads:
-        assert_close(network.grads[name], other.grads[name], 1e-6)
+    assert_gradients_match(network, xs, ys, rng, dropout)
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
