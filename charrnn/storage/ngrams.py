@@ -28,14 +28,7 @@ def unpack(record: CountsRecord, data: NDArray[np.uint8], V: int) -> Counts:
     """Return the counts of a checkpoint. Raises InvalidCheckpoint."""
     # decompress as many bytes as the header implies, and no more
     layout = list(_layout(record["sizes"], V))
-    num_bytes = sum(np.dtype(dtype).itemsize * n for dtype, n in layout)
-    try:
-        decompressor = zlib.decompressobj()
-        raw = decompressor.decompress(data.tobytes(), num_bytes + 1)
-    except zlib.error:
-        raise damage_error("counts.npy is not in the expected format") from None
-    if len(raw) != num_bytes or not decompressor.eof or decompressor.unused_data:
-        raise damage_error("counts.npy does not have the size that the header implies")
+    raw = decompress(data, sum(np.dtype(dtype).itemsize * n for dtype, n in layout))
 
     # the arrays
     arrays, offset = [], 0
@@ -49,6 +42,18 @@ def unpack(record: CountsRecord, data: NDArray[np.uint8], V: int) -> Counts:
         _check(stored, V)
         all_stored.append(stored)
     return Counts(V, all_stored)
+
+
+def decompress(data: NDArray[np.uint8], num_bytes: int) -> bytes:
+    """Return so many bytes, as zlib compressed them. Raises InvalidCheckpoint."""
+    try:
+        decompressor = zlib.decompressobj()
+        raw = decompressor.decompress(data.tobytes(), num_bytes + 1)
+    except zlib.error:
+        raise damage_error("counts.npy is not in the expected format") from None
+    if len(raw) != num_bytes or not decompressor.eof or decompressor.unused_data:
+        raise damage_error("counts.npy does not have the size that the header implies")
+    return raw
 
 
 def _layout(sizes: Sequence[int], V: int) -> Iterator[tuple[DTypeLike, int]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from charrnn.arrays import Array, Ids
 from charrnn.loss import log_softmax
-from charrnn.storage.header import damage_error
+from charrnn.storage.ngrams import decompress
 from charrnn.text.units import code_points
 
 ORDERS = range(1, 6)
@@ -80,14 +80,7 @@ def pack(counts: Counts) -> NDArray[np.uint8]:
 
 def unpack(data: NDArray[np.uint8], C: int) -> Counts:
     """Return the counts of a checkpoint. Raises InvalidCheckpoint."""
-    num_bytes = 4 * C * (1 + num_buckets(C))
-    try:
-        decompressor = zlib.decompressobj()
-        raw = decompressor.decompress(data.tobytes(), num_bytes + 1)
-    except zlib.error:
-        raise damage_error("counts.npy is not in the expected format") from None
-    if len(raw) != num_bytes or not decompressor.eof or decompressor.unused_data:
-        raise damage_error("counts.npy does not have the size that the header implies")
+    raw = decompress(data, 4 * C * (1 + num_buckets(C)))
     return np.frombuffer(raw, "<u4").reshape(-1, C).astype(np.uint32)
 
 
