@@ -35,9 +35,18 @@ from charrnn.training.run import Run, begin
 from charrnn.training.vocabularies import InitialModel
 
 Text = str | bytes | Path
-KEYWORDS = (
-    *("val", "output", "force", "init_from", "preset", "seconds", "workers", "progress", "on_step"),
-)  # of train
+# of train, beyond the fields of Config
+KEYWORDS = [
+    "val",
+    "output",
+    "force",
+    "init_from",
+    "preset",
+    "seconds",
+    "workers",
+    "progress",
+    "on_step",
+]
 MAX_NAME_CHARACTERS = 1000  # of a text that may be meant as the name of a file
 
 
@@ -66,9 +75,9 @@ def train(
     is replaced only with ``force``. ``init_from`` is a checkpoint or exported model with the
     initial weights; its cell, sizes, unit and dtype are used. What the options leave open, a
     ``preset`` decides (tiny, small, medium or large), or the ``seconds`` that the training may
-    take; see ``training.recipe``. Each of the ``workers``, processes of
-    which the first is this one, trains on a part of the batch; by default there is one for each
-    core, if each has 16 sequences or more.
+    take; see ``training.recipe``. Each of the ``workers``, processes of which the first is this
+    one, trains on a part of the batch; by default there is one for each core, if each has 16
+    sequences or more.
 
     ``progress`` shows a bar, in a notebook as well. ``on_step`` is called with a ``Progress`` after
     every step; if it returns True, the training ends. Ctrl-C ends it after its step, too: then the

@@ -12,7 +12,7 @@ from charrnn.config import PRESETS
 from charrnn.errors import UsageError
 from charrnn.storage.state import State
 from charrnn.training.deadline import Deadline
-from charrnn.training.recipe import SIZES, choose
+from charrnn.training.recipe import SIZES, choose_options
 from tests.conftest import Cli, read_run
 
 MEGABYTE = 1_000_000
@@ -35,7 +35,7 @@ MEGABYTE = 1_000_000
 def test_choice(
     characters: int, effort: float, hidden_size: int, batch: tuple[int, int], dropout: float
 ) -> None:
-    options = choose(characters, 80, effort, {})
+    options = choose_options(characters, 80, effort, {})
     assert options["hidden_size"] == hidden_size
     assert (options["batch_size"], options["seq_length"]) == batch
     assert options["dropout"] == dropout
@@ -43,7 +43,7 @@ def test_choice(
 
 @pytest.mark.parametrize("characters", [MEGABYTE, 10 * MEGABYTE])
 def test_more_effort_is_more_work(characters: int) -> None:
-    chosen = [choose(characters, 80, effort, {}) for effort in PRESETS.values()]
+    chosen = [choose_options(characters, 80, effort, {}) for effort in PRESETS.values()]
     symbols = [each["epochs"] * characters for each in chosen]
     for effort, n, options in zip(PRESETS.values(), symbols, chosen, strict=True):
         H = options["hidden_size"]
@@ -58,31 +58,31 @@ def test_more_effort_is_more_work(characters: int) -> None:
 
 @pytest.mark.parametrize("characters", [5, 5_000, 40_000])
 def test_the_shortest_texts_are_read_often(characters: int) -> None:
-    options = choose(characters, 80, 1, {})
+    options = choose_options(characters, 80, 1, {})
     assert options["max_steps"] == 1000
     assert "epochs" not in options
 
 
 def test_large_vocabulary_is_work() -> None:
-    assert choose(640_000, 80, 1, {})["hidden_size"] == 512
-    options = choose(640_000, 1500, 1, {})
+    assert choose_options(640_000, 80, 1, {})["hidden_size"] == 512
+    options = choose_options(640_000, 1500, 1, {})
     assert options["hidden_size"] == 384
-    same_size = choose(640_000, 80, 1, {"hidden_size": 384})
+    same_size = choose_options(640_000, 80, 1, {"hidden_size": 384})
     assert options["epochs"] < 0.6 * same_size["epochs"]
 
 
 def test_batches_of_short_lines_have_more_of_them() -> None:
-    assert choose(MEGABYTE // 5, 80, 1, {})["batch_size"] == 16
-    assert choose(MEGABYTE // 5, 80, 1, {}, 7.0)["batch_size"] == 64
+    assert choose_options(MEGABYTE // 5, 80, 1, {})["batch_size"] == 16
+    assert choose_options(MEGABYTE // 5, 80, 1, {}, 7.0)["batch_size"] == 64
 
 
 def test_given_options_are_kept() -> None:
     given = {"hidden_size": 100, "batch_size": 7, "dropout": 0.3, "learning_rate": 0.1}
-    options = choose(100 * MEGABYTE, 80, 1, given)
+    options = choose_options(100 * MEGABYTE, 80, 1, given)
     assert given.items() <= options.items()
     assert options["epochs"] == pytest.approx(0.51)
-    assert "epochs" not in choose(MEGABYTE, 80, 1, {"max_steps": 3})
-    assert "learning_rate" not in choose(MEGABYTE, 80, 1, {"optimizer": "sgd"})
+    assert "epochs" not in choose_options(MEGABYTE, 80, 1, {"max_steps": 3})
+    assert "learning_rate" not in choose_options(MEGABYTE, 80, 1, {"optimizer": "sgd"})
 
 
 @pytest.mark.parametrize(

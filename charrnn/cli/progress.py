@@ -40,7 +40,7 @@ class Display:
         self.lines_since_head = self.screen.lines
         self.initial = run.characters_at_step(run.state.step)
         self.bar = tqdm(
-            total=self.total,
+            total=run.planned_characters,
             initial=self.initial,
             unit="ch",
             unit_scale=True,
@@ -50,11 +50,6 @@ class Display:
             disable=quiet or not self.is_terminal,
         )
         self.started = time.monotonic()
-
-    @property
-    def total(self) -> int:
-        """The number of characters of the plan, which a deadline revises."""
-        return self.run.characters_at_step(self.run.plan["steps"])
 
     def __enter__(self) -> Display:
         return self
@@ -83,7 +78,7 @@ class Display:
             self.print([initial_line(self.run, step.loss)])
         if row := step.evaluation:
             self.print(self.table_lines(row))
-            self.bar.total = self.total
+            self.bar.total = self.run.planned_characters
         if step.sample:
             self.print(sample_lines(step))
         if self.bar.update(step.characters):  # was drawn now: shown the next time
@@ -106,7 +101,8 @@ class Display:
 
         done = self.run.characters_at_step(row["step"])
         rate = (done - self.initial) / max(time.monotonic() - self.started, 1e-9)
-        return str(tqdm.format_interval((self.total - done) / rate)) if rate > 0 else ""
+        left = self.run.planned_characters - done
+        return str(tqdm.format_interval(left / rate)) if rate > 0 else ""
 
 
 def fit_columns(columns: int) -> dict[str, int]:

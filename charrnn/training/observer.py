@@ -38,12 +38,8 @@ class Observer:
         if progress:
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=self.total, unit="ch", unit_scale=True, dynamic_ncols=True)
-
-    @property
-    def total(self) -> int:
-        """The number of characters of the plan, which a deadline revises."""
-        return self.run.characters_at_step(self.run.plan["steps"])
+            total = run.planned_characters
+            self.bar = tqdm(total=total, unit="ch", unit_scale=True, dynamic_ncols=True)
 
     def __enter__(self) -> Observer:
         return self
@@ -55,7 +51,7 @@ class Observer:
     def update(self, step: StepResult) -> None:
         self.characters += step.characters
         if self.bar is not None:
-            self.bar.total = self.total
+            self.bar.total = self.run.planned_characters
             self.bar.set_description_str(f"step {step.step:,}", refresh=False)
             self.bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
             self.bar.update(step.characters)
@@ -64,7 +60,7 @@ class Observer:
 
     def progress(self, step: StepResult) -> Progress:
         rate = self.characters / max(time.monotonic() - self.started, 1e-9)
-        left = (self.total - self.run.characters_at_step(step.step)) / max(rate, 1e-9)
+        characters_left = self.run.planned_characters - self.run.characters_at_step(step.step)
         row = step.evaluation
         return Progress(
             step=step.step,
@@ -74,5 +70,5 @@ class Observer:
             val_loss=row["val_loss"] if row else None,
             sample=step.sample,
             characters_per_second=rate,
-            seconds_left=left,
+            seconds_left=characters_left / max(rate, 1e-9),
         )

@@ -83,13 +83,13 @@ def complete(
     if config.documents == "line":
         is_end = corpus.store.codes == NEWLINE
         line_length = corpus.characters / max(1, int(corpus.store.counts[is_end].sum()))
-    options = choose(characters, V, effort, given, line_length)
+    options = choose_options(characters, V, effort, given, line_length)
     shown = {key: name for key, name in SHOWN_OPTIONS.items() if key in options.keys() - given}
     chosen = [f"{name} {options[key]:g}" for key, name in shown.items()]
     return options, f"chosen for this text and {purpose}: {', '.join(chosen) or 'the steps'}"
 
 
-def choose(
+def choose_options(
     characters: int, V: int, effort: float, given: Mapping[str, Any], line_length: float = math.inf
 ) -> dict[str, Any]:
     """Return the options for an effort, on a training split of so many characters.

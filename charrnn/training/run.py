@@ -131,6 +131,11 @@ class Run:
         schedule = SCHEDULES[config.lr_schedule](state.step / self.plan["steps"])
         return config.learning_rate * schedule * 0.5 ** len(state.nonfinite_events)
 
+    @property
+    def planned_characters(self) -> int:
+        """The number of characters that the plan reads; a deadline revises it."""
+        return self.characters_at_step(self.plan["steps"])
+
     def characters_at_step(self, step: int) -> int:
         """Return the number of characters that ``step`` steps read; for documents about."""
         batches, splits = self.state.batches, self.splits
