@@ -177,6 +177,8 @@ def load_initial_model(
         given = options.get(name, value)
         if given != value and CELL_ALIASES.get(str(given)) != value:
             raise UsageError(f"{name} must be {value}, as in the initial model, not {given}")
+    if model.config.bidirectional and not options.get("bidirectional"):
+        raise UsageError(f"{path}: a bidirectional model; its weights need --bidirectional")
     sha256 = model.state.sha256 or None
     initial_model = InitialModel(
         model.network, model.vocabulary, str(path), sha256, model.state.task

@@ -1,11 +1,13 @@
 """A network that reads from both sides: its gradient, its padding, and what may use it."""
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import charrnn
 from charrnn.bidirectional import Bidirectional, make_network
 from charrnn.config import CELLS, Config
 from charrnn.errors import UsageError
@@ -106,3 +108,13 @@ def test_the_options_choose_the_network() -> None:
     for predict in ("next", "text"):
         with pytest.raises(UsageError, match="--bidirectional: a text that is to be continued"):
             Config(predict=predict, bidirectional=True)
+
+
+def test_weights_of_both_sides_need_both_sides(tmp_path: Path) -> None:
+    text, path = "ab\tX\ncd\tY\nabc\tX\ncde\tY\n" * 3, tmp_path / "a.npz"
+    options: dict[str, Any] = {"predict": "label", "hidden_size": 4, "max_steps": 1}
+    charrnn.train(text, bidirectional=True, output=path, **options)
+    assert charrnn.train(text, bidirectional=True, init_from=path, **options).config.bidirectional
+    for others in (options, {"max_steps": 1}):
+        with pytest.raises(UsageError, match=r"a\.npz: a bidirectional model; its weights need"):
+            charrnn.train(text, init_from=path, **{**others, "hidden_size": 4})
