@@ -35,11 +35,11 @@ from charrnn.storage.state import (
 )
 from charrnn.tasks.base import Predictor, require_language_model
 from charrnn.tasks.lines import load_line_task
+from charrnn.tasks.split import Split
 from charrnn.text import units
 from charrnn.text.masks import mask_text
 from charrnn.text.vocabulary import NEWLINE, EncodedText, Vocabulary
 from charrnn.training.mixing import rms_gradient
-from charrnn.training.split import Split
 from charrnn.workers import Workers, available_cores
 
 DEFAULT_SAMPLE_LENGTH = 2000

@@ -34,7 +34,7 @@ def test_separate_validation_text_shares_the_vocabulary(text: str) -> None:
 def test_only_the_beginning_of_a_long_validation_text_is_used(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("charrnn.training.splits", "charrnn.training.notes"):
+    for module in ("charrnn.tasks.language", "charrnn.training.notes"):
         monkeypatch.setattr(f"{module}.MAX_EVAL_CHARACTERS", 100)
     run = begin(Corpus("text", text), Config(**SMALL), val=Corpus("val", "the king\n" * 50))
     assert run.splits.val.characters == len(run.splits.val.ids) == 100

@@ -17,7 +17,8 @@ LAYERS = """
     sampling scoring storage
     analysis
     drawing
-    training tasks
+    tasks
+    training
     model
     trainer
     cli

@@ -27,7 +27,13 @@ from charrnn.tasks.base import Predictor
 from charrnn.tasks.label import LabelPrediction, measure_labels
 from charrnn.tasks.layouts import Line, read_files
 from charrnn.tasks.lines import Lines, load_line_task, new_record
-from charrnn.tasks.naive_bayes import NaiveBayes, count_ngrams, fit_scale, pack, unpack
+from charrnn.tasks.naive_bayes import (
+    NaiveBayes,
+    count_ngrams,
+    fit_scale,
+    pack_counts,
+    unpack_counts,
+)
 from charrnn.tasks.tags import CountTagger
 from charrnn.tasks.text import align, edit_distance, write_texts
 from charrnn.text.batches import Position, batches_per_epoch, document_batches
@@ -282,11 +288,11 @@ def test_naive_bayes_is_that_of_counted_ngrams() -> None:
 
 def test_packed_counts_are_restored_and_damaged_ones_refused() -> None:
     counts = count_ngrams(["ab", "b"], [0, 2], 3)
-    assert (unpack(pack(counts), 3) == counts).all()
-    packed = pack(counts)
+    assert (unpack_counts(pack_counts(counts), 3) == counts).all()
+    packed = pack_counts(counts)
     for data, C in ((packed[:-9], 3), (packed, 4), (np.zeros(9, np.uint8), 3)):
         with pytest.raises(InvalidCheckpoint, match=r"counts\.npy"):
-            unpack(data, C)
+            unpack_counts(data, C)
 
 
 def test_the_scale_of_log_probabilities_has_the_lowest_loss() -> None:

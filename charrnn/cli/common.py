@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from charrnn.arrays import Ids
     from charrnn.model import Model
-    from charrnn.training.split import Splits
+    from charrnn.tasks.split import Splits
 
 CHECKPOINT_DIR = Path("checkpoints")
 SHOWN_FILES = 10

@@ -50,7 +50,7 @@ def predict(
     stdout()
     model = model_file.load(any_task=True)
     options = {name: n for name, n in (("top", top), ("beam", beam)) if n is not None}
-    check_options(model, options)
+    check_task_options(model, options)
     for file in common.expand_folders(files or ["-"], model):
         for lines in line_groups(file, model.encoding):
             for row in predict_lines(model, lines, as_json, options):
@@ -58,7 +58,7 @@ def predict(
             stdout().flush()
 
 
-def check_options(model: Model, options: dict[str, int]) -> None:
+def check_task_options(model: Model, options: dict[str, int]) -> None:
     """Raise UsageError for a language model, and for an option that its task does not read."""
     from charrnn.tasks.lines import load_line_task
 

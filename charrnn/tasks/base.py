@@ -14,9 +14,9 @@ from charrnn.config import TASKS, Config
 from charrnn.errors import UsageError
 from charrnn.network import Network
 from charrnn.storage.state import TaskRecord
+from charrnn.tasks.split import Split, Splits
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import Vocabulary
-from charrnn.training.split import Split, Splits
 
 Measures = dict[str, float]
 

@@ -20,9 +20,9 @@ from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
 from charrnn.tasks.lines import END, Lines, LineTask, new_record
 from charrnn.tasks.naive_bayes import NaiveBayes
+from charrnn.tasks.split import Split
 from charrnn.text.corpus import Corpus
 from charrnn.text.units import Codes, to_codes
-from charrnn.training.split import Split
 
 RATIOS = [0.02 * i for i in range(51)]  # of the weight of naive Bayes to that of the network
 
@@ -108,7 +108,7 @@ class Label(LineTask):
         if not naive_bayes.num_buckets(len(labels)):
             return super().count(corpus)
         train = corpus.lines[: corpus.split_offsets[0]]
-        return naive_bayes.pack(count_lines(train, labels))
+        return naive_bayes.pack_counts(count_lines(train, labels))
 
     def fit_weights(self, predictor: Predictor, split: Split) -> list[float]:
         """Return the weights of log p of the network and of naive Bayes, before it is normalized.
@@ -142,7 +142,9 @@ class Label(LineTask):
         """Return naive Bayes of the training split, which is kept. Raises CheckpointError."""
         if self.loaded is None or self.loaded[0] is not predictor.counts:
             try:
-                counts = naive_bayes.unpack(predictor.counts, len(predictor.record["outputs"]))
+                counts = naive_bayes.unpack_counts(
+                    predictor.counts, len(predictor.record["outputs"])
+                )
             except InvalidCheckpoint as e:
                 raise CheckpointError(f"the checkpoint is {e}") from None
             self.loaded = predictor.counts, NaiveBayes(counts)

@@ -20,11 +20,11 @@ from charrnn.scoring import target_log_probs
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor, Task, load_task
 from charrnn.tasks.layouts import FASTTEXT_PREFIX, Line, read_files
+from charrnn.tasks.split import Split, Splits
 from charrnn.text import files
 from charrnn.text.corpus import Corpus, EncodedSlice
 from charrnn.text.units import END_OF_DOCUMENT, Codes
 from charrnn.text.vocabulary import Vocabulary
-from charrnn.training.split import Split, Splits
 
 MAX_LINE_CHARACTERS = 4000  # a batch holds whole lines
 SHOWN_BAD_LINES = 3

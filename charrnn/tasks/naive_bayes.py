@@ -73,12 +73,12 @@ def ngram_buckets(text: str, num_buckets: int) -> Ids:
     return np.unique(np.concatenate(found)).astype(np.intp)
 
 
-def pack(counts: Counts) -> NDArray[np.uint8]:
+def pack_counts(counts: Counts) -> NDArray[np.uint8]:
     """Return the counts as a checkpoint has them: compressed by zlib."""
     return np.frombuffer(zlib.compress(counts.astype("<u4").tobytes()), np.uint8)
 
 
-def unpack(data: NDArray[np.uint8], C: int) -> Counts:
+def unpack_counts(data: NDArray[np.uint8], C: int) -> Counts:
     """Return the counts of a checkpoint. Raises InvalidCheckpoint."""
     raw = decompress(data, 4 * C * (1 + num_buckets(C)))
     return np.frombuffer(raw, "<u4").reshape(-1, C).astype(np.uint32)

@@ -17,13 +17,13 @@ from charrnn.network import Network
 from charrnn.optim import clip
 from charrnn.storage import ngrams
 from charrnn.storage.state import MAX_LOSS, Evaluation, Mixing
+from charrnn.tasks.split import Split
 from charrnn.text.batches import Batch, Position, contiguous_batches, document_batches
 from charrnn.training.deadline import Deadline
 from charrnn.training.mixing import estimate_seconds, fit_mixing
 from charrnn.training.parallel import DataParallel
 from charrnn.training.run import RngStream, Run, save
 from charrnn.training.samples import log_sample, thin
-from charrnn.training.split import Split
 from charrnn.workers import Workers
 
 MAX_NONFINITE_STREAK = 3  # batches, until the best weights are restored

@@ -14,7 +14,7 @@ from charrnn.mixture import LearningMixture, Mixture, fit_gate, predict_text
 from charrnn.network import Network
 from charrnn.scoring import AdaptiveRule
 from charrnn.storage.state import Adaptation, Mixing
-from charrnn.training.split import Split, Splits
+from charrnn.tasks.split import Split, Splits
 from charrnn.workers import Workers
 
 MAX_GATE_SYMBOLS = 100_000  # of the validation split

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from charrnn.cells import load_cell
 from charrnn.formatting import format_count
 from charrnn.storage.state import State
+from charrnn.tasks.split import COUNTED_SYMBOLS, Splits
 from charrnn.text.corpus import MAX_EVAL_CHARACTERS, Corpus
-from charrnn.training.split import COUNTED_SYMBOLS, Splits
 
 LARGE_VOCABULARY = 2000
 SHOWN_SKIPPED_FILES = 10

@@ -35,13 +35,13 @@ from charrnn.storage.state import (
     VocabularyRecord,
 )
 from charrnn.tasks.base import Predictor, Task, load_task
+from charrnn.tasks.split import Splits
 from charrnn.text.batches import Position, steps_per_lane
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.deadline import Deadline
 from charrnn.training.notes import start_notes
 from charrnn.training.parallel import default_workers
-from charrnn.training.split import Splits
 from charrnn.training.splits import (
     records_of,
     text_of,

@@ -9,88 +9,19 @@ import stat
 from pathlib import Path
 from typing import TypeVar, cast
 
-import numpy as np
-
-from charrnn.arrays import Ids
 from charrnn.config import Config
 from charrnn.errors import CheckpointError, TextError, os_reason
 from charrnn.formatting import escape_control
-from charrnn.scoring import WARM_UP_SYMBOLS
 from charrnn.storage.checkpoint import find_file
 from charrnn.storage.state import CorpusRecord, ModelState, State, TextRecord
 from charrnn.tasks.base import load_task
-from charrnn.text import batches
-from charrnn.text.corpus import (
-    MAX_EVAL_CHARACTERS,
-    MIN_EVAL_CHARACTERS,
-    Corpus,
-    EncodedSlice,
-    split_offsets,
-)
+from charrnn.tasks.split import Splits
+from charrnn.text.corpus import Corpus
 from charrnn.text.files import STDIN, Source
 from charrnn.text.vocabulary import Vocabulary
-from charrnn.text.words import encode_store, next_word
-from charrnn.training.split import Split, Splits
 
 MAX_LISTED_BYTES = 2**21  # of a header, for the files of a text: some 20,000 of them
 FILE_BYTES = 60  # of a header, for each file, its path not counted
-
-
-def make_splits(
-    corpus: Corpus, val: Corpus | None, config: Config, vocabulary: Vocabulary
-) -> Splits:
-    """Divide a text by position; ``val`` is a separate validation text. Raises TextError.
-
-    Where documents end nearby, the validation and test splits are whole documents.
-    """
-    N = len(corpus.store)
-    stored_ids = EncodedSlice(corpus.store, vocabulary.ids_of(corpus.store.codes), 0, N)
-    separator_id, start_id = vocabulary.separator_id(config.documents), vocabulary.start_id
-
-    # the starts of validation and test, at the end of a document or a word if one is nearby
-    def align(offset: int) -> int:
-        if separator_id is None or not 0 < offset < N:
-            is_cut = vocabulary.unit == "word" and 0 < offset < N
-            return next_word(corpus.store, offset) if is_cut else offset
-        is_end = stored_ids[offset - 1 : offset + MAX_EVAL_CHARACTERS // 10] == separator_id
-        return offset + int(is_end.argmax())  # 0 if there is none
-
-    val_fraction = 0 if val else config.val_fraction
-    starts = split_offsets(corpus.characters, val_fraction, config.test_fraction)
-    a, b = (align(corpus.symbol_offset(n)) for n in starts)
-
-    # a split that is too short is left out
-    b = N if N - b < MIN_EVAL_CHARACTERS else b
-    a = b if b - a < MIN_EVAL_CHARACTERS else a
-
-    # the training split
-    bounds = (0, a, b, N)
-    store, id_table, offsets = encode_store(corpus.store, vocabulary, bounds)
-    train, all_ids = (EncodedSlice(store, id_table, 0, offsets[i]) for i in (1, 3))
-    if len(train) < 2:
-        hint = "lower --val-fraction or --test-fraction"
-        raise TextError(f"{corpus.name}: no characters left for training; {hint}")
-    ends = None if separator_id is None else batches.document_ends(train, separator_id)
-
-    # the others
-    def make_split(i: int) -> Split:
-        start, stop = offsets[i : i + 2]
-        context = all_ids[max(start - WARM_UP_SYMBOLS, 0) : start]
-        characters = corpus.count_characters(bounds[i], bounds[i + 1])
-        return Split(all_ids[start:stop], context, characters, separator_id, int(start_id[0]))
-
-    val_split = make_split(1)
-    if val:
-        is_long = val.characters > MAX_EVAL_CHARACTERS
-        end = val.symbol_offset(MAX_EVAL_CHARACTERS) if is_long else len(val.store)
-        store, id_table, (_, stop) = encode_store(val.store, vocabulary, (0, end))
-        ids: Ids = np.take(id_table, store[:stop])
-        characters = val.count_characters(0, end)
-        val_split = val_split._replace(ids=ids, context=start_id, characters=characters)
-    return Splits(train, corpus.count_characters(0, a), ends, val_split, make_split(2))
-
-
-# --- the text of a saved run ---
 
 
 def text_of(
