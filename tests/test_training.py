@@ -755,3 +755,14 @@ def test_step_allocates_no_array_of_hidden_units(options: dict[str, Any]) -> Non
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_update_allocates_a_block_at_most(optimizer: str) -> None:
     assert peak_growth(optimizer=optimizer, H=512) < 400_000  # of 3 MB of parameters
+
+
+def test_weight_decay_is_decoupled_from_the_gradient(text: str) -> None:
+    options: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.5, "max_steps": 1}
+    initial = new_run(text, **options).network.params.vector
+    plain, decayed = (
+        train(new_run(text, weight_decay=decay, **options)).network.params.vector
+        for decay in (0.0, 0.1)
+    )
+    assert np.abs(initial).max() > 0.1
+    np.testing.assert_allclose(plain - decayed, 0.5 * 0.1 * initial, atol=1e-6)

@@ -188,6 +188,8 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
     is_finite = loss <= MAX_LOSS and norm <= MAX_LOSS
     if is_finite:
         resets = [event["step"] for event in state.nonfinite_events if event["restored"]]
+        if config.weight_decay:  # decoupled: Loshchilov and Hutter, 2019, algorithm 2
+            p *= 1 - lr * config.weight_decay
         parallel.update(lr, state.step - max(resets, default=0))
     losses = cluster.average([p, run.optimizer_state], loss if is_finite else math.nan, sync_due)
     if not math.isfinite(sum(losses)):
