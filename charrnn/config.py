@@ -103,7 +103,9 @@ class Config:
         choices=("cosine", "linear", "constant"),
     )
     weight_decay: float = _option(
-        0.0, "Weight decay: each step multiplies the weights by 1 minus learning rate times this.", 0
+        0.0,
+        "Weight decay: each step multiplies the weights by 1 minus learning rate times this.",
+        0,
     )
     clip_norm: float = _option(1.0, "Clip the norm of the gradient to this value; 0 disables.", 0)
     clip_value: float = _option(

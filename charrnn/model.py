@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from charrnn import sampling, scoring
+from charrnn.adaptive import AdaptiveNetwork, AdaptiveRule
 from charrnn.arrays import Array
 from charrnn.bidirectional import make_network
 from charrnn.blas import limit_threads, with_threads
@@ -21,7 +22,7 @@ from charrnn.errors import CheckpointError, UsageError
 from charrnn.formatting import loss_unit
 from charrnn.mixture import LearningMixture, Mixture
 from charrnn.network import Network
-from charrnn.scoring import AdaptiveRule, LineScores
+from charrnn.scoring import LineScores
 from charrnn.storage import checkpoint, ngrams
 from charrnn.storage.header import InvalidCheckpoint
 from charrnn.storage.output import check_output
@@ -108,9 +109,22 @@ class Model:
         except InvalidCheckpoint as e:
             raise CheckpointError(f"{self._name}: {e}") from None
 
-    def learning_mixture(self, gate: list[float] | None = None) -> LearningMixture:
-        """Return its n-grams, which learn, and their gate or another. Raises CheckpointError."""
-        return LearningMixture(Mixture(self.counts, np.array(gate or self._mixing()["learning"])))
+    def learning_mixture(self, *, adapt: bool = False) -> LearningMixture:
+        """Return its n-grams, which learn, and their gate. Raises CheckpointError.
+
+        With ``adapt`` the gate is for an adaptive network.
+        """
+        gate = self._adaptation()["gate"] if adapt else self._mixing()["learning"]
+        return LearningMixture(Mixture(self.counts, np.array(gate)))
+
+    def adaptive_network(self) -> AdaptiveNetwork:
+        """Return a copy of the network that adapts to what it reads. Raises CheckpointError."""
+        return AdaptiveNetwork(self.network, self._adaptive_rule())
+
+    def _adaptive_rule(self) -> AdaptiveRule:
+        adaptation, rms = self._adaptation(), rms_gradient(self._array("optimizer_state"))
+        assert rms is not None
+        return AdaptiveRule(rms, adaptation["learning_rate"], adaptation["decay"])
 
     @property
     def static_mixture(self) -> Mixture:
@@ -164,16 +178,12 @@ class Model:
         """
         require_language_model(self.config, self._name)
         scores = split.scores(self.network, self._workers)
-        nlls, gate = {"network": scores[0]}, None
+        nlls = {"network": scores[0]}
         if adapt:
-            adaptation = self._adaptation()
-            rms = rms_gradient(self._array("optimizer_state"))
-            assert rms is not None
-            rule = AdaptiveRule(rms, adaptation["learning_rate"], adaptation["decay"])
-            scores, gate = split.scores(self.network, self._workers, rule), adaptation["gate"]
+            scores = split.scores(self.network, self._workers, self._adaptive_rule())
             nlls["adapted"] = scores[0]
         if mix:
-            learner = self.learning_mixture(gate)
+            learner = self.learning_mixture(adapt=adapt)
             nlls["counts"], nlls["mixed"] = learner.predict_text(split.ids, split.context, scores)
         return nlls
 
@@ -279,7 +289,7 @@ class Model:
 
         With ``mix`` the network is mixed with the n-grams of its training text, which learn as they
         read; with ``adapt`` a copy of the network keeps training while it reads (see
-        ``scoring.adaptive_scores``). Raises UsageError for another ``unknown``, and CheckpointError
+        ``AdaptiveNetwork``). Raises UsageError for another ``unknown``, and CheckpointError
         for a model that cannot mix or adapt.
         """
         name = "mixed" if mix else "adapted" if adapt else "network"
@@ -327,12 +337,18 @@ class Model:
     @np.errstate(all="ignore")
     @limit_threads()
     def score_lines(
-        self, text: str | bytes, *, learner: LearningMixture | None = None
+        self,
+        text: str | bytes,
+        *,
+        learner: LearningMixture | None = None,
+        adaptive: AdaptiveNetwork | None = None,
     ) -> LineScores:
         """Return how odd each line is, as ``LineScores``; a line is read as in ``nll_lines``.
 
         With ``learner``, the model's ``learning_mixture()``, the network is mixed with n-grams,
-        which learn from each line once it has been scored.
+        which learn from each line once it has been scored. With ``adaptive``, the model's
+        ``adaptive_network()``, the lines are read one after the other, and the network learns from
+        each. Both keep what they have learned for the next call.
         """
         require_language_model(self.config, self._name)
         v = self.vocabulary
@@ -349,7 +365,10 @@ class Model:
         if len(ends):
             start_id = int(v.start_id[0])
             texts = ids[kept], ends, start_id
-            scores = scoring.document_scores(self.network, *texts, self._workers)
+            if adaptive:
+                scores = adaptive.score(ids[kept], ids[:0], ends, start_id)
+            else:
+                scores = scoring.document_scores(self.network, *texts, self._workers)
             symbol_nll = learner.predict_documents(*texts, scores) if learner else scores[0]
 
         nll, lines = self._character_nll(symbol_nll, encoded), line[encoded.starts_piece]

@@ -79,6 +79,15 @@ OPTIMIZERS = {
 }
 
 
+def decay(p: Array, lr: float, weight_decay: float) -> None:
+    """Decay the parameters in place, before an update.
+
+    Loshchilov and Hutter, 2019, algorithm 2: decoupled from the gradient.
+    """
+    if weight_decay:
+        p *= 1 - lr * weight_decay
+
+
 def clip(d: Array, norm: float, value: float) -> float:
     """Clip the gradient in place, each element at ``value``, then the norm at ``norm``; 0: do not.
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import islice, pairwise
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from charrnn import affine, loss
+from charrnn.adaptive import AdaptiveNetwork, AdaptiveRule
 from charrnn.arrays import Array, Ids, empty_feature_major, merge_time_batch
-from charrnn.mixture import bayes_log_shares
-from charrnn.network import Network, NetworkTape, Stepper
+from charrnn.network import Network, Stepper
 from charrnn.text import batches
 from charrnn.text.batches import Batch, document_ends
 from charrnn.workers import ALONE, Workers
@@ -24,9 +24,6 @@ from charrnn.workers import ALONE, Workers
 WARM_UP_SYMBOLS = 200  # read before the first target of every lane
 # -log p of a character that is not in the vocabulary, in nats: it could be any character.
 UNKNOWN_COST = dict.fromkeys(("char", "jamo", "word"), math.log(0x110000)) | {"byte": math.log(256)}
-ADAPT_STEPS = 20  # symbols between two updates of a network that adapts
-ADAPT_OFFSET = 0.1  # added to each weight's RMS gradient, times their mean
-MAX_NATS = 1e4  # the loss of a symbol if the weights that adapt have diverged
 CHUNK_SYMBOLS = 1024  # of all lanes together, at a time: their buffers stay in the cache
 MIN_WORK = 10**9  # symbols times parameters, below which starting a worker takes longer
 MAX_STEPWISE = 2**18  # parameters of several layers: so few stay in the cache from step to step
@@ -161,14 +158,6 @@ def target_log_probs(network: Network, ids: Ids, targets: Ids, ends: Ids) -> Arr
     return out
 
 
-class AdaptiveRule(NamedTuple):
-    """How a network adapts to a text: the RMS rule of Krause et al., 2018, equations 5 to 7."""
-
-    rms_gradient: Array  # of each weight in training, (n,)
-    learning_rate: float
-    decay: float  # towards the weights before the text
-
-
 def symbol_scores(
     network: Network,
     ids: Ids,
@@ -184,77 +173,11 @@ def symbol_scores(
     the network adapts to the text.
     """
     if rule is not None:
-        return adaptive_scores(network, ids, context, separator_id, start, rule)
+        ends = None if separator_id is None else document_ends(ids, separator_id)
+        return AdaptiveNetwork(network, rule).score(ids, context, ends, start)
     if separator_id is None or not len(ids):
         return contiguous_scores(network, ids, context, workers)
     return document_scores(network, ids, document_ends(ids, separator_id), start, workers)
-
-
-@np.errstate(all="ignore")  # the weights may diverge
-def adaptive_scores(
-    network: Network,
-    ids: Ids,
-    context: Ids,
-    separator_id: int | None,
-    start: int,
-    rule: AdaptiveRule,
-) -> Array:
-    """Return the scores of a text by a network that keeps training while it reads.
-
-    Dynamic evaluation (Mikolov et al., 2010, section 3; Krause et al., 2018): one lane reads the
-    text in batches of 20 symbols. Each is scored first, and then the weights are updated, given the
-    gradient g of the mean loss, the RMS gradient r of the training and m = mean(r):
-
-        theta += min(decay r / m, 1) (theta0 - theta) - learning_rate g m / (r + .1 m)
-
-    The network is mixed with itself as it was, by Bayes' rule: each has a share in proportion to
-    the probability that it gave to the text so far. The mixture costs at most one bit more than
-    the better of them, over the whole text.
-    """
-    # for each document, the position of its first target, and the symbols to read
-    if separator_id is None:
-        documents = [(1, np.concatenate([context, ids]))]
-    else:
-        bounds = pairwise([0, *document_ends(ids, separator_id).tolist()])
-        documents = [(len(context) + a, np.append(start, ids[a:b])) for a, b in bounds]
-
-    # the two networks, and the rates of each weight
-    still, adaptive = network, network.copy()
-    weights, gradient = adaptive.params.vector, adaptive.grads.vector
-    r = rule.rms_gradient / rule.rms_gradient.mean()
-    pull = np.minimum(rule.decay * r, 1).astype(weights.dtype)
-    rates = (rule.learning_rate / (r + ADAPT_OFFSET)).astype(weights.dtype)
-    tapes = [net.new_tape(ADAPT_STEPS, 1) for net in (still, adaptive)]
-
-    # predict a batch with both, then train one of them
-    out, paid = np.zeros((2, len(context) + len(ids))), np.zeros(2)
-    for first, document in documents:
-        still_state, state = still.zero_state(1), adaptive.zero_state(1)
-        for t in range(0, len(document) - 1, ADAPT_STEPS):
-            chunk = document[t : t + ADAPT_STEPS + 1, None]
-            xs, ys, n = chunk[:-1], chunk[1:], len(chunk) - 1
-            still_tape, tape = (each.slice(0, n) for each in tapes)
-            still_state = still.forward(xs, still_state, still_tape)
-            still_nll, still_p = _predictions(still_tape, ys[:, 0])
-            nll, state = adaptive.loss_and_grad(xs, ys, state, tape, scale=1 / n)
-            p = tape.logits[..., 0] * n  # they are p / n, less 1 / n at the targets
-            p[np.arange(n), ys[:, 0]] += 1
-            at = slice(first + t, first + t + n)
-            nlls = np.stack([still_nll, nll[:, 0].astype(np.float64)])
-            nlls[1] = np.nan_to_num(nlls[1], nan=MAX_NATS, posinf=MAX_NATS)  # it has diverged
-            both = np.stack([still_p, np.nan_to_num(p)])
-            log_shares, paid = bayes_log_shares(nlls, paid)
-            highest = (np.exp(log_shares)[..., None] * both).sum(0).max(1)
-            out[0, at] = -np.logaddexp.reduce(log_shares - nlls, axis=0)
-            out[1, at] = np.log(highest)
-            weights += pull * (network.params.vector - weights) - rates * gradient
-    return out[:, len(context) :]
-
-
-def _predictions(tape: NetworkTape, ys: Ids) -> tuple[Array, Array]:
-    """Return -log p of the targets ``ys`` (t,) of one lane, and p of every symbol, (t, V)."""
-    logp = loss.log_softmax(tape.logits[..., 0])
-    return -logp[np.arange(len(ys)), ys], np.exp(logp)
 
 
 class LineScores(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn.analysis.surprisal import score_text
+from charrnn.analysis.surprisal import Learned, score_text
 from charrnn.arrays import Ids
 from charrnn.config import Config
 from charrnn.counts import Counts, number_ngrams, prune
@@ -313,17 +313,46 @@ def test_score_and_show_mix_on_request(cli: Cli, run: Path, text: str) -> None:
         [r["bits"] for r in lines], rel=1e-5
     )
     cli("score", "new.txt", "--mix", "--quantile", "0.5")
-    err = cli("score", "new.txt", "--adapt", rc=2).stderr
-    assert b"use it with --per char or --per file" in err
     shown = [cli("show", "new.txt", "--color", "never", *mix).stderr for mix in ([], ["--mix"])]
     bits = [float(re.findall(rb"([0-9.]+) bits per character", err)[0]) for err in shown]
     assert bits[1] < bits[0]
-    scored = score_text(model, source, model.static_mixture)
+    scored = score_text(model, source, Learned(model.static_mixture))
     ids, context = model.vocabulary.encode(source), model.vocabulary.start_id
     scores = contiguous_scores(model.network, ids, context)
     nll, features = predict_text(model.counts, ids, context, scores[1], learn=False)
     wanted = mix(model.static_mixture.gate, features, scores[0], nll) / math.log(2)
     np.testing.assert_allclose(scored.bits[1:], wanted[1:], rtol=1e-4)
+
+
+def test_score_and_show_adapt_on_request(cli: Cli, run: Path) -> None:
+    model, source = charrnn.load(run), Path("corpus.txt").read_text()[:300]
+    source += "\N{SNOWMAN}" + source + "\N{SNOWMAN}"  # unknown
+    Path("new.txt").write_text(source, encoding="utf-8")
+
+    # line by line: from a file as on a pipe, with and without the n-grams
+    def bits_of_lines(*args: str, stdin: bytes = b"") -> list[float]:
+        rows = cli("score", "--json", *args, stdin=stdin).stdout.splitlines()
+        return [json.loads(row)["bits"] for row in rows]
+
+    still = bits_of_lines("new.txt")
+    adapted, mixed = (bits_of_lines("new.txt", "--adapt", *more) for more in ([], ["--mix"]))
+    for wanted, more in ((adapted, []), (mixed, ["--mix"])):
+        live = bits_of_lines("-", "--adapt", *more, stdin=source.encode())
+        assert live == pytest.approx(wanted, rel=1e-5)
+    assert sum(mixed) < sum(adapted) < sum(still)
+    cli("score", "new.txt", "--adapt", "--quantile", "0.5")
+
+    # all of it
+    scored = score_text(model, source, Learned(adaptive=model.adaptive_network()))
+    nll = model.nll(source, adapt=True) / math.log(2)
+    np.testing.assert_allclose(scored.bits, nll, rtol=1e-5)
+    assert (scored.p > 0).all()
+    shown = [
+        cli("show", "new.txt", "--color", "never", *adapt).stderr for adapt in ([], ["--adapt"])
+    ]
+    bits = [float(re.findall(rb"([0-9.]+) bits per character", err)[0]) for err in shown]
+    assert bits[1] < bits[0]
+    assert b"mutually exclusive" in cli("show", "new.txt", "--adapt", "--mix", rc=2).stderr
 
 
 # --- the n-grams of a file ---

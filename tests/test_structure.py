@@ -14,7 +14,7 @@ LAYERS = """
     affine attention loss optim text cells counts
     mixture network workers cluster
     attentive bidirectional
-    sampling scoring storage
+    adaptive sampling scoring storage
     analysis
     drawing
     tasks

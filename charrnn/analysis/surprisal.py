@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from charrnn.adaptive import AdaptiveNetwork
 from charrnn.analysis.neurons import activations
 from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, UsageError
@@ -22,6 +24,7 @@ from charrnn.text.vocabulary import EncodedText, Vocabulary
 CHUNK_STEPS = 64  # read at a time
 TOP_K = 5
 MAX_NATS = 1000  # bounds the loss of a model whose weights have diverged
+MIN_P = 1e-300  # so that it has a logarithm
 
 
 class ModelLike(Protocol):
@@ -38,6 +41,16 @@ class SavedModel(ModelLike, Protocol):
 
     @property
     def sample_batch(self) -> Callable[..., Iterator[tuple[str, ...]]]: ...
+
+
+class Learned(NamedTuple):
+    """What predicts a text in place of the network alone: at most one of them is given."""
+
+    mixture: Mixture | None = None  # of the network with its counts
+    adaptive: AdaptiveNetwork | None = None
+
+
+ALONE = Learned()
 
 
 class ScoredText(NamedTuple):
@@ -57,16 +70,15 @@ def ids_or_unknown(encoded: EncodedText) -> Ids:
 
 
 def top_predictions(
-    model: ModelLike, text: str | bytes, mixture: Mixture | None = None
+    model: ModelLike, text: str | bytes, learned: Learned = ALONE
 ) -> tuple[Array, Ids, Array]:
     """Return -log p of each symbol in nats, (m,), and the 5 most likely ids and their p, (m, 5).
 
     A single lane reads the text, so that each symbol is predicted from all symbols before it in its
     document. An unknown character is not read; its first symbol costs ``scoring.UNKNOWN_COST``. A
-    vocabulary of fewer than 5 symbols is returned as a whole. With ``mixture`` the network is mixed
-    with its counts.
+    vocabulary of fewer than 5 symbols is returned as a whole.
     """
-    v, network = model.vocabulary, model.network
+    v = model.vocabulary
     encoded = v.read(text)
     ids = ids_or_unknown(encoded)
     known = ids[ids >= 0]
@@ -79,14 +91,7 @@ def top_predictions(
     ends = document_ends(known, separator_id)
     if not n or known[-1] == separator_id:
         ends = np.append(ends, n)
-    batches = single_lane_batches(known, v.start_id, ends, CHUNK_STEPS)
-    lanes = mixture and MixedLanes(mixture, known[:0], 1)
-    for batch, tape in network.read(batches, CHUNK_STEPS, 1):
-        at, ys = batch.at[:, 0], batch.ys[:, 0]
-        logits = tape.logits
-        if lanes:
-            logits = np.stack([lanes(*step) for step in zip(batch.xs, logits, strict=True)])
-        logp = _bounded_log_softmax(logits[..., 0])
+    for at, ys, logp in _read(model, known, ends, learned):
         candidates = np.argpartition(-logp, top - 1, axis=1)[:, :top]  # sorting all is slower
         candidates.sort(axis=1)
         order = np.argsort(-np.take_along_axis(logp, candidates, 1), axis=1, kind="stable")
@@ -102,19 +107,46 @@ def top_predictions(
     return np.where(ids >= 0, symbol_nll, unknown_nll), top_ids[read_index], p[read_index]
 
 
+def _read(
+    model: ModelLike, ids: Ids, ends: Ids, learned: Learned
+) -> Iterator[tuple[Ids, Ids, Array]]:
+    """Yield positions (t,), the symbols there, and log p of all symbols, (t, V).
+
+    After the last document there is no symbol: -1.
+    """
+    start = model.vocabulary.start_id
+    if learned.adaptive:
+        for begin, end in pairwise([0, *ends.tolist()]):
+            # what stands for the symbol after the text is predicted, but does not matter
+            after = start if end == len(ids) else start[:0]
+            at = begin
+            for _, p in learned.adaptive.read(np.concatenate([start, ids[begin:end], after])):
+                positions = np.arange(at, at + len(p))
+                yield positions, np.append(ids, -1)[positions], np.log(np.fmax(p, MIN_P))
+                at += len(p)
+        return
+    lanes = learned.mixture and MixedLanes(learned.mixture, ids[:0], 1)
+    batches = single_lane_batches(ids, start, ends, CHUNK_STEPS)
+    for batch, tape in model.network.read(batches, CHUNK_STEPS, 1):
+        logits = tape.logits
+        if lanes:
+            logits = np.stack([lanes(*step) for step in zip(batch.xs, logits, strict=True)])
+        yield batch.at[:, 0], batch.ys[:, 0], _bounded_log_softmax(logits[..., 0])
+
+
 def _bounded_log_softmax(logits: Array) -> Array:
     """Return log p of logits (t, V) in float64, bounded: a number for any logits."""
     with np.errstate(all="ignore"):  # weights that diverged
         return np.fmax(log_softmax(logits), -MAX_NATS)
 
 
-def score_text(model: ModelLike, text: str | bytes, mixture: Mixture | None = None) -> ScoredText:
+def score_text(model: ModelLike, text: str | bytes, learned: Learned = ALONE) -> ScoredText:
     """Return a text with its surprisal. Raises TextError if it is empty."""
     text = to_model_input(model, text)
     encoded = model.vocabulary.read(text)
     if not len(encoded.ids):
         raise TextError("the text is empty")
-    nll, top_ids, p = top_predictions(model, text, mixture)
+    nll, top_ids, p = top_predictions(model, text, learned)
     first = np.flatnonzero(encoded.starts_piece)
     bits = encoded.divide(np.add.reduceat(nll, first) / math.log(2))
     first = encoded.for_characters(first)

@@ -19,6 +19,7 @@ from charrnn.formatting import escape_control
 from charrnn.text.masks import mask_text
 
 if TYPE_CHECKING:
+    from charrnn.adaptive import AdaptiveNetwork
     from charrnn.mixture import LearningMixture
     from charrnn.model import Model
 
@@ -32,6 +33,19 @@ class Score(NamedTuple):
     characters: int
     unknown: int  # of the characters
     is_context: bool = False
+
+
+class Learners(NamedTuple):
+    """What learns from line to line."""
+
+    learner: LearningMixture | None = None
+    adaptive: AdaptiveNetwork | None = None
+
+    @classmethod
+    def of(cls, model: Model, mix: bool, adapt: bool) -> Learners:
+        """Return those of a model. Raises CheckpointError."""
+        learner = model.learning_mixture(adapt=adapt) if mix else None
+        return cls(learner, model.adaptive_network() if adapt else None)
 
 
 @click.command()
@@ -98,15 +112,15 @@ def score(
       charrnn score checkpoints/play.npz draft.txt --quantile 0.99 --json
       charrnn score draft.txt --threshold 4 --context 2
     """  # noqa: D301
-    check_options(per, threshold, quantile, context, collapse, sort or as_json, adapt)
+    check_options(per, threshold, quantile, context, collapse, sort or as_json)
     if not files:
         common.check_stdin_once(["-"])
     stdout()
     model = model_file.load()
-    how: dict[str, bool] = {"mix": mix, "adapt": adapt}
+    how = {"mix": mix, "adapt": adapt}
     if quantile is not None:
-        threshold = quantile_threshold(model_file, model, quantile, mix)
-    learner = model.learning_mixture() if mix else None  # learns from line to line
+        threshold = quantile_threshold(model_file, model, quantile, how)
+    learners = Learners.of(model, **how) if per == "line" else Learners()
     files = common.expand_folders(files or ["-"], model)
     live = per == "line" and files == ["-"] and not sort and not collapse
     unknown = UnknownCharacters()
@@ -116,9 +130,9 @@ def score(
     found: Iterable[Score | None]
     if live:
         lines = enumerate(read_lines(text_encoding(model)), 1)
-        scores = (score for n, line in lines for score in score_lines(model, line, learner, n))
+        scores = (score for n, line in lines for score in score_lines(model, line, learners, n))
     else:
-        scores = (score for file in files for score in score_file(model, file, per, learner, how))
+        scores = (score for file in files for score in score_file(model, file, per, learners, how))
     found = scores = unknown.count(scores)
     if threshold is not None:
         found = select(scores, threshold, context)
@@ -140,15 +154,12 @@ def check_options(
     context: int | None,
     collapse: bool,
     reordered: bool,
-    adapt: bool,
 ) -> None:
     """Raise UsageError for options that exclude each other."""
     if threshold is not None and quantile is not None:
         raise UsageError("--threshold and --quantile are mutually exclusive")
     if per != "line" and (context is not None or collapse):
         raise UsageError(f"--context and --collapse are about lines, not --per {per}")
-    if per == "line" and adapt:
-        raise UsageError("--adapt reads a text as a whole: use it with --per char or --per file")
     if context is not None:
         if reordered or collapse:
             raise UsageError("--context cannot be combined with --sort, --json or --collapse")
@@ -256,7 +267,7 @@ def read_lines(encoding: str) -> Iterator[str]:
 
 
 def score_file(
-    model: Model, file: str, per: str, learner: LearningMixture | None, how: dict[str, bool]
+    model: Model, file: str, per: str, learners: Learners, how: dict[str, bool]
 ) -> Iterable[Score]:
     """Score a file: its lines, its characters, or all of it. Raises TextError."""
     from charrnn.text.files import decode_bytes, display_name, read_file
@@ -269,7 +280,7 @@ def score_file(
         text = decode_bytes(data, file, encoding)
     name = display_name(file)
     if per == "line":
-        return score_lines(model, text, learner, file=name)
+        return score_lines(model, text, learners, file=name)
     text = mask_text(text, model.mask)
     if per == "char":
         return score_characters(model, text, name, how)
@@ -279,12 +290,12 @@ def score_file(
 def score_lines(
     model: Model,
     text: str,
-    learner: LearningMixture | None,
+    learners: Learners,
     first: int = 1,
     file: str = "standard input",
 ) -> Iterator[Score]:
     lines = text.removesuffix("\n").split("\n") if text else []
-    nats = model.score_lines(to_input(model, text), learner=learner)
+    nats = model.score_lines(to_input(model, text), **learners._asdict())
     columns = [(of_lines / math.log(2)).tolist() for of_lines in (nats.score, *nats)]
     for n, (line, *of_line) in enumerate(zip(lines, *columns, strict=True), first):
         value, bits, stretch = of_line if line else (None, None, None)
@@ -327,7 +338,9 @@ def to_input(model: Model, text: str) -> str | bytes:
     return text.encode("latin-1") if model.unit == "byte" else text
 
 
-def quantile_threshold(model_file: ModelFile, model: Model, quantile: float, mix: bool) -> float:
+def quantile_threshold(
+    model_file: ModelFile, model: Model, quantile: float, how: dict[str, bool]
+) -> float:
     """Return the score below which this fraction of the validation lines are."""
     import numpy as np
 
@@ -337,8 +350,7 @@ def quantile_threshold(model_file: ModelFile, model: Model, quantile: float, mix
             f"{model_file.path}: the run has no validation split; use --threshold BITS instead"
         )
     text = split.text(model.vocabulary)
-    learner = model.learning_mixture() if mix else None
-    nll = model.score_lines(text, learner=learner).score
+    nll = model.score_lines(text, **Learners.of(model, **how)._asdict()).score
     lines = text.splitlines() if isinstance(text, bytes) else text.removesuffix("\n").split("\n")
     real = nll[[len(line) > 0 for line in lines]]  # an empty line has no score
     return float(np.quantile(real if len(real) else nll, quantile)) / math.log(2)

@@ -20,6 +20,7 @@ from charrnn.errors import TextError, UsageError
 from charrnn.storage.output import check_output
 
 if TYPE_CHECKING:
+    from charrnn.analysis.surprisal import Learned
     from charrnn.model import Model
 
 MAX_PROBED_CHARACTERS = 100_000  # that --probe and --gates read
@@ -62,6 +63,7 @@ def parse_neuron(value: str) -> tuple[int, int]:
     default=False,
     help="Mix the network with the n-grams of its training text.  [default: no-mix]",
 )
+@common.adapt_option
 @flag(
     "--gates",
     help="Print how often each gate is nearly closed or nearly open, instead of the text.",
@@ -77,6 +79,7 @@ def show(
     neuron: tuple[int, int] | None,
     probe: str | None,
     mix: bool,
+    adapt: bool,
     gates: bool,
     force: bool,
 ) -> None:
@@ -101,16 +104,19 @@ def show(
             "--neuron, --probe and --gates are mutually exclusive, "
             "and --gates cannot be combined with --html"
         )
+    if mix and adapt:
+        raise UsageError("--mix and --adapt are mutually exclusive: here the n-grams do not learn")
     stdout()
     if html is not None:
         check_output(html, force, [model_file.path, *files])
+    from charrnn.analysis.surprisal import Learned
     from charrnn.tasks.base import require_language_model
     from charrnn.text.files import display_name, read_text
 
     model, name = model_file.load(any_task=True), display_name(files[0])
     if model.config.attention:
-        if neuron is not None or probe or mix or gates:
-            raise UsageError("--neuron, --probe, --mix and --gates need a language model")
+        if neuron is not None or probe or mix or adapt or gates:
+            raise UsageError("--neuron, --probe, --mix, --adapt and --gates need a language model")
         title = f"{name}, attention of {model_file.path}"
         show_alignments(model, files, length, html, color_depth(color), title)
         return
@@ -127,7 +133,10 @@ def show(
         neuron = print_ranking(model, text, probe)
     if neuron is not None:
         title = f"hidden unit {neuron[0]}:{neuron[1]} of {model_file.path} on {name}"
-    show_text(model, text, title, length, html, color_depth(color), neuron, mix)
+    learned = Learned(
+        model.static_mixture if mix else None, model.adaptive_network() if adapt else None
+    )
+    show_text(model, text, title, length, html, color_depth(color), neuron, learned)
 
 
 def print_ranking(model: Model, text: str | bytes, probe: str) -> tuple[int, int]:
@@ -151,22 +160,21 @@ def show_text(
     html: Path | None,
     depth: int,
     neuron: tuple[int, int] | None,
-    mix: bool,
+    learned: Learned,
 ) -> None:
     """Print a text highlighted by surprisal or by a hidden unit, or write it as a page."""
     from charrnn.analysis import surprisal
     from charrnn.drawing import highlight
 
-    mixture = model.static_mixture if mix else None
     if html is not None:
         page = highlight.render_page(
-            title, highlight.render_html(model, text, length, neuron, mixture)
+            title, highlight.render_html(model, text, length, neuron, learned)
         )
         common.write_output(html, page.encode("utf-8", "backslashreplace"))
         return
 
     # the caption and the legend on stderr, the text on stdout
-    scored = surprisal.score_text(model, text[:length], mixture)
+    scored = surprisal.score_text(model, text[:length], learned)
     values, scale = scored.bits, highlight.SURPRISAL_SCALE
     if neuron is not None:
         values = surprisal.activation(model, text[:length], *neuron)

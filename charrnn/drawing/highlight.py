@@ -13,10 +13,17 @@ from importlib.resources import files
 from string import Template
 from typing import NamedTuple
 
-from charrnn.analysis.surprisal import ModelLike, ScoredText, activation, score_text, to_model_input
+from charrnn.analysis.surprisal import (
+    ALONE,
+    Learned,
+    ModelLike,
+    ScoredText,
+    activation,
+    score_text,
+    to_model_input,
+)
 from charrnn.arrays import Array
 from charrnn.formatting import display_width, escape_control, format_count, standalone_jamo
-from charrnn.mixture import Mixture
 from charrnn.text.tokens import BASE
 from charrnn.text.units import (
     CONJOINING_JAMO,
@@ -246,20 +253,20 @@ def render_html(
     text: str | bytes,
     length: int = DEFAULT_SHOWN,
     neuron: tuple[int, int] | None = None,
-    mixture: Mixture | None = None,
+    learned: Learned = ALONE,
 ) -> str:
     """Return the first ``length`` characters of a text, highlighted by their surprisal, as HTML.
 
     The result is a ``<div>`` for any page, with its own style and script. With ``neuron``, the
     layer and the index of a hidden unit, the text is highlighted by the activation of that unit. A
     panel shows the surprisal of the character under the pointer, and the five most likely symbols
-    at its position. With ``mixture``, the predictions are those of the network mixed with its
-    counts. The content of the ``<pre>`` is the text, with control characters escaped.
+    at its position, as the network predicts them or what is ``learned``. The content of the
+    ``<pre>`` is the text, with control characters escaped.
 
     Raises TextError if the text is empty, UsageError if the model has no such hidden unit.
     """
     text = to_model_input(model, text)
-    scored = score_text(model, text[:length], mixture)
+    scored = score_text(model, text[:length], learned)
     values, scale = scored.bits, SURPRISAL_SCALE
     if neuron:
         values, scale = activation(model, text[:length], *neuron), ACTIVATION_SCALE

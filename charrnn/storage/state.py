@@ -99,7 +99,7 @@ class CountsRecord(TypedDict):  # of n-grams, for n = 1, 2, ...
     bytes: NonNegative  # compressed
 
 
-class Adaptation(TypedDict):  # see ``scoring.adaptive_scores``
+class Adaptation(TypedDict):  # see ``adaptive.AdaptiveRule``
     learning_rate: NonNegativeReal
     decay: NonNegativeReal
     gate: list[Real]

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.adaptive import AdaptiveRule
 from charrnn.analysis.ngram import ngram_losses
 from charrnn.arrays import Array, Ids
 from charrnn.config import Config
 from charrnn.counts import Stored, number_ngrams, prune
 from charrnn.network import Network
-from charrnn.scoring import AdaptiveRule, symbol_scores, target_log_probs
+from charrnn.scoring import symbol_scores, target_log_probs
 from charrnn.storage.state import Baselines, Batches
 from charrnn.text import batches
 from charrnn.text.corpus import EncodedSlice

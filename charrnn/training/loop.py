@@ -14,7 +14,7 @@ from charrnn.arrays import Array
 from charrnn.cluster import SINGLE, Cluster
 from charrnn.errors import NotFiniteError, SaveError, WorkerError
 from charrnn.network import Network
-from charrnn.optim import clip
+from charrnn.optim import clip, decay
 from charrnn.storage import ngrams
 from charrnn.storage.state import MAX_LOSS, Evaluation, Mixing
 from charrnn.tasks.split import Split
@@ -188,8 +188,7 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
     is_finite = loss <= MAX_LOSS and norm <= MAX_LOSS
     if is_finite:
         resets = [event["step"] for event in state.nonfinite_events if event["restored"]]
-        if config.weight_decay:  # decoupled: Loshchilov and Hutter, 2019, algorithm 2
-            p *= 1 - lr * config.weight_decay
+        decay(p, lr, config.weight_decay)
         parallel.update(lr, state.step - max(resets, default=0))
     losses = cluster.average([p, run.optimizer_state], loss if is_finite else math.nan, sync_due)
     if not math.isfinite(sum(losses)):

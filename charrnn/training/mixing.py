@@ -8,11 +8,11 @@ from itertools import product
 
 import numpy as np
 
+from charrnn.adaptive import AdaptiveRule
 from charrnn.arrays import Array
 from charrnn.counts import Counts
 from charrnn.mixture import LearningMixture, Mixture, fit_gate, predict_text
 from charrnn.network import Network
-from charrnn.scoring import AdaptiveRule
 from charrnn.storage.state import Adaptation, Mixing
 from charrnn.tasks.split import Split, Splits
 from charrnn.workers import Workers
