@@ -76,6 +76,12 @@ def test_batches_of_short_lines_have_more_of_them() -> None:
     assert choose_options(MEGABYTE // 5, 80, 1, {}, 7.0)["batch_size"] == 64
 
 
+def test_weight_decay_is_for_adam() -> None:
+    assert choose_options(MEGABYTE, 80, 1, {})["weight_decay"] == 0.03
+    assert choose_options(MEGABYTE, 80, 1, {"weight_decay": 0.1})["weight_decay"] == 0.1
+    assert "weight_decay" not in choose_options(MEGABYTE, 80, 1, {"optimizer": "sgd"})
+
+
 def test_given_options_are_kept() -> None:
     given = {"hidden_size": 100, "batch_size": 7, "dropout": 0.3, "learning_rate": 0.1}
     options = choose_options(100 * MEGABYTE, 80, 1, given)

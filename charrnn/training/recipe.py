@@ -41,6 +41,7 @@ MIN_STEPS = 1000
 MIN_EPOCHS, MAX_EPOCHS = 2.5, 6.0
 MAX_DROPOUT = 0.5
 MAX_LEARNING_RATE = 8e-3  # of 256 units and batches of 64
+WEIGHT_DECAY = 0.03
 CALIBRATION_SECONDS = 1.0
 TRAINING_SHARE = 0.85  # of the time that is left; the rest is for counting and evaluating
 
@@ -124,10 +125,11 @@ def choose_options(
         else:
             options["epochs"] = float(f"{read / characters:.3g}")
 
-    # a lower learning rate for larger models and smaller batches
+    # a lower learning rate for larger models and smaller batches, and some weight decay
     if "optimizer" not in given:
         scale = math.sqrt(UNIT_SIZE / H * B / BATCH_SIZES[-1])
         options.setdefault("learning_rate", float(f"{MAX_LEARNING_RATE * min(scale, 1):.2g}"))
+        options.setdefault("weight_decay", WEIGHT_DECAY)
 
     # dropout, more of it the more often the text is read
     doublings = math.log2(max(read / characters / MIN_EPOCHS, 1))
