@@ -29,7 +29,7 @@ def evaluate_lines(
     """Print what the model reaches on each file, or on a split of its run, and simple methods."""
     from charrnn.tasks.lines import load_line_task
 
-    task, corpus = load_line_task(model.config.predict), run_lines(model, path)
+    task, corpus = load_line_task(model.config), run_lines(model, path)
     train = corpus.lines[: corpus.split_offsets[0]] if corpus else []
     for name, lines in read_parts(path, model, corpus, files, split):
         started = time.perf_counter()

@@ -17,6 +17,7 @@ from charrnn.config import Config
 from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control, format_count
 from charrnn.scoring import target_log_probs
+from charrnn.storage.checkpoint import output_names
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor, Task, load_task
 from charrnn.tasks.layouts import FASTTEXT_PREFIX, Line, read_files
@@ -36,9 +37,9 @@ def new_record(outputs: list[str], per: str = "") -> TaskRecord:
     return TaskRecord(outputs=outputs, per=per, counts_bytes=0, weights=[])
 
 
-def load_line_task(name: str) -> LineTask:
-    """Return a task by its name. Raises UsageError if it does not read lines."""
-    task = load_task(name)
+def load_line_task(config: Config) -> LineTask:
+    """Return the task of a run. Raises UsageError if it does not read lines."""
+    task = load_task(config)
     if not isinstance(task, LineTask):
         raise UsageError("a language model predicts no labels, tags or texts: use charrnn sample")
     return task
@@ -203,7 +204,7 @@ def known_ids(vocabulary: Vocabulary, codes: NDArray[np.integer[Any]]) -> NDArra
 
 def target_ids(targets: Ids, record: TaskRecord, vocabulary: Vocabulary) -> Ids:
     """Return targets as outputs: they are, or they are codes."""
-    if record["outputs"]:
+    if output_names(record):
         return targets.astype(np.intp)
     return np.where(targets < 0, -1, known_ids(vocabulary, targets.clip(0)))
 
@@ -283,7 +284,7 @@ def leave_out_bad(lines: Sequence[Line], config: Config, notes: list[str]) -> li
 
 def read_labelled_file(file: str, config: Config, record: TaskRecord | None) -> list[Line]:
     """Return the lines of a file for a model with these options. Raises TextError."""
-    task, name = load_line_task(config.predict), files.display_name(file)
+    task, name = load_line_task(config), files.display_name(file)
     assert record
     text = files.decode_bytes(files.read_file(file), file, config.encoding)
     is_class = task.by_file and Path(file).name.partition(".")[0] in record["outputs"]
