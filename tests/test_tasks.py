@@ -378,7 +378,7 @@ def test_labels_from_training_to_evaluation(cli: Cli, bidirectional: bool) -> No
 
     # everything that needs a language model is refused
     more = {"sample": [], "score": ["kinds.tsv"], "show": ["kinds.tsv"], "trace": ["ab"],
-            "report": [], "export": ["--html", "x.html"], "overlap": ["kinds.tsv"]}  # fmt: skip
+            "export": ["--html", "x.html"], "overlap": ["kinds.tsv"]}  # fmt: skip
     for command, args in more.items():
         done = cli(command, run, *args, rc=2)
         assert b"predicts label, and this needs a language model" in done.stderr, command

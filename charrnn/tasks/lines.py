@@ -53,10 +53,19 @@ class Encoded(NamedTuple):
     ends: Ids  # of the lines
 
 
+class Mistake(NamedTuple):
+    """A line whose prediction is wrong, and how wrong, as ``LineTask.error`` measures it."""
+
+    line: Line
+    predicted: str
+    error: float
+
+
 class LineTask(Task):
     """A task that reads lines: a text, and what is to be learned from it."""
 
     by_file = False  # a file may be a class
+    error_name = "error"  # what ``error`` measures
     options: tuple[str, ...] = ()  # of ``predict``, beyond the lines
 
     # --- what a task defines ---
@@ -107,6 +116,10 @@ class LineTask(Task):
         """Return the same as a part of a JSON object."""
         return {}
 
+    def error(self, prediction: Any, line: Line) -> float:
+        """Return how wrong a prediction is; 0 if it is right."""
+        return 0.0
+
     def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
         """Return what simple methods reach on some lines once they have read others."""
         return {}
@@ -148,6 +161,15 @@ class LineTask(Task):
         network, vocabulary, record, _ = predictor
         encoded = self.encode_lines([(text, None) for text in texts], record, vocabulary)
         return target_log_probs(network, *encoded)
+
+    def find_mistakes(
+        self, predictions: Sequence[Any], lines: Sequence[Line], n: int
+    ) -> list[Mistake]:
+        """Return the n predictions that are most wrong, the worst first."""
+        pairs = list(zip(predictions, lines, strict=True))
+        found = [Mistake(line, self.columns(p)[0], self.error(p, line)) for p, line in pairs]
+        wrong = [mistake for mistake in found if mistake.error > 0]
+        return sorted(wrong, key=lambda mistake: -mistake.error)[:n]
 
     def make_splits(
         self, corpus: Corpus, val: Corpus | None, config: Config, vocabulary: Vocabulary
