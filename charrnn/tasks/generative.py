@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import cast
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from charrnn.text.corpus import Corpus, EncodedSlice
 from charrnn.text.units import Codes, to_codes
 from charrnn.text.vocabulary import Vocabulary
 
-GROUP_PAIRS = 2**12  # of a text and a label, whose likelihoods are computed together
+GROUP_PAIRS = 2**11  # of a text and a label, whose likelihoods are computed together
 
 
 class Generative(Label):
@@ -38,8 +38,8 @@ class Generative(Label):
         return {**super().collect(lines), "shares": []}
 
     def record_of(self, corpus: Corpus) -> TaskRecord:
-        record = super().record_of(corpus)
-        train = cast(Lines, corpus).lines[: cast(Lines, corpus).split_offsets[0]]
+        assert isinstance(corpus, Lines)
+        record, train = corpus.record, corpus.lines[: corpus.split_offsets[0]]
         counts = Counter(line.target for line in train)
         n = np.array([counts[label] + SMOOTHING for label in record["outputs"]])
         return {**record, "shares": (n / n.sum()).tolist()}
@@ -69,11 +69,12 @@ class Generative(Label):
         splits = super().make_splits(corpus, val, config, vocabulary)
         assert isinstance(corpus, Lines)
         assert splits.document_ends is not None
-        starts, slice_ = starts_of(splits.document_ends), splits.train
+        starts = starts_of(splits.document_ends)
         names = [line.target for line in corpus.lines[: len(starts)]]
-        train = LabelledSlice(slice_.store, slice_.ids, slice_.start, slice_.stop)
-        train.starts, train.labels = starts, label_ids(names, corpus.record, vocabulary)
-        return splits._replace(train=train)
+        labels = label_ids(names, corpus.record, vocabulary)
+        return splits._replace(
+            train=LabelledSlice(**vars(splits.train), starts=starts, labels=labels)
+        )
 
     def log_probs(self, predictor: Predictor, texts: Sequence[str]) -> Array:
         """Return log p of every label for each text, (n, C), by Bayes' rule."""
@@ -96,8 +97,9 @@ class Generative(Label):
         return -np.add.reduceat(nll, starts_of(ends)).reshape(len(texts), -1)
 
 
+@dataclass
 class LabelledSlice(EncodedSlice):
-    """The symbols of some lines as ids; at the start of each line is the id of its label."""
+    """The symbols of n lines as ids; at the start of each line is the id of its label."""
 
     starts: Ids  # (n,)
     labels: Ids  # (n,)
