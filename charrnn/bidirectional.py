@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 
 from charrnn.arrays import Array, Ids, Parameters, merge_time_batch
 from charrnn.attentive import Attentive
+from charrnn.conditional import Conditional
 from charrnn.config import Config
 from charrnn.network import Network, NetworkTape, State, num_parameters
 
@@ -135,6 +136,8 @@ def make_network(
 ) -> Network:
     """Return the network that the options of a run describe; ``num_outputs`` is V if not given."""
     kind = Bidirectional if config.bidirectional else Attentive if config.attention else Network
+    if config.generative:
+        kind = Conditional
     sizes = config.cell, V, config.hidden_size, config.num_layers
     return kind(*sizes, config.dtype, rng, num_outputs)
 

@@ -24,6 +24,8 @@ TASKS = {
     "tags": "charrnn.tasks.tags:Tags",
     "text": "charrnn.tasks.text:Text",
 }
+# With --generative these take their places.
+GENERATIVE_TASKS = {"label": "charrnn.tasks.generative:Generative"}
 MAX_COUNT = 2**53  # of steps or symbols: any JSON reader keeps it exact
 LEARNING_RATES = {"adam": 8e-3, "rmsprop": 2e-3, "adagrad": 1e-1, "sgd": 1.0}
 DEFAULT_WORDS, MAX_WORDS = 20_000, 2**17  # symbols of a vocabulary of words
@@ -199,6 +201,13 @@ class Config:
         only=["text"],
         reason="only what is written after a text can look back at it",
     )
+    generative: bool = _option(
+        False,
+        "With label: learn to write the texts of each label, and predict the label that makes a "
+        "text most likely.",
+        only=[*GENERATIVE_TASKS],
+        reason="only a label can be found by the likelihood of its text",
+    )
     columns: str | None = _option(
         None,
         "With label, tags and text: the two columns to read of CSV (tabs in a file named .tsv) or "
@@ -244,6 +253,9 @@ class Config:
                 raise UsageError(f"--predict {self.predict} does not read {option}: {m['reason']}")
         if self.predict != "next" and self.unit == "word":
             raise UsageError("--unit word reads no lines yet: use char, byte or jamo")
+        if self.generative and self.bidirectional:
+            reason = "what predicts the next symbol must not read it from the right"
+            raise UsageError(f"--generative cannot be combined with --bidirectional: {reason}")
         if self.columns is not None and len({*self.columns.split(",")}) != 2:
             raise UsageError(f"invalid columns: {self.columns!r}; must be two, as in text,label")
 

@@ -157,7 +157,7 @@ class Model:
         A label is a ``LabelPrediction``, tags are a list of them, a text is a ``str``. ``beam`` is
         the number of texts that are compared. Raises UsageError for a language model.
         """
-        task = load_line_task(self.config.predict)
+        task = load_line_task(self.config)
         return task.predict(self.predictor, texts, **options) if texts else []
 
     @functools.cached_property
@@ -425,7 +425,7 @@ def load(path: str | Path, *, last: bool = False) -> Model:
     _, arrays = checkpoint.read_checkpoint(path, [name])
 
     config, vocabulary = state.config, Vocabulary.from_header(state.vocabulary, state.config.unit)
-    network = make_network(config, len(vocabulary), checkpoint.count_outputs(state.task))
+    network = make_network(config, *checkpoint.network_sizes(len(vocabulary), state.task))
     network.params.vector[:] = arrays[name]
     return Model(network, vocabulary, state, path)
 

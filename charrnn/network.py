@@ -132,15 +132,17 @@ class Network:
         return _restore_network, (*kind, self.params.vector, CELLS[cell])
 
     def load_weights_from(self, other: Network, ids: Ids, outputs: Ids | None) -> None:
-        """Copy the parameters of a network of the same size, whose symbol i is ``ids[i]`` here.
+        """Copy the parameters of a network of the same size, whose input i is ``ids[i]`` here.
 
-        Its output i is ``outputs[i]``; with None they mean something else and keep their initial
-        weights. So do symbols that it lacks; their bias becomes the mean of its biases.
+        Below 0 it is nothing here. Its output i is ``outputs[i]``; with None they mean something
+        else and keep their initial weights. So do symbols that it lacks; their bias becomes the
+        mean of its biases.
         """
-        names = [name for name in self.params if name not in ("Wa", "Why", "by")]
-        for name in names:
-            at: Any = np.s_[:, ids] if name == "0.Wxh" else ...
-            self.params[name][at] = other.params[name]
+        for name in self.params:
+            if name == "0.Wxh":
+                self.params[name][:, ids[ids >= 0]] = other.params[name][:, ids >= 0]
+            elif name not in ("Wa", "Why", "by"):
+                self.params[name][:] = other.params[name]
         if outputs is not None:
             Why, given, by = self.params["Why"], other.params["Why"], other.params["by"]
             H = min(Why.shape[1], given.shape[1])  # with attention the output has a second input
@@ -195,7 +197,7 @@ class Network:
         for l, (Wxh, Whh, bh) in enumerate(self._layers):
             layer = tape.layers[l]
             if l == 0:
-                affine.forward_ids(Wxh, bh, xs, tape.W_plus_b, layer.a)
+                self.forward_input(xs, tape)
             else:
                 affine.forward(Wxh, bh, merge_time_batch(tape.xs), layer.dax, layer.a)
             hs, last[l] = self.cell.forward(Whh, layer.a, state[l], layer)
@@ -203,6 +205,17 @@ class Network:
 
         self.forward_output(tape)
         return last
+
+    def forward_input(self, xs: Ids, tape: NetworkTape) -> None:
+        """Write Wxh x + bh of the first layer; x are the one-hot columns of ``xs``."""
+        Wxh, _, bh = self._layers[0]
+        affine.forward_ids(Wxh, bh, xs, tape.W_plus_b, tape.layers[0].a)
+
+    def backward_input(self, xs: Ids, dout: Array, tape: NetworkTape) -> None:
+        """Write the gradients of Wxh and bh, given ``dout`` (G H, T B), which is overwritten."""
+        dW, _, db = self._dlayers[0]
+        one_hot, scratch = tape.one_hot.reshape(xs.size, -1), tape.layers[0].da.reshape(dout.shape)
+        affine.backward_ids(dW, db, xs.ravel(), dout, one_hot, scratch)
 
     def mark_source(self, ys: Ids, tape: NetworkTape) -> None:
         """Keep on the tape what the output needs to know of the targets ``ys`` (T, B): nothing."""
@@ -274,9 +287,7 @@ class Network:
                     W, dW, db, merge_time_batch(tape.xs), dout, merge_time_batch(below.x)
                 )
 
-        # the input is one-hot
-        one_hot, scratch = tape.one_hot.reshape(xs.size, -1), layer.da.reshape(dout.shape)
-        affine.backward_ids(dW, db, xs.ravel(), dout, one_hot, scratch)
+        self.backward_input(xs, dout, tape)
 
 
 class Stepper:

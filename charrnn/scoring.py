@@ -16,7 +16,7 @@ import numpy as np
 from charrnn import affine, loss
 from charrnn.adaptive import AdaptiveNetwork, AdaptiveRule
 from charrnn.arrays import Array, Ids, empty_feature_major, merge_time_batch
-from charrnn.network import Network, Stepper
+from charrnn.network import Network, NetworkTape, Stepper
 from charrnn.text import batches
 from charrnn.text.batches import Batch, document_ends
 from charrnn.workers import ALONE, Workers
@@ -142,20 +142,36 @@ def target_log_probs(network: Network, ids: Ids, targets: Ids, ends: Ids) -> Arr
 
     ``targets`` (n,) are below 0 where there is none, ``ends`` the ends of the documents in ``ids``.
     """
-    longest = int(np.diff(ends, prepend=0).max(initial=1))
-    B, T = max(1, min(DOCUMENT_LANES, len(ends), MAX_TARGET_SYMBOLS // longest)), longest
     index = np.cumsum(targets >= 0) - 1
     out = np.zeros((int((targets >= 0).sum()), network.num_outputs))
-    if not len(ends):
-        return out
-    order = B, T, batches.Position(), 0, None, batches.ALL_LANES
-    stream = batches.document_batches(ids, ends, *order, targets, network.PADDING)
-    one_epoch = islice(stream, batches.batches_per_epoch(ends, B, T))
-    for batch, tape in network.read(one_epoch, T, B):
+    for batch, tape in _read_targets(network, ids, targets, ends):
         is_target = batch.ys >= 0
         logits = tape.logits.swapaxes(1, 2)[is_target]
         out[index[batch.at[is_target]]] = loss.log_softmax(logits)
     return out
+
+
+@np.errstate(all="ignore")  # the weights may have diverged
+def target_nll(network: Network, ids: Ids, targets: Ids, ends: Ids) -> Array:
+    """Return -log p of the target of each symbol, (n,), given the same; 0 where there is none."""
+    out = np.zeros(len(ids))
+    for batch, tape in _read_targets(network, ids, targets, ends):
+        nll, _ = loss.forward(merge_time_batch(tape.logits), batch.ys.ravel())
+        is_target = batch.ys >= 0
+        out[batch.at[is_target]] = nll.reshape(batch.ys.shape)[is_target]
+    return out
+
+
+def _read_targets(
+    network: Network, ids: Ids, targets: Ids, ends: Ids
+) -> Iterator[tuple[Batch, NetworkTape]]:
+    """Yield batches of whole documents with their tapes."""
+    longest = int(np.diff(ends, prepend=0).max(initial=1))
+    B, T = max(1, min(DOCUMENT_LANES, len(ends), MAX_TARGET_SYMBOLS // longest)), longest
+    order = B, T, batches.Position(), 0, None, batches.ALL_LANES
+    stream = batches.document_batches(ids, ends, *order, targets, network.PADDING)
+    one_epoch = islice(stream, batches.batches_per_epoch(ends, B, T)) if len(ends) else ()
+    return network.read(one_epoch, T, B)
 
 
 def symbol_scores(

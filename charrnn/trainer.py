@@ -145,7 +145,7 @@ def _check_names(options: dict[str, Any]) -> None:
 
 def _to_corpus(name: str, text: Text | Sequence[Text], config: Config) -> Corpus:
     """Return a text, several texts or files as a corpus. Raises TextError, UsageError."""
-    task = load_task(config.predict)
+    task = load_task(config)
     texts = [text] if isinstance(text, (str, bytes, Path)) else list(text)
     if not texts:
         raise TextError("there is no text: the list of texts is empty")

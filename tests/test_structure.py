@@ -13,7 +13,8 @@ LAYERS = """
     errors version config formatting arrays blas
     affine attention loss optim text cells counts
     mixture network workers cluster
-    attentive bidirectional
+    attentive conditional
+    bidirectional
     adaptive sampling scoring storage
     analysis
     drawing

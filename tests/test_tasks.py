@@ -54,7 +54,7 @@ def labelled(n: int, seed: int = 0) -> list[tuple[str, str]]:
 
 def read(predict: str, *texts: str, **options: Any) -> Lines:
     config = Config(predict=predict, **options)
-    return load_line_task(predict).read("corpus", config, *texts)
+    return load_line_task(config).read("corpus", config, *texts)
 
 
 def tab_lines(pairs: list[tuple[str, str]]) -> str:
@@ -184,7 +184,7 @@ def test_batches_have_whole_lines_and_their_targets() -> None:
     corpus = read("label", tab_lines(labelled(60)), val_fraction=0.1)
     config = Config(predict="label", val_fraction=0.1, batch_size=8)
     vocabulary = Vocabulary(corpus.store.codes, 0x110000 + 67)
-    splits = load_line_task("label").make_splits(corpus, None, config, vocabulary)
+    splits = load_line_task(config).make_splits(corpus, None, config, vocabulary)
     shape = splits.fit_batches(config)
     B, T, steps = shape["batch_size"], shape["seq_length"], shape["steps_per_epoch"]
     assert splits.document_ends is not None
@@ -223,7 +223,9 @@ def test_how_tags_are_written_is_found(
     corpus = read("tags", text, val_fraction=0.0, test_fraction=0.0)
     assert corpus.record == new_record(tags, per)
     first = corpus.lines[0]
-    codes, targets = load_line_task("tags").encode(*first[:2], corpus.record, "char")
+    codes, targets = load_line_task(Config(predict="tags")).encode(
+        *first[:2], corpus.record, "char"
+    )
     assert len(codes) == len(first.text) + 1
     assert np.flatnonzero(targets >= 0).tolist() == positions
 
@@ -231,7 +233,7 @@ def test_how_tags_are_written_is_found(
 def test_a_tag_is_that_of_the_last_byte_or_jamo_of_a_character() -> None:
     record = new_record(["X", "Y"], "character")
     for unit, positions in (("byte", [2, 3]), ("jamo", [2, 3])):
-        _, targets = load_line_task("tags").encode("한a", "XY", record, unit)
+        _, targets = load_line_task(Config(predict="tags")).encode("한a", "XY", record, unit)
         assert np.flatnonzero(targets >= 0).tolist() == positions
 
 
@@ -251,7 +253,7 @@ def test_measures_of_labels() -> None:
     assert measure_labels(found, truth) == {"accuracy": 0.5, "macro_f1": pytest.approx(f1)}
     rows = [LabelPrediction(["a", "b"], np.log([p, 1 - p])) for p in (0.5, 0.25, 0.25)]
     lines = [Line("", label, "f", 1) for label in ("a", "b", "unknown")]
-    measures = load_line_task("label").measure(rows, lines)
+    measures = load_line_task(Config(predict="label")).measure(rows, lines)
     assert measures["accuracy"] == pytest.approx(2 / 3)
     assert measures["log_loss"] == pytest.approx(-(np.log(0.5) + np.log(0.75)) / 2)
 
@@ -376,7 +378,7 @@ def test_labels_from_training_to_evaluation(cli: Cli, bidirectional: bool) -> No
 
     # everything that needs a language model is refused
     more = {"sample": [], "score": ["kinds.tsv"], "show": ["kinds.tsv"], "trace": ["ab"],
-            "report": [], "export": ["--html", "x.html"], "overlap": ["kinds.tsv"]}  # fmt: skip
+            "export": ["--html", "x.html"], "overlap": ["kinds.tsv"]}  # fmt: skip
     for command, args in more.items():
         done = cli(command, run, *args, rc=2)
         assert b"predicts label, and this needs a language model" in done.stderr, command
@@ -422,7 +424,7 @@ def test_attention_over_long_lines_has_fewer_lanes() -> None:
     vocabulary, lanes = Vocabulary(corpus.store.codes, 0x110000 + 67), []
     for attention in (False, True):
         config = Config(predict="text", attention=attention)
-        splits = load_line_task("text").make_splits(corpus, None, config, vocabulary)
+        splits = load_line_task(config).make_splits(corpus, None, config, vocabulary)
         lanes.append(splits.fit_batches(config)["batch_size"])
     assert lanes == [2**16 // 3001, 2**24 // 3001**2]
 
@@ -518,7 +520,14 @@ def test_help_has_the_options_of_tasks_in_groups(cli: Cli) -> None:
     assert lines.startswith("label, tags or text:")
     for option in ("--seq-length", "--documents", "--mask", "--sample-every"):
         assert option in language
-    for option in ("--predict", "--bidirectional", "--attention", "--columns", "--skip-bad"):
+    for option in (
+        "--predict",
+        "--bidirectional",
+        "--generative",
+        "--attention",
+        "--columns",
+        "--skip-bad",
+    ):
         assert option in lines
 
 

@@ -41,6 +41,11 @@ SPLITS = {"val": "validation", "test": "test"}
     type=common.Count(1, 1000),
     help="With a model that writes texts: search with a beam of N texts [1: greedy].",
 )
+@click.option(
+    "--wrong",
+    type=common.Count(1),
+    help="With a model of labels, tags or texts: print the N lines that are most wrong.",
+)
 @common.json_option(help="Print one JSON object per line, one for each file.")
 @model_argument("[FILE]...", last=True)
 def evaluate(
@@ -50,6 +55,7 @@ def evaluate(
     mix: bool | None,
     adapt: bool,
     beam: int | None,
+    wrong: int | None,
     as_json: bool,
 ) -> None:
     """Measure how well the model in CHECKPOINT predicts each FILE.
@@ -69,10 +75,12 @@ def evaluate(
     model = model_file.load(any_task=True)
     if model.state.task:
         options = parse_options(mix, adapt, beam)
-        evaluate_lines(model_file.path, model, files, split, as_json, options)
+        evaluate_lines(model_file.path, model, files, split, wrong or 0, as_json, options)
         return
     if beam is not None:
         raise UsageError("--beam is for models that write texts (--predict text)")
+    if wrong is not None:
+        raise UsageError("--wrong is for models of labels, tags or texts (--predict)")
     how = {"mix": model.state.mixing is not None if mix is None else mix, "adapt": adapt}
     nonfinite = []
     for name in [split] if split else expand_folders(files, model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from charrnn.formatting import format_count, format_measures
 if TYPE_CHECKING:
     from charrnn.model import Model
     from charrnn.tasks.layouts import Line
-    from charrnn.tasks.lines import Lines
+    from charrnn.tasks.lines import Lines, LineTask, Mistake
 
 
 def evaluate_lines(
@@ -23,13 +23,17 @@ def evaluate_lines(
     model: Model,
     files: list[str],
     split: str | None,
+    wrong: int,
     as_json: bool,
     options: dict[str, int],
 ) -> None:
-    """Print what the model reaches on each file, or on a split of its run, and simple methods."""
+    """Print what the model reaches on each file, or on a split of its run, and simple methods.
+
+    The ``wrong`` lines that are most wrong follow.
+    """
     from charrnn.tasks.lines import load_line_task
 
-    task, corpus = load_line_task(model.config.predict), run_lines(model, path)
+    task, corpus = load_line_task(model.config), run_lines(model, path)
     train = corpus.lines[: corpus.split_offsets[0]] if corpus else []
     for name, lines in read_parts(path, model, corpus, files, split):
         started = time.perf_counter()
@@ -38,9 +42,12 @@ def evaluate_lines(
         measured = {part: task.measure(found, lines) for part, found in parts.items()}
         predictions, measures = parts["model"], measured.pop("model")
         others = {**(task.measure_baselines(train, lines) if train else {}), **measured}
+        mistakes = task.find_mistakes(predictions, lines, wrong)
         if as_json:
             row = {"file": name, "lines": len(lines), **measures, "lines_per_second": rate}
             row |= {"others": others, **task.detail_row(predictions, lines)}
+            if wrong:
+                row["wrong"] = [mistake_row(task, mistake) for mistake in mistakes]
             print_lines(common.format_json(row))
             continue
         count = format_count(len(lines), "line")
@@ -48,6 +55,21 @@ def evaluate_lines(
         for method, of_method in others.items():
             print_lines(f"{name}: {method}: {format_measures(of_method)}")
         print_lines(*map(format_columns, task.details(predictions, lines)))
+        if wrong:
+            print_lines(*map(format_columns, mistake_table(task, mistakes)))
+
+
+def mistake_row(task: LineTask, mistake: Mistake) -> dict[str, Any]:
+    """Return a line that is wrong as a JSON object."""
+    (text, target, file, number, _), predicted, error = mistake
+    row = {"text": text, "target": target, "predicted": predicted, "file": file, "line": number}
+    return {**row, task.error_name.replace(" ", "_"): error}
+
+
+def mistake_table(task: LineTask, mistakes: Sequence[Mistake]) -> list[list[str]]:
+    """Return lines that are wrong as the rows of a table, after the names of its columns."""
+    rows = [[f"{m.error:.4g}", m.line.text, m.line.target, m.predicted] for m in mistakes]
+    return [[task.error_name, "text", "right", "predicted"], *rows]
 
 
 def run_lines(model: Model, path: Path) -> Lines | None:

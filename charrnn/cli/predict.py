@@ -62,7 +62,7 @@ def check_task_options(model: Model, options: dict[str, int]) -> None:
     """Raise UsageError for a language model, and for an option that its task does not read."""
     from charrnn.tasks.lines import load_line_task
 
-    task, name = load_line_task(model.config.predict), model.config.predict
+    task, name = load_line_task(model.config), model.config.predict
     for option in options:
         if option not in task.options:
             raise UsageError(f"--{option} is not for a model that predicts {name}")
@@ -99,7 +99,7 @@ def predict_lines(
     """Yield the prediction for each line, as it is printed."""
     from charrnn.tasks.lines import load_line_task
 
-    task = load_line_task(model.config.predict)
+    task = load_line_task(model.config)
     texts = [task.input_of(line) for line in lines]
     for text, prediction in zip(texts, model.predict(texts, **options), strict=True):
         if as_json:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +12,13 @@ from charrnn.cli.streams import stdout
 from charrnn.errors import CharrnnError, CheckpointError
 from charrnn.storage.checkpoint import read_state
 from charrnn.storage.output import check_output
+
+if TYPE_CHECKING:
+    from charrnn.drawing.lines_report import Predictions
+    from charrnn.model import Model
+    from charrnn.tasks.layouts import Line
+
+MAX_LINES, SHOWN_MISTAKES = 5000, 20
 
 
 @click.command()
@@ -25,7 +34,8 @@ def report(checkpoint: str, output: str | None, force: bool) -> None:
     """Write a self-contained HTML report about the run in CHECKPOINT.
 
     It contains the loss curves, the baselines, samples from training and at four temperatures,
-    per-character surprisal, gate saturation, and what is needed to reproduce the run.
+    per-character surprisal, gate saturation, and what is needed to reproduce the run. Of a model of
+    labels, tags or texts it has the measures, the confusion matrix, and what is most wrong.
 
     \b
       charrnn report checkpoints/play.npz -o play.html --force
@@ -37,20 +47,56 @@ def report(checkpoint: str, output: str | None, force: bool) -> None:
     path = Path(output or f"{run.stem}.html")
     if out is None:
         check_output(path, force, [run])
-    from charrnn.drawing.report import render_report
     from charrnn.model import load
-    from charrnn.tasks.base import require_language_model
 
     model = load(run)
-    require_language_model(model.config, str(run))
-    text: str | bytes = ""
-    missing = ""  # the reason if there is no text
-    try:
-        text = read_splits(model.state, run).val.text(model.vocabulary)
-    except CharrnnError as e:
-        missing = str(e)
-    data = render_report(model, text, missing).encode("utf-8", "backslashreplace")
+    page = render_lines(model, run) if model.state.task else render_text(model, run)
+    data = page.encode("utf-8", "backslashreplace")
     if out is not None:
         out.write(data)
     else:
         write_output(path, data)
+
+
+def render_text(model: Model, path: Path) -> str:
+    """Return the report of a language model."""
+    from charrnn.drawing.report import render_report
+
+    text: str | bytes = ""
+    missing = ""  # the reason if there is no text
+    try:
+        text = read_splits(model.state, path).val.text(model.vocabulary)
+    except CharrnnError as e:
+        missing = str(e)
+    return render_report(model, text, missing)
+
+
+def render_lines(model: Model, path: Path) -> str:
+    """Return the report of a model of labels, tags or texts."""
+    from charrnn.drawing.lines_report import render_lines_report
+    from charrnn.storage.state import State
+
+    assert isinstance(model.state, State)
+    found, missing = None, "the run has no test or validation split"
+    try:
+        splits = read_splits(model.state, path)
+    except CharrnnError as e:
+        missing = str(e)
+    else:
+        split, name = (splits.test, "test") if splits.test.lines else (splits.val, "validation")
+        if split.lines:
+            found = predict_lines(model, split.lines, f"{name} split")
+    return render_lines_report(model.state, found, missing)
+
+
+def predict_lines(model: Model, lines: Sequence[Line], name: str) -> Predictions:
+    from charrnn.cli.eval_lines import mistake_table
+    from charrnn.drawing.lines_report import Predictions
+    from charrnn.tasks.lines import load_line_task
+
+    task = load_line_task(model.config)
+    if len(lines) > MAX_LINES:
+        name, lines = f"first {MAX_LINES:,} lines of the {name}", lines[:MAX_LINES]
+    predictions = model.predict([line.text for line in lines])
+    mistakes = mistake_table(task, task.find_mistakes(predictions, lines, SHOWN_MISTAKES))
+    return Predictions(name, task.details(predictions, lines), mistakes)

@@ -316,7 +316,7 @@ def load_corpora(
         own: list[Path] = [path, common.CHECKPOINT_DIR]
         files: dict[str, Any] = {"temp_dir": path.parent, "own": own, "recorded": recorded}
         name = common.default_run_name(paths)
-        return load_task(c.predict).read(name, c, paths=paths, **files)
+        return load_task(c).read(name, c, paths=paths, **files)
 
     return load(corpus), load([val_file]) if val_file else None
 

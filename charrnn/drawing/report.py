@@ -16,6 +16,7 @@ from charrnn.drawing.figures import loss_curve
 from charrnn.drawing.highlight import escape_inline, read_resource, render_html, render_page
 from charrnn.errors import CheckpointError
 from charrnn.formatting import escape_control, format_count, format_loss, loss_unit
+from charrnn.storage.checkpoint import network_sizes
 from charrnn.storage.state import State
 from charrnn.text.batches import document_ends
 from charrnn.text.files import display_name
@@ -29,6 +30,7 @@ TEMPERATURES = (0.4, 0.7, 1.0, 1.3)
 REPORT_SAMPLE_LENGTH = 300
 REPORT_SAMPLE_LINES = 40  # of a model with one document per line
 SEED = 0
+NETWORK_OPTIONS = ("bidirectional", "generative", "attention")
 
 # Conjoining jamo that form a syllable, or (the group) one that joins to nothing: a browser draws
 # such jamo on top of each other.
@@ -86,9 +88,10 @@ def head(state: State) -> str:
         text = preformatted("\n".join(lines), state.config.unit)
         cards += f"<section>\n<h3>Step {sample['step']:,}</h3>\n{text}\n</section>\n"
     title = "<h2>From noise to words</h2>\n" if len(chosen) > 1 else ""
+    left = "" if state.task else f"<div>\n{title}{cards}</div>\n"  # tasks have no samples
     return (
         f'<p class="summary">{summary(state)}</p>\n'
-        f'<div class="head">\n<div>\n{title}{cards}</div>\n'
+        f'<div class="head">\n{left}'
         f"<div>\n<h2>Loss</h2>\n{curves_section(state)}\n</div>\n</div>\n"
     )
 
@@ -145,7 +148,8 @@ def summary(state: State) -> str:
     )
     if val_loss is None:
         return sentence
-    sentence += f" Validation loss: {val_loss:.3f} nats per {loss_unit(config.unit)}"
+    noun = loss_unit(config.unit, config.predict)
+    sentence += f" Validation loss: {val_loss:.3f} nats per {noun}"
     if name := formatting.best_baseline(baselines["val"]):
         sentence += f" (best baseline: {escape_inline(name)}, {baselines['val'][name]:.3f})"
     return f"{sentence}."
@@ -154,21 +158,26 @@ def summary(state: State) -> str:
 def run_facts(state: State) -> str:
     config, corpus, batches = state.config, state.corpus, state.batches
     split, best, V = corpus["split_characters"], state.best, state.vocabulary["size"]
-    noun, document = loss_unit(config.unit), config.documents
+    noun, document = loss_unit(config.unit, config.predict), config.documents
     layers = format_count(config.num_layers, "layer")
-    uniform = math.log(V) * corpus["symbols"] / max(corpus["characters"], 1)
+    uniform = math.log(network_sizes(V, state.task)[1])
+    if not state.task:
+        uniform = uniform * corpus["symbols"] / max(corpus["characters"], 1)
+    kinds = "".join(f", {name}" for name in NETWORK_OPTIONS if getattr(config, name))
+    texts = f"one document per {document}" if document else "one continuous text"
+    length = format_count(corpus["characters"], loss_unit(config.unit))
     names = [escape_inline(display_name(name)) for name, *_ in corpus["files"]]
     if corpus["num_files"] > len(names):
         names.append(f"and {corpus['num_files'] - len(names):,} more")
     rows = [
         ("files", "<br>".join(names)),
-        ("length", f"{corpus['characters']:,} {noun}s ({corpus['bytes']:,} bytes)"),
+        ("length", f"{length} ({corpus['bytes']:,} bytes)"),
         ("training split", f"{split['train']:,} {noun}s"),
         ("validation split", f"{split['val']:,} {noun}s"),
         ("test split", f"{split['test']:,} {noun}s"),
         ("vocabulary", f"{V:,} symbols" + ", Hangul as jamo" * (config.unit == "jamo")),
-        ("documents", f"one document per {document}" if document else "one continuous text"),
-        ("model", f"{config.cell}, {layers} of {config.hidden_size} hidden units"),
+        ("documents", "lines, each read on its own" if state.task else texts),
+        ("model", f"{config.cell}, {layers} of {config.hidden_size} hidden units{kinds}"),
         ("parameters", f"{state.parameters:,}"),
         ("batch size", batches["batch_size"]),
         ("sequence length", batches["seq_length"]),
@@ -195,7 +204,8 @@ def run_facts(state: State) -> str:
 def curves_section(state: State) -> str:
     return (
         f"<figure>\n{render_chart(loss_curve('', state))}\n"
-        f"<figcaption>Nats per {loss_unit(state.config.unit)} at each training step. "
+        f"<figcaption>Nats per {loss_unit(state.config.unit, state.config.predict)} at each "
+        "training step. "
         '<span class="screen">Hover over a step, or use Tab, to see its values. </span>'
         "Where the training loss keeps falling but the validation loss does not, the model is "
         "overfitting.</figcaption>\n</figure>"

@@ -208,7 +208,7 @@ def array_shapes(state: ModelState) -> dict[str, tuple[int, ...]]:
 
     config = state.config
     cell, H, L = config.cell, config.hidden_size, config.num_layers
-    n = count_parameters(config, state.vocabulary["size"], count_outputs(state.task))
+    n = count_parameters(config, *network_sizes(state.vocabulary["size"], state.task))
     L *= 2 if config.bidirectional else 1
     shapes: dict[str, tuple[int, ...]] = {"best_weights": (n,)}
     if counted := count_bytes(state):
@@ -231,9 +231,18 @@ def count_bytes(state: ModelState) -> int:
     return state.counts["bytes"] if state.counts else 0
 
 
-def count_outputs(task: TaskRecord | None) -> int | None:
-    """Return the number of outputs of the network, or None for as many as there are symbols."""
-    return len(task["outputs"]) or None if task else None
+def network_sizes(V: int, task: TaskRecord | None) -> tuple[int, int]:
+    """Return the number of inputs and of outputs of the network, for V symbols.
+
+    With --generative the labels are inputs too, after the symbols.
+    """
+    labels = len(task["outputs"]) if task and "shares" in task else 0
+    return V + labels, len(output_names(task)) or V
+
+
+def output_names(task: TaskRecord | None) -> list[str]:
+    """Return the names of the outputs of the network; none if they are symbols."""
+    return [] if task is None or "shares" in task else task["outputs"]
 
 
 def _check_member(name: str, info: zipfile.ZipInfo, max_end: int) -> None:

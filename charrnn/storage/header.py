@@ -225,14 +225,22 @@ def _check_counts(state: ModelState) -> None:
 
 def _check_task(state: ModelState) -> None:
     """Raise InvalidCheckpoint unless there is a record of a task if there is one to record."""
-    if (state.task is None) != (state.config.predict == "next"):
-        raise _field_error("task", f"of --predict {state.config.predict}")
-    if state.task and len({*state.task["outputs"]}) < len(state.task["outputs"]):
+    task, config = state.task, state.config
+    if (task is None) != (config.predict == "next"):
+        raise _field_error("task", f"of --predict {config.predict}")
+    if task is None:
+        return
+    names, shares = task["outputs"], task.get("shares", [])
+    if len({*names}) < len(names):
         raise _field_error("task.outputs", "one of them twice")
-    if state.task and state.counts:
+    if config.predict == "label" and not names:
+        raise _field_error("task.outputs", "there is no label")
+    if ("shares" in task) != config.generative or len(shares) != len(names) * config.generative:
+        raise _field_error("task.shares", f"{len(shares)} of {len(names)}")
+    if state.counts:
         raise _field_error("counts", "only a language model has n-grams")
-    if state.task and len(state.task["weights"]) not in (0, 2 * bool(state.task["counts_bytes"])):
-        raise _field_error("task.weights", f"{len(state.task['weights'])} weights")
+    if len(task["weights"]) not in (0, 2 * bool(task["counts_bytes"])):
+        raise _field_error("task.weights", f"{len(task['weights'])} weights")
 
 
 def _check_steps(state: State) -> None:

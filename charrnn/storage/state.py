@@ -25,6 +25,7 @@ Amount = Annotated[float, (0.0, float(MAX_COUNT))]  # of epochs, or of seconds
 MAX_LOSS = 1e300  # in nats; a larger one, of float64, counts as non-finite
 Loss = Annotated[float, (-MAX_LOSS, MAX_LOSS)]
 NonNegativeReal = Annotated[float, (0.0, MAX_LOSS)]
+Share = Annotated[float, (1e-12, 1.0)]
 Discount = Annotated[float, (0.0, 3.0)]
 Real = Annotated[float, (-MAX_LOSS, MAX_LOSS)]
 # Path, bytes and CRC-32. Paths are relative to the checkpoint's folder, or absolute; standard input
@@ -114,8 +115,12 @@ class Mixing(TypedDict):  # gates: see ``mixture``
     mixed_loss: Loss | None
 
 
-class TaskRecord(TypedDict):  # of a model that predicts something else than the next symbol
-    outputs: list[str]  # labels or tags in the order of the outputs; none: symbols
+class SharesRecord(TypedDict, total=False):
+    shares: list[Share]  # of the labels among the training lines; only of --generative
+
+
+class TaskRecord(SharesRecord):  # of a model that predicts something else than the next symbol
+    outputs: list[str]  # labels or tags; those of the network, unless its outputs are symbols
     per: str  # of tags, see ``tasks.tags``
     counts_bytes: NonNegative  # of the counts that the network is mixed with
     weights: list[Real]  # of the network and of the counts; none before the end of the run

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.config import TASKS, Config
+from charrnn.config import GENERATIVE_TASKS, TASKS, Config
 from charrnn.errors import UsageError
 from charrnn.network import Network
 from charrnn.storage.state import TaskRecord
@@ -66,17 +66,21 @@ class Task(ABC):
         return {}
 
 
+def load_task(config: Config) -> Task:
+    """Return the task of a run with these options."""
+    return _load_task((GENERATIVE_TASKS if config.generative else TASKS)[config.predict])
+
+
 @functools.cache
-def load_task(name: str) -> Task:
-    """Return the task that the registry has under a name."""
-    module, _, attribute = TASKS[name].partition(":")
+def _load_task(path: str) -> Task:
+    module, _, attribute = path.partition(":")
     task: Task = getattr(import_module(module), attribute)()
     return task
 
 
 def require_language_model(config: Config, name: str = "the model") -> None:
     """Raise UsageError for a model with another task than to predict the next symbol."""
-    if not load_task(config.predict).is_language_model:
+    if not load_task(config).is_language_model:
         raise UsageError(
             f"{name}: predicts {config.predict}, and this needs a language model; "
             f"use charrnn predict, or charrnn eval"

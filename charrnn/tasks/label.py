@@ -46,6 +46,7 @@ class LabelPrediction(NamedTuple):
 class Label(LineTask):
     by_file = True
     options = ("top",)
+    error_name = "loss"
     loaded: tuple[Any, NaiveBayes] | None = None  # packed and unpacked
 
     def collect(self, lines: Sequence[Line]) -> TaskRecord:
@@ -90,6 +91,13 @@ class Label(LineTask):
         ]
         log_loss = {"log_loss": float(np.mean(known))} if known else {}
         return {**measure_labels(found, truth), **log_loss}
+
+    def error(self, prediction: Any, line: Line) -> float:
+        """Return -log p of the right label, in nats; infinite if the model does not know it."""
+        if prediction.best == line.target:
+            return 0.0
+        known = line.target in prediction.labels
+        return -float(prediction.logp[prediction.labels.index(line.target)]) if known else math.inf
 
     def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
         truth = [line.target for line in test]

@@ -17,6 +17,7 @@ from charrnn.config import Config
 from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control, format_count
 from charrnn.scoring import target_log_probs
+from charrnn.storage.checkpoint import output_names
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor, Task, load_task
 from charrnn.tasks.layouts import FASTTEXT_PREFIX, Line, read_files
@@ -36,9 +37,9 @@ def new_record(outputs: list[str], per: str = "") -> TaskRecord:
     return TaskRecord(outputs=outputs, per=per, counts_bytes=0, weights=[])
 
 
-def load_line_task(name: str) -> LineTask:
-    """Return a task by its name. Raises UsageError if it does not read lines."""
-    task = load_task(name)
+def load_line_task(config: Config) -> LineTask:
+    """Return the task of a run. Raises UsageError if it does not read lines."""
+    task = load_task(config)
     if not isinstance(task, LineTask):
         raise UsageError("a language model predicts no labels, tags or texts: use charrnn sample")
     return task
@@ -52,10 +53,19 @@ class Encoded(NamedTuple):
     ends: Ids  # of the lines
 
 
+class Mistake(NamedTuple):
+    """A line whose prediction is wrong, and how wrong, as ``LineTask.error`` measures it."""
+
+    line: Line
+    predicted: str
+    error: float
+
+
 class LineTask(Task):
     """A task that reads lines: a text, and what is to be learned from it."""
 
     by_file = False  # a file may be a class
+    error_name = "error"  # what ``error`` measures
     options: tuple[str, ...] = ()  # of ``predict``, beyond the lines
 
     # --- what a task defines ---
@@ -106,6 +116,10 @@ class LineTask(Task):
         """Return the same as a part of a JSON object."""
         return {}
 
+    def error(self, prediction: Any, line: Line) -> float:
+        """Return how wrong a prediction is; 0 if it is right."""
+        return 0.0
+
     def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
         """Return what simple methods reach on some lines once they have read others."""
         return {}
@@ -147,6 +161,15 @@ class LineTask(Task):
         network, vocabulary, record, _ = predictor
         encoded = self.encode_lines([(text, None) for text in texts], record, vocabulary)
         return target_log_probs(network, *encoded)
+
+    def find_mistakes(
+        self, predictions: Sequence[Any], lines: Sequence[Line], n: int
+    ) -> list[Mistake]:
+        """Return the n predictions that are most wrong, the worst first."""
+        pairs = list(zip(predictions, lines, strict=True))
+        found = [Mistake(line, self.columns(p)[0], self.error(p, line)) for p, line in pairs]
+        wrong = [mistake for mistake in found if mistake.error > 0]
+        return sorted(wrong, key=lambda mistake: -mistake.error)[:n]
 
     def make_splits(
         self, corpus: Corpus, val: Corpus | None, config: Config, vocabulary: Vocabulary
@@ -203,7 +226,7 @@ def known_ids(vocabulary: Vocabulary, codes: NDArray[np.integer[Any]]) -> NDArra
 
 def target_ids(targets: Ids, record: TaskRecord, vocabulary: Vocabulary) -> Ids:
     """Return targets as outputs: they are, or they are codes."""
-    if record["outputs"]:
+    if output_names(record):
         return targets.astype(np.intp)
     return np.where(targets < 0, -1, known_ids(vocabulary, targets.clip(0)))
 
@@ -283,7 +306,7 @@ def leave_out_bad(lines: Sequence[Line], config: Config, notes: list[str]) -> li
 
 def read_labelled_file(file: str, config: Config, record: TaskRecord | None) -> list[Line]:
     """Return the lines of a file for a model with these options. Raises TextError."""
-    task, name = load_line_task(config.predict), files.display_name(file)
+    task, name = load_line_task(config), files.display_name(file)
     assert record
     text = files.decode_bytes(files.read_file(file), file, config.encoding)
     is_class = task.by_file and Path(file).name.partition(".")[0] in record["outputs"]

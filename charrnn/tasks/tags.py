@@ -50,6 +50,8 @@ class TagPrediction(NamedTuple):
 
 
 class Tags(LineTask):
+    error_name = "wrong tags"
+
     def collect(self, lines: Sequence[Line]) -> TaskRecord:
         count = {per: sum(fits(line, per) for line in lines) for per in PER}
         most = max(count, key=count.__getitem__)
@@ -105,6 +107,11 @@ class Tags(LineTask):
                 whole + (matches == len(pairs)),
             )
         return {"accuracy": right / max(total, 1), "line_accuracy": whole / max(len(lines), 1)}
+
+    def error(self, prediction: Any, line: Line) -> float:
+        """Return the number of wrong tags."""
+        tags = split_tags(line.target, prediction.per)
+        return float(sum(a != b for a, b in zip(prediction.tags, tags, strict=True)))
 
     def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
         per = self.collect(train)["per"]

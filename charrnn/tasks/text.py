@@ -25,6 +25,7 @@ MAX_LANES = 256  # texts that are written at a time, those of all beams
 
 class Text(LineTask):
     options = ("beam",)
+    error_name = "character error rate"
 
     def encode(
         self, text: str, target: str | None, record: TaskRecord, unit: str
@@ -60,6 +61,9 @@ class Text(LineTask):
         characters = sum(len(target) for _, target in pairs)
         errors = sum(edit_distance(found, target) for found, target in pairs)
         return {"exact": exact, "character_error_rate": errors / max(characters, 1)}
+
+    def error(self, prediction: Any, line: Line) -> float:
+        return edit_distance(prediction, line.target) / max(len(line.target), 1)
 
     def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
         return {"the source unchanged": self.measure([line.text for line in test], test)}

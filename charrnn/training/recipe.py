@@ -63,7 +63,7 @@ def complete(
     if goal == Goal() and MODEL_OPTIONS & given.keys():
         return given, ""
     config = Config(**given)
-    if not load_task(config.predict).is_language_model:
+    if not load_task(config).is_language_model:
         if goal != Goal():
             raise UsageError(f"--preset and --time know no --predict {config.predict}")
         return given, ""

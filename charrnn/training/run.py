@@ -47,7 +47,12 @@ from charrnn.training.splits import (
     text_of,
     with_relative_files,
 )
-from charrnn.training.vocabularies import InitialModel, build_vocabulary, match_outputs
+from charrnn.training.vocabularies import (
+    InitialModel,
+    build_vocabulary,
+    match_inputs,
+    match_outputs,
+)
 from charrnn.version import __version__
 
 DEFAULT_CHARACTERS = 10_000_000  # to train on, if neither epochs nor steps are given
@@ -81,7 +86,7 @@ class Run:
 
     @property
     def task(self) -> Task:
-        return load_task(self.config.predict)
+        return load_task(self.config)
 
     @property
     def plan(self) -> Plan:
@@ -170,17 +175,18 @@ def begin(
     """
     # the text
     vocabulary, init_from, notes = build_vocabulary(corpus, val, config, initial_model)
-    task = load_task(config.predict)
+    task = load_task(config)
     record, splits = task.record_of(corpus), task.make_splits(corpus, val, config, vocabulary)
     corpus_record, val_record = records_of(corpus, val, splits)
 
     # the network
     rng = np.random.default_rng([config.seed, RngStream.INIT])
-    network = make_network(config, len(vocabulary), checkpoint.count_outputs(record), rng)
+    network = make_network(config, *checkpoint.network_sizes(len(vocabulary), record), rng)
     if initial_model:
-        ids = vocabulary.ids_of(initial_model.vocabulary.codes)
-        outputs = match_outputs(record, initial_model.task, ids)
-        network.load_weights_from(initial_model.network, ids, outputs)
+        inputs = match_inputs(record, vocabulary, initial_model)
+        symbols = inputs[: len(initial_model.vocabulary)]
+        outputs = match_outputs(record, initial_model.task, symbols)
+        network.load_weights_from(initial_model.network, inputs, outputs)
     weights = network.params.vector
 
     # the state
@@ -253,14 +259,14 @@ def resume(
     for name, array in arrays.items():
         if name != checkpoint.COUNTS and array.dtype != config.dtype:
             raise CheckpointError(f"{path}: damaged: {name} is {array.dtype}, not {config.dtype}")
-    splits = load_task(config.predict).make_splits(corpus, val, config, vocabulary)
+    splits = load_task(config).make_splits(corpus, val, config, vocabulary)
     position, steps = _position(state, splits), state.plans[-1]["steps"]
     fits = state.batches == splits.fit_batches(config) and state.data_position == position
     if not fits or state.step > steps:
         reason = "batches, plans or position are inconsistent with the text"
         raise CheckpointError(f"{path}: damaged: {reason}")
 
-    network = make_network(config, len(vocabulary), checkpoint.count_outputs(state.task))
+    network = make_network(config, *checkpoint.network_sizes(len(vocabulary), state.task))
     network.params.vector[:] = arrays["last_weights"]
 
     # the state, as this invocation knows it

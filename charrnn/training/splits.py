@@ -55,7 +55,7 @@ def text_of(
 def splits_of(state: ModelState, path: Path) -> Splits:
     """Return the splits of the text of a saved run. Raises as ``text_of`` does."""
     vocabulary = Vocabulary.from_header(state.vocabulary, state.config.unit)
-    task = load_task(state.config.predict)
+    task = load_task(state.config)
     return task.make_splits(*text_of(state, path), state.config, vocabulary)
 
 
@@ -85,7 +85,7 @@ def _read_again(record: TextRecord, config: Config, path: Path, used: str) -> Co
             change = escape_control(f"{source} changed from {size:,} to {info.st_size:,} bytes")
             raise CheckpointError(f"{path}: was {used} on a different text ({change})")
         files.append(source)
-    return load_task(config.predict).read(record["name"], config, paths=files)
+    return load_task(config).read(record["name"], config, paths=files)
 
 
 def records_of(

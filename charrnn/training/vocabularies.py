@@ -11,6 +11,7 @@ from charrnn.arrays import Ids
 from charrnn.config import Config
 from charrnn.formatting import format_count
 from charrnn.network import Network
+from charrnn.storage.checkpoint import output_names
 from charrnn.storage.state import InitFrom, TaskRecord
 from charrnn.text.corpus import Corpus, split_offsets
 from charrnn.text.units import UNKNOWN, Codes
@@ -30,9 +31,20 @@ class InitialModel(NamedTuple):
     task: TaskRecord | None = None
 
 
+def match_inputs(new: TaskRecord | None, vocabulary: Vocabulary, old: InitialModel) -> Ids:
+    """Return where the inputs of the initial model are here, below 0 for those that are not.
+
+    They are its symbols, and with --generative its labels.
+    """
+    ids = vocabulary.ids_of(old.vocabulary.codes)
+    labels, old_labels = (t["outputs"] if t and "shares" in t else [] for t in (new, old.task))
+    index = {label: len(vocabulary) + i for i, label in enumerate(labels)}
+    return np.append(ids, np.array([index.get(label, -1) for label in old_labels], np.intp))
+
+
 def match_outputs(new: TaskRecord | None, old: TaskRecord | None, ids: Ids) -> Ids | None:
     """Return where the outputs of the initial model are here; None if they mean something else."""
-    new_names, old_names = (task["outputs"] if task else [] for task in (new, old))
+    new_names, old_names = output_names(new), output_names(old)
     if not new_names and not old_names:
         return ids
     return np.arange(len(new_names)) if new_names == old_names else None
