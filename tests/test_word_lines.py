@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from charrnn.cli.train import share_text
+from charrnn.cluster import SINGLE
 from charrnn.config import Config
 from charrnn.errors import UsageError
 from charrnn.tasks.lines import END, Lines, join_words, load_line_task, new_record
@@ -177,3 +179,9 @@ def test_store_of_a_corpus_keeps_its_characters() -> None:
     assert isinstance(corpus, Lines)
     assert corpus.training_end(0.0, config.test_fraction) > corpus.training_end(0.5, 0.0)
     assert corpus.characters == 18 * len("a king")
+
+
+def test_ranks_do_not_read_words_for_themselves() -> None:
+    run = begin_run("tags", "a king\tA B\nking a\tB A\n" * 9)
+    with pytest.raises(UsageError, match="--local-ids cannot be combined with --unit word"):
+        share_text(run, Path("x.npz"), SINGLE, lambda *_: pytest.fail("the text is read"))
