@@ -251,11 +251,12 @@ class Config:
             if is_given and not is_read:
                 option = f"--{f.name.replace('_', '-')}"
                 raise UsageError(f"--predict {self.predict} does not read {option}: {m['reason']}")
-        if self.predict != "next" and self.unit == "word":
-            raise UsageError("--unit word reads no lines yet: use char, byte or jamo")
         if self.generative and self.bidirectional:
             reason = "what predicts the next symbol must not read it from the right"
             raise UsageError(f"--generative cannot be combined with --bidirectional: {reason}")
+        if self.predict == "text" and self.unit == "word":
+            reason = "a text that is written could end within a spelled word"
+            raise UsageError(f"--predict text does not read --unit word: {reason}")
         if self.columns is not None and len({*self.columns.split(",")}) != 2:
             raise UsageError(f"invalid columns: {self.columns!r}; must be two, as in text,label")
 

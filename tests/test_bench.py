@@ -1,6 +1,8 @@
 """The benchmarks run and fill in their tables; their results are not checked."""
 
 import hashlib
+import json
+import os
 import re
 import subprocess
 import sys
@@ -8,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ENV, ROOT
+from charrnn.tasks.layouts import read_files
+from charrnn.tasks.lines import load_line_task
+from charrnn.tasks.tags import fits
+from tests.conftest import ENV, ROOT, Cli, read_run
 
 
 def bench(program: str, *args: str, cwd: Path | None = None) -> str:
@@ -65,6 +70,67 @@ def test_pairs_are_different_and_right() -> None:
         assert len({*texts}) == len(lines) == 50
     longer = bench("pairs.py", "copy", "9", "--min-length", "60", "--max-length", "80")
     assert {len(line) // 2 for line in longer.splitlines()} <= {*range(60, 81)}
+
+
+def test_what_is_taken_from_lines_can_be_restored(tmp_path: Path) -> None:
+    rows = ["  Été  à Ålesund,\tÇa va? ", "한글  맞춤법 A", "été à Ålesund, Ça va?", "x"]
+    (tmp_path / "a.txt").write_text(
+        "\r\n".join(["\ufeff", *rows, rows[0], ""]), "utf-8", newline=""
+    )
+    texts = [" ".join(row.split()) for row in rows]
+    lines = bench("lines.py", "capitals", "a.txt", cwd=tmp_path).splitlines()
+    assert lines == [
+        f"ete a alesund, ca va?\t{texts[0]}",  # once
+        f"한글 맞춤법 a\t{texts[1]}",
+        "x\tx",
+    ]
+    lines = bench("lines.py", "spaces", "a.txt", cwd=tmp_path).splitlines()
+    assert lines[1] == "한글맞춤법A\t._.._."
+    for line, text in zip(lines, texts, strict=True):
+        letters, tags = line.split("\t")
+        pairs = zip(letters, tags, strict=True)
+        assert "".join(c + " " * (tag == "_") for c, tag in pairs) == text
+
+    # both are lines with a tag for each character, next to which counts are measured
+    for kind in ("spaces", "capitals"):
+        (tmp_path / "b.tsv").write_text(bench("lines.py", kind, "a.txt", cwd=tmp_path), "utf-8")
+        first, *_ = read_files([("b", (tmp_path / "b.tsv").read_text("utf-8"))], None, False)
+        assert fits(first, "character")
+
+
+def test_baselines_learn_from_the_lines_of_the_run(cli: Cli) -> None:
+    text = "".join(f"{i} {'abc'[i % 3]}\t{'xyz'[i % 3]}\n" for i in range(120))
+    Path("a.tsv").write_text(text)
+    how = ("--hidden-size", "4", "--max-steps", "2", "--test-fraction", "0.25", "--seed", "3", "-q")
+    cli("train", "a.tsv", "--predict", "label", *how)
+    code = """import json, pathlib, sys, baselines
+parts = baselines.read_splits(pathlib.Path(sys.argv[1]), [*map(pathlib.Path, sys.argv[2:])])
+print(json.dumps(parts))"""
+    env = {**ENV, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'bench'}"}
+
+    def run(code: str, *args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, "checkpoints/a.npz", *args]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+    state = read_run(Path("checkpoints/a.npz"))
+    corpus = load_line_task("label").read("a", state.config, text)
+    a, b = corpus.split_offsets
+    found = [[row[:2] for row in part] for part in json.loads(run(code).stdout)]
+    assert found == [
+        [[*line[:2]] for line in part] for part in (corpus.lines[:a], corpus.lines[b:])
+    ]
+    assert [*map(len, found)] == [84, 30]
+    Path("a.tsv").rename("moved.tsv")
+    again = json.loads(run(code, "moved.tsv").stdout)
+    assert [[row[:2] for row in part] for part in again] == found
+
+    # a message if scikit-learn is missing, or the text is another
+    without = "import sys; sys.modules['sklearn'] = None; import baselines; baselines.main()"
+    done = run(without, "moved.tsv")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "scikit-learn is missing; install it with: pip install scikit-learn" in done.stderr
+    Path("moved.tsv").write_text(text[:-1] + "x\n")
+    assert "was trained on a different text" in run(without, "moved.tsv").stderr
 
 
 def test_quality_is_measured_on_known_texts(tmp_path: Path, text: str) -> None:

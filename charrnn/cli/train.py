@@ -360,6 +360,8 @@ def share_text(run: Run, path: Path, cluster: Cluster, load_texts: LoadTexts | N
     A large text is a file that rank 0 writes next to the checkpoint; with ``load_texts`` every rank
     reads the text for itself. Raises ClusterError, UsageError.
     """
+    if load_texts and run.config.unit == "word":
+        raise UsageError("--local-ids cannot be combined with --unit word: use a shared folder")
     store, shared = run.splits.train.store, path.with_name(f".{path.name}.text")
     try:
         if load_texts is None:

@@ -23,7 +23,7 @@ from charrnn.tasks.base import Measures, Predictor, Task, load_task
 from charrnn.tasks.layouts import FASTTEXT_PREFIX, Line, read_files
 from charrnn.tasks.split import Split, Splits
 from charrnn.text import files
-from charrnn.text.corpus import Corpus, EncodedSlice
+from charrnn.text.corpus import Corpus, EncodedSlice, SymbolStore
 from charrnn.text.units import END_OF_DOCUMENT, Codes
 from charrnn.text.vocabulary import Vocabulary
 
@@ -151,7 +151,10 @@ class LineTask(Task):
         self, texts: Iterable[tuple[str, str | None]], record: TaskRecord, vocabulary: Vocabulary
     ) -> Encoded:
         """Return texts with their targets; an unknown symbol is read as the end of a line."""
-        pairs = [self.encode(*pair, record, vocabulary.unit) for pair in texts]
+        pairs = []
+        for text, target in texts:
+            pair = self.encode(text, target, record, vocabulary.unit)
+            pairs.append(join_words(text, *pair, vocabulary) if vocabulary.unit == "word" else pair)
         codes, targets = (np.concatenate([np.empty(0, int), *p]) for p in zip(*pairs, strict=True))
         ids, ends = known_ids(vocabulary, codes), np.cumsum([len(codes) for codes, _ in pairs])
         return Encoded(ids, target_ids(targets, record, vocabulary), ends)
@@ -180,15 +183,23 @@ class LineTask(Task):
         val_lines = corpus.lines[a:b]
         if isinstance(val, Lines):  # then those drawn for validation are for training, too
             val_lines, a = val.lines, b
-        table = known_ids(vocabulary, corpus.store.codes)
-        end = int(corpus.ends[a - 1])
-        train = EncodedSlice(corpus.store, table, 0, end)
-        targets = target_ids(corpus.targets[:end], record, vocabulary)
+        ends = corpus.ends[:a]
+        if vocabulary.unit == "word":  # the corpus has characters
+            train_lines = [(line.text, line.target) for line in corpus.lines[:a]]
+            ids, targets, ends = self.encode_lines(train_lines, record, vocabulary)
+            store = SymbolStore()
+            store.append(ids.astype(np.uint32))
+            store.finalize()
+            train = EncodedSlice(store, store.codes.astype(np.intp), 0, len(ids))
+        else:
+            end, table = int(ends[-1]), known_ids(vocabulary, corpus.store.codes)
+            train = EncodedSlice(corpus.store, table, 0, end)
+            targets = target_ids(corpus.targets[:end], record, vocabulary)
         val_split, test_split = (
             self.make_split(part, record, vocabulary) for part in (val_lines, corpus.lines[b:])
         )
         count = int((targets >= 0).sum())
-        return Splits(train, count, corpus.ends[:a], val_split, test_split, targets)
+        return Splits(train, count, ends, val_split, test_split, targets)
 
     def make_split(
         self, lines: Sequence[Line], record: TaskRecord, vocabulary: Vocabulary
@@ -216,6 +227,20 @@ class LineTask(Task):
             alone = predictor._replace(record={**predictor.record, "weights": []})
             parts = {"network alone": self.predict(alone, texts, **options), **parts}
         return parts
+
+
+def join_words(
+    text: str, codes: Codes, targets: NDArray[np.int64], vocabulary: Vocabulary
+) -> tuple[Codes, NDArray[np.int64]]:
+    """Return the symbols of words, and their targets, for a text as characters and an end.
+
+    The target of a word, a number, blanks or a mark is that of its last character. It is at the
+    last symbol.
+    """
+    encoded = vocabulary.read(text)
+    is_last = np.diff(encoded.piece, append=-1) != 0
+    of_words = np.where(is_last, targets[encoded.last_character], -1)
+    return np.append(encoded.codes, codes[-1]), np.append(of_words, targets[-1])
 
 
 def known_ids(vocabulary: Vocabulary, codes: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
@@ -271,6 +296,9 @@ class Lines(Corpus):
             self.store.append(codes)
         self.targets = np.concatenate([targets for _, targets in pairs])
         self.ends = np.cumsum([len(codes) for codes, _ in pairs])
+
+    def training_end(self, val_fraction: float, test_fraction: float) -> int:
+        return int(self.ends[self.split_offsets[0 if val_fraction else 1] - 1])
 
 
 def find_problems(lines: Sequence[Line], task: LineTask, record: TaskRecord) -> list[Line]:

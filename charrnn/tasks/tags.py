@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.errors import TextError
+from charrnn.errors import TextError, UsageError
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
@@ -75,6 +75,8 @@ class Tags(LineTask):
     ) -> tuple[Codes, NDArray[np.int64]]:
         """Return codes and targets: the tag of a word, or character, is that of its last symbol."""
         per, index = record["per"], {tag: i for i, tag in enumerate(record["outputs"])}
+        if unit == "word" and per != "word":
+            raise UsageError("--unit word needs a tag for each word; here each character has one")
         items = find_items(text, per)
         tags = [None] * len(items) if target is None else split_tags(target, per)
         pieces, targets, end = [], [], 0

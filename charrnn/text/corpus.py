@@ -297,6 +297,11 @@ class Corpus:
             return stop - start
         return sum(int(self._starts[indices].sum()) for indices in self.store.chunks(start, stop))
 
+    def training_end(self, val_fraction: float, test_fraction: float) -> int:
+        """Return the offset of the first symbol after the training split."""
+        end, _ = split_offsets(self.characters, val_fraction, test_fraction)
+        return self.symbol_offset(end)
+
     def describe_change(self, recorded: Mapping[str, Any]) -> str | None:
         """Describe the difference from a recorded text (see ``describe``); return None for none."""
         if recorded["sha256"] == self.sha256:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from itertools import product
 
 import numpy as np
 
@@ -20,7 +21,7 @@ MAX_GATE_SYMBOLS = 100_000  # of the validation split
 MAX_ADAPTED_SYMBOLS = 12_000  # of it; a network adapts slowly
 TIMED_SYMBOLS = 200
 COUNTED_PER_SECOND = 100_000  # symbols, by n-grams that learn
-LEARNING_RATES, DECAY = (0.05, 0.1, 0.2, 0.4), 0.001
+LEARNING_RATES, DECAYS = (0.1, 0.2, 0.4), (0.0003, 0.001)
 
 
 def rms_gradient(optimizer_state: Array) -> Array | None:
@@ -71,11 +72,11 @@ def fit_mixing(
 def choose_adaptation(
     network: Network, counts: Counts, val: Split, rms: Array | None, workers: Workers
 ) -> Adaptation | None:
-    """Return the rate with the lowest loss on the start of the validation split, and a gate."""
+    """Return the rates with the lowest loss on the start of the validation split, and a gate."""
     if rms is None:
         return None
     val = shorten(val, MAX_ADAPTED_SYMBOLS)
-    rules = [AdaptiveRule(rms, lr, DECAY) for lr in LEARNING_RATES]
+    rules = [AdaptiveRule(rms, lr, decay) for lr, decay in product(LEARNING_RATES, DECAYS)]
     all_scores: list[Array] = []
     for start in range(0, len(rules), workers.size):
         group = rules[start : start + workers.size]
@@ -94,13 +95,13 @@ def estimate_seconds(
     counted = 2 * min(len(splits.val.ids), MAX_GATE_SYMBOLS) + len(splits.test.ids)
     seconds, rms = counted / COUNTED_PER_SECOND, rms_gradient(optimizer_state)
     if rms is not None and len(splits.val.ids):
-        # the time of one rate on a piece, for all rates on all symbols
+        # the time of one pair of rates on a piece, for all pairs on all symbols
         piece = shorten(splits.val, TIMED_SYMBOLS)
         started = time.perf_counter()
-        piece.scores(network, rule=AdaptiveRule(rms, LEARNING_RATES[0], DECAY))
+        piece.scores(network, rule=AdaptiveRule(rms, LEARNING_RATES[0], DECAYS[0]))
         elapsed = time.perf_counter() - started
         per_symbol = elapsed / (len(piece.context) + len(piece.ids))
-        rounds = math.ceil(len(LEARNING_RATES) / workers.size)
+        rounds = math.ceil(len(LEARNING_RATES) * len(DECAYS) / workers.size)
         seconds += rounds * per_symbol * min(len(splits.val.ids), MAX_ADAPTED_SYMBOLS)
     return seconds
 

@@ -13,7 +13,7 @@ from charrnn.formatting import format_count
 from charrnn.network import Network
 from charrnn.storage.checkpoint import output_names
 from charrnn.storage.state import InitFrom, TaskRecord
-from charrnn.text.corpus import Corpus, split_offsets
+from charrnn.text.corpus import Corpus
 from charrnn.text.units import UNKNOWN, Codes
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.text.words import count_words
@@ -89,8 +89,7 @@ def _build_words(
     Only the words of the training split count; an initial model keeps its words.
     """
     fractions = 0 if val else config.val_fraction, config.test_fraction
-    end, _ = split_offsets(corpus.characters, *fractions)
-    word_counts, total = count_words(corpus.store, corpus.symbol_offset(end))
+    word_counts, total = count_words(corpus.store, corpus.training_end(*fractions))
     assert config.max_vocab is not None
     limits = config.min_count, config.max_vocab
     words = initial_model.vocabulary.words if initial_model else None
