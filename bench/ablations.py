@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import click
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 LANES, EVAL_STEPS = 64, 256  # of an evaluation
 CHANGES: dict[str, dict[str, Any]] = {
@@ -130,11 +130,11 @@ class Model(nn.Module):
         """Return logits (T, B, V) and the last states."""
         plan, x, new_state = self.plan, xs, []
         for i, (layer, h) in enumerate(zip(self.layers, state, strict=True)):
-            ax = F.embedding(xs, layer.Wxh.t()) if i == 0 else x @ layer.Wxh.t()
+            ax = functional.embedding(xs, layer.Wxh.t()) if i == 0 else x @ layer.Wxh.t()
             hs, h = layer(ax, h, plan)
             new_state.append(h)
             x = hs + x if plan.residual and i else hs
-            x = F.dropout(x, plan.dropout, self.training)
+            x = functional.dropout(x, plan.dropout, self.training)
             if self.training:
                 x = x * dropout_mask(plan.variational, x[0])
         return x @ self.Why.t() + self.by, new_state
@@ -145,7 +145,7 @@ class Model(nn.Module):
 
 def normalize(a: Tensor, H: int) -> Tensor:
     """Ba et al., 2016, each gate on its own."""
-    return F.layer_norm(a.unflatten(-1, (-1, H)), (H,)).flatten(-2)
+    return functional.layer_norm(a.unflatten(-1, (-1, H)), (H,)).flatten(-2)
 
 
 def dropout_mask(p: float, like: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ def evaluate(model: Model, ids: Tensor) -> float:
     for t in range(0, len(xs), EVAL_STEPS):
         logits, state = model(xs[t : t + EVAL_STEPS], state)
         targets = ys[t : t + EVAL_STEPS].flatten()
-        total += F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum").item()
+        total += functional.cross_entropy(logits.flatten(0, 1), targets, reduction="sum").item()
     model.train()
     return total / ys.numel()
 
@@ -194,7 +194,7 @@ def train(model: Model, ids: Tensor, plan: Plan, B: int, T: int, lr: float, step
             for group in optimizer.param_groups:
                 group["lr"] = lr * plan.rate * plan.factor(read / planned)
             logits, state = model(xs[at : at + length], [h.detach() for h in state])
-            loss = F.cross_entropy(logits.flatten(0, 1), ys[at : at + length].flatten())
+            loss = functional.cross_entropy(logits.flatten(0, 1), ys[at : at + length].flatten())
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

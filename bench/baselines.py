@@ -27,7 +27,7 @@ LONGEST = 5  # of the n-grams, in characters
 def read_splits(path: Path, paths: Sequence[Path]) -> tuple[Sequence[Line], Sequence[Line]]:
     """Return the training and the test lines of a run. Raises CharrnnError."""
     state = require_run(read_state(path), path)
-    task = load_line_task(state.config.predict)
+    task = load_line_task(state.config)
     if not isinstance(task, Label):
         raise UsageError(f"{path}: predicts {state.config.predict}, and these are for labels")
     given = task.read(state.corpus["name"], state.config, paths=paths) if paths else None

@@ -254,6 +254,8 @@ class Config:
         if self.generative and self.bidirectional:
             reason = "what predicts the next symbol must not read it from the right"
             raise UsageError(f"--generative cannot be combined with --bidirectional: {reason}")
+        if self.generative and self.unit == "word":
+            raise UsageError("--generative reads no words: use --unit char, byte or jamo")
         if self.predict == "text" and self.unit == "word":
             reason = "a text that is written could end within a spelled word"
             raise UsageError(f"--predict text does not read --unit word: {reason}")

@@ -113,7 +113,7 @@ print(json.dumps(parts))"""
         return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
     state = read_run(Path("checkpoints/a.npz"))
-    corpus = load_line_task("label").read("a", state.config, text)
+    corpus = load_line_task(state.config).read("a", state.config, text)
     a, b = corpus.split_offsets
     found = [[row[:2] for row in part] for part in json.loads(run(code).stdout)]
     assert found == [

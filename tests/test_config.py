@@ -28,6 +28,10 @@ def test_encodings_that_cannot_decode_a_text_are_rejected() -> None:
         ({"max_steps": 2**63}, "must be from 1 to 9007199254740992"),
         ({"epochs": 1e300}, "must be from 0 to 1000000000"),
         ({"dropout": float("nan")}, "invalid dropout: nan; must be from 0 to 0.99"),
+        (
+            {"predict": "label", "generative": True, "unit": "word"},
+            "--generative reads no words: use --unit char, byte or jamo",
+        ),
         ({"clip_norm": float("inf")}, "invalid clip_norm: inf; must be finite"),
         ({"cell": "transformer"}, "must be one of lstm, gru, vanilla"),
         ({"cell": []}, "must be a string"),

@@ -41,7 +41,7 @@ def tagged(n: int, seed: int = 0) -> str:
 
 def begin_run(predict: str, text: str, **options: Any) -> Run:
     config = Config(predict=predict, unit="word", hidden_size=4, **options)
-    return begin(load_line_task(predict).read("corpus", config, text), config)
+    return begin(load_line_task(config).read("corpus", config, text), config)
 
 
 # --- symbols and targets ---
@@ -56,7 +56,7 @@ def test_target_of_a_word_is_at_its_last_symbol() -> None:
         vocabulary.words,
     )
     text, record = " the  thing's king", new_record(["A", "B", "C"], "word")
-    pair = load_line_task("tags").encode(text, "A B C", record, "word")
+    pair = load_line_task(Config(predict="tags")).encode(text, "A B C", record, "word")
     codes, targets = join_words(text, *pair, vocabulary)
     ids = vocabulary.ids_of(codes)
     names = vocabulary.texts
@@ -73,7 +73,7 @@ def test_target_of_a_word_is_at_its_last_symbol() -> None:
     assert vocabulary.decode(ids) == text
 
     # a spelled word has its target at the end of its spelling
-    pair = load_line_task("tags").encode("thing", "C", record, "word")
+    pair = load_line_task(Config(predict="tags")).encode("thing", "C", record, "word")
     codes, targets = join_words("thing", *pair, vocabulary)
     assert targets.tolist() == [-1] * 6 + [2, -1]
     assert codes[6] == END_SPELL
@@ -175,7 +175,7 @@ def test_labels_by_words_and_a_separate_file(cli: Cli) -> None:
 
 def test_store_of_a_corpus_keeps_its_characters() -> None:
     config = Config(predict="tags", unit="word")
-    corpus = load_line_task("tags").read("corpus", config, "a king\tA B\nking a\tB A\n" * 9)
+    corpus = load_line_task(config).read("corpus", config, "a king\tA B\nking a\tB A\n" * 9)
     assert isinstance(corpus, Lines)
     assert corpus.training_end(0.0, config.test_fraction) > corpus.training_end(0.5, 0.0)
     assert corpus.characters == 18 * len("a king")
