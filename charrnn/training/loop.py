@@ -165,10 +165,9 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
 
     # forward, backward, clip
     ratio = run.splits.symbols_per_character
-    loss = parallel.loss_and_grad(batch.xs, batch.ys, run.hidden_state, masks, batch.num_targets)
-    loss *= ratio
-    norm = clip(run.network.grads.vector, config.clip_norm, config.clip_value)
-    lr = run.learning_rate
+    arrays = batch.xs, batch.ys, run.hidden_state, masks
+    loss = ratio * parallel.loss_and_grad(*arrays, batch.num_targets)
+    norm, lr = clip(run.network.grads.vector, config.clip_norm, config.clip_value), run.learning_rate
 
     # count the step
     characters_before = round(state.symbols_seen / ratio)
