@@ -165,9 +165,11 @@ def _train_step(run: Run, batch: Batch, parallel: DataParallel, messages: list[s
 
     # forward, backward, clip
     ratio = run.splits.symbols_per_character
-    arrays = batch.xs, batch.ys, run.hidden_state, masks
-    loss = ratio * parallel.loss_and_grad(*arrays, batch.num_targets)
-    norm, lr = clip(run.network.grads.vector, config.clip_norm, config.clip_value), run.learning_rate
+    loss = ratio * parallel.loss_and_grad(
+        batch.xs, batch.ys, run.hidden_state, masks, batch.num_targets
+    )
+    norm = clip(run.network.grads.vector, config.clip_norm, config.clip_value)
+    lr = run.learning_rate
 
     # count the step
     characters_before = round(state.symbols_seen / ratio)
