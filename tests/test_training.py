@@ -275,8 +275,8 @@ def test_baselines_are_measured_on_val_and_test_splits(
     assert run_of(val_fraction=0).state.baselines["val"] == {}
     none = run_of(val_fraction=0, test_fraction=0)
     assert none.state.baselines == {"val": {}, "test": {}}
-    for module in ("notes", "split"):
-        monkeypatch.setattr(f"charrnn.training.{module}.COUNTED_SYMBOLS", 500)
+    for module in ("training.notes", "tasks.split"):
+        monkeypatch.setattr(f"charrnn.{module}.COUNTED_SYMBOLS", 500)
     few = run_of()
     assert "the n-gram baselines use only the first 500 symbols" in few.state.notes
     assert few.state.baselines["val"]["6-gram"] > baselines["val"]["6-gram"]
