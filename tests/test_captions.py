@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import charrnn
+from charrnn.captioner import Captioner
 from charrnn.storage.checkpoint import read_checkpoint
 from charrnn.tasks.text import word_f1
 from tests.conftest import Cli
@@ -107,6 +108,24 @@ def test_bad_input_is_refused_in_one_line(cli: Cli) -> None:
         result = cli(*command, rc=code)
         assert message in result.stderr.decode(), command
         assert len(result.stderr.strip().splitlines()) <= 2, command
+
+
+@pytest.mark.usefixtures("pictures")
+@pytest.mark.parametrize("how", ["first", "each"])
+def test_each_symbol_that_is_written_is_the_most_likely_one(cli: Cli, how: str) -> None:
+    cli(*TRAIN, "--feature-input", how, "--max-steps", "1", "-o", "m.npz")
+    model = charrnn.load("m.npz")
+    assert isinstance(model.network, Captioner)
+    model.network.params.vector[:] *= 3
+    model.use_features("vectors.npy")
+    v, (text,) = model.vocabulary, model.predict([""], rows=[7])
+    ids = np.concatenate([v.start_id, v.encode(text)])[:20]
+    marked = model.network.vectors.mark(ids, np.array([len(ids)]), np.array([7]), len(v))
+    tape = model.network.new_tape(len(ids), 1)
+    model.network.forward(marked[:, None], model.network.zero_state(1), tape)
+    best = tape.logits[:, :, 0].argmax(1)
+    assert len(ids) > 3
+    assert best[:-1].tolist() == ids[1:].tolist()
 
 
 def test_word_f1_counts_words_in_any_order() -> None:
