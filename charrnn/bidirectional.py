@@ -12,9 +12,12 @@ from numpy.typing import DTypeLike
 
 from charrnn.arrays import Array, Ids, Parameters, merge_time_batch
 from charrnn.attentive import Attentive
+from charrnn.captioner import Captioner
+from charrnn.cells import load_cell
 from charrnn.conditional import Conditional
 from charrnn.config import Config
 from charrnn.network import Network, NetworkTape, State, num_parameters
+from charrnn.vectors import Vectors
 
 SIDES = ("left", "right")
 
@@ -132,20 +135,30 @@ def reorder(a: Array, order: Ids) -> Array:
 
 
 def make_network(
-    config: Config, V: int, num_outputs: int | None = None, rng: Generator | None = None
+    config: Config,
+    V: int,
+    num_outputs: int | None = None,
+    rng: Generator | None = None,
+    vectors: Vectors | None = None,
 ) -> Network:
     """Return the network that the options of a run describe; ``num_outputs`` is V if not given."""
     kind = Bidirectional if config.bidirectional else Attentive if config.attention else Network
     if config.generative:
         kind = Conditional
     sizes = config.cell, V, config.hidden_size, config.num_layers
+    if vectors:
+        return Captioner(*sizes, config.dtype, rng, num_outputs, vectors=vectors)
     return kind(*sizes, config.dtype, rng, num_outputs)
 
 
-def count_parameters(config: Config, V: int, num_outputs: int | None = None) -> int:
-    """Return the number of parameters of ``make_network``, without allocating them."""
+def count_parameters(config: Config, V: int, num_outputs: int | None = None, D: int = 0) -> int:
+    """Return the number of parameters of ``make_network``, without allocating them.
+
+    D is the size of the vectors that it reads, if it does.
+    """
     H = config.hidden_size
     n = num_parameters(config.cell, V, H, config.num_layers, num_outputs)
     if config.attention:
         n += H * H + (num_outputs or V) * H
+    n += load_cell(config.cell).NUM_BLOCKS * H * D
     return n * (2 if config.bidirectional else 1)

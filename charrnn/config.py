@@ -208,6 +208,13 @@ class Config:
         only=[*GENERATIVE_TASKS],
         reason="only a label can be found by the likelihood of its text",
     )
+    feature_input: str = _option(
+        "first",
+        "With --features: a vector enters with the first symbol of its line, or with each.",
+        choices=("first", "each"),
+        only=["text"],
+        reason="only --predict text reads --features",
+    )
     columns: str | None = _option(
         None,
         "With label, tags and text: the two columns to read of CSV (tabs in a file named .tsv) or "

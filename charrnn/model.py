@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charrnn import sampling, scoring
 from charrnn.adaptive import AdaptiveNetwork, AdaptiveRule
 from charrnn.arrays import Array
 from charrnn.bidirectional import make_network
 from charrnn.blas import limit_threads, with_threads
+from charrnn.captioner import Captioner
 from charrnn.config import Config
 from charrnn.counts import Counts
 from charrnn.errors import CheckpointError, UsageError
@@ -41,6 +43,7 @@ from charrnn.text import units
 from charrnn.text.masks import mask_text
 from charrnn.text.vocabulary import NEWLINE, EncodedText, Vocabulary
 from charrnn.training.mixing import rms_gradient
+from charrnn.vectors import check_vectors, open_vectors, without_rows
 from charrnn.workers import Workers, available_cores
 
 DEFAULT_SAMPLE_LENGTH = 2000
@@ -159,6 +162,21 @@ class Model:
         """
         task = load_line_task(self.config)
         return task.predict(self.predictor, texts, **options) if texts else []
+
+    def use_features(self, features: NDArray[Any] | str | Path) -> int:
+        """Let the network read the rows of an array or a ``.npy`` file; return their number.
+
+        Raises TextError for rows that the model cannot read, UsageError if it reads no vectors.
+        """
+        if not isinstance(self.network, Captioner):
+            raise UsageError(f"{self._name}: reads no features")
+        name = "features" if isinstance(features, np.ndarray) else str(features)
+        if isinstance(features, np.ndarray):
+            rows, path = check_vectors(features, name), None
+        else:
+            rows, path = open_vectors(Path(features)), name
+        self.network.vectors = self.network.vectors.with_rows(rows, path)
+        return len(rows)
 
     @functools.cached_property
     def predictor(self) -> Predictor:
@@ -392,12 +410,16 @@ class Model:
         names = [f.name for f in dataclasses.fields(ModelState) if f.name != "kind"]
         state = ModelState(**{name: getattr(self.state, name) for name in names})
         arrays = {"best_weights": weights}
+        if isinstance(self.network, Captioner):
+            arrays[checkpoint.FEATURES] = self.network.vectors.moments
         if not counts:
             state.counts = state.mixing = None
             if state.task:
                 state.task = {**state.task, "counts_bytes": 0, "weights": []}
         elif checkpoint.count_bytes(state):
             arrays[checkpoint.COUNTS] = self._array(checkpoint.COUNTS)
+        if state.features:
+            state.features = {**state.features, "file": (None, 0, 0)}
         if state.mixing:
             state.mixing = {**state.mixing, "adaptation": None}
         checkpoint.write_checkpoint(Path(path), state, arrays)
@@ -422,10 +444,16 @@ def load(path: str | Path, *, last: bool = False) -> Model:
         state.best = {"step": state.step, "val_loss": losses[0] if losses else None}
         if last:
             state.test_loss = None
-    _, arrays = checkpoint.read_checkpoint(path, [name])
+    features = [checkpoint.FEATURES] if state.features else []
+    _, arrays = checkpoint.read_checkpoint(path, [name, *features])
 
     config, vocabulary = state.config, Vocabulary.from_header(state.vocabulary, state.config.unit)
-    network = make_network(config, *checkpoint.network_sizes(len(vocabulary), state.task))
+    vectors = None
+    if state.features:
+        each, moments = config.feature_input == "each", arrays[checkpoint.FEATURES]
+        vectors = without_rows(tuple(state.features["shape"]), moments, each=each)
+    sizes = checkpoint.network_sizes(len(vocabulary), state.task)
+    network = make_network(config, *sizes, vectors=vectors)
     network.params.vector[:] = arrays[name]
     return Model(network, vocabulary, state, path)
 

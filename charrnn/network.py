@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -56,6 +56,7 @@ class Network:
     """
 
     PADDING = 0  # the id that fills a lane after the end of its document
+    reads_vectors = False  # with ids, see ``captioner``
 
     def __init__(
         self,
@@ -122,13 +123,17 @@ class Network:
     def copy(self, dtype: DTypeLike | None = None) -> Network:
         """Return a network with a copy of the parameters, of another dtype if one is given."""
         dtype = dtype or self.params.vector.dtype
-        other = type(self)(*self.architecture, dtype, num_outputs=self.num_outputs)
+        other = self._kind()(*self.architecture, dtype, num_outputs=self.num_outputs)
         other.params.vector[:] = self.params.vector
         return other
 
+    def _kind(self) -> Callable[..., Network]:
+        """Return what makes a network of the same kind."""
+        return type(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the weights, without their views."""
-        cell, kind = self.architecture[0], (type(self), self.architecture, self.num_outputs)
+        cell, kind = self.architecture[0], (self._kind(), self.architecture, self.num_outputs)
         return _restore_network, (*kind, self.params.vector, CELLS[cell])
 
     def load_weights_from(self, other: Network, ids: Ids, outputs: Ids | None) -> None:
@@ -141,7 +146,7 @@ class Network:
         for name in self.params:
             if name == "0.Wxh":
                 self.params[name][:, ids[ids >= 0]] = other.params[name][:, ids >= 0]
-            elif name not in ("Wa", "Why", "by"):
+            elif name not in ("Wa", "Wih", "Why", "by"):
                 self.params[name][:] = other.params[name]
         if outputs is not None:
             Why, given, by = self.params["Why"], other.params["Why"], other.params["by"]
@@ -219,6 +224,10 @@ class Network:
 
     def mark_source(self, ys: Ids, tape: NetworkTape) -> None:
         """Keep on the tape what the output needs to know of the targets ``ys`` (T, B): nothing."""
+
+    def vector_input(self, ids: Ids) -> Array:
+        """Return what the vectors of ids (B,) add to the first layer's pre-activation, (G H, B)."""
+        raise NotImplementedError
 
     def forward_output(self, tape: NetworkTape) -> None:
         """Write the logits, Why h + by, in place; the top layer's outputs are in ``tape.xs``."""
@@ -299,7 +308,8 @@ class Stepper:
     def __init__(self, network: Network, state: State) -> None:
         """Start from a copy of ``state`` (L, S, H, B)."""
         p, cell, (L, S, H, B) = network.params, network.cell, state.shape
-        self._step = cell.step
+        self._step, self._vocab_size = cell.step, network.vocab_size
+        self._vector_input = network.vector_input if network.reads_vectors else None
         self._W_plus_b = p["0.Wxh"] + p["0.bh"][:, None]
         if B == 1:  # one column per symbol, ready to pick up
             self._columns = list(self._W_plus_b.T[:, :, None].copy())
@@ -324,10 +334,13 @@ class Stepper:
 
     def read(self, ids: Ids) -> None:
         """Read ids (B,); update ``state`` (L, S, H, B), and so the top layer's ``h`` (H, B)."""
+        symbols = ids if self._vector_input is None else ids % self._vocab_size
         if len(ids) == 1:
-            ax = self._columns[ids[0]]
+            ax = self._columns[symbols[0]]
         else:
-            ax = np.take(self._W_plus_b, ids, axis=1, out=self._ax, mode="clip")
+            ax = np.take(self._W_plus_b, symbols, axis=1, out=self._ax, mode="clip")
+        if self._vector_input is not None:
+            ax = ax + self._vector_input(ids)
         self._step(self._Whh, ax, self._views)
         for Whh, views, b, Wxh, x in self._above:
             ax = b
@@ -345,7 +358,7 @@ class Stepper:
 
 
 def _restore_network(
-    kind: type[Network],
+    kind: Callable[..., Network],
     architecture: tuple[str, int, int, int],
     num_outputs: int,
     weights: Array,

@@ -361,7 +361,7 @@ DAMAGED_ZIPS: dict[str, tuple[Forgery, str]] = {
     "bytes after": (lambda data: data + b"after", NOT_A_CHECKPOINT),
     "comment": (with_comment, NOT_A_CHECKPOINT),
     "long directory": (with_long_directory, NOT_A_CHECKPOINT),
-    "many members": (lambda data: pack([*members(data), ("x", b"")]), NOT_A_CHECKPOINT),
+    "many members": (lambda data: pack([*members(data), ("x", b""), ("y", b"")]), NOT_A_CHECKPOINT),
     "no header": (foreign_zip, "a NumPy archive, not a charrnn checkpoint"),
     "name above": (renamed("../best_weights.npy"), UNEXPECTED),
     "absolute name": (renamed("/best_weights.npy"), UNEXPECTED),

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import click
 import pytest
+from PIL import Image, ImageDraw
 
 from charrnn.blas import BLAS_VARIABLES
 from charrnn.cli import main
@@ -96,7 +97,20 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, patch)
         shell("charrnn train data/play.txt")
+        draw_pictures(folder / "pictures")
+        (code,) = (block.code for block in blocks(ROOT / "docs" / "captions.md", "python"))
+        exec(compile(code, "captions.md", "exec"), {})
     return folder
+
+
+def draw_pictures(folder: Path) -> None:
+    """Draw what docs/captions.md reads: the file's name says what is in the picture."""
+    folder.mkdir()
+    for color in ("red", "green", "blue"):
+        for size in range(4, 16):
+            picture = Image.new("RGB", (24, 24), "white")
+            ImageDraw.Draw(picture).rectangle((4, 4, 4 + size, 4 + size), color)
+            picture.save(folder / f"a {color} square of {size}.png")
 
 
 @pytest.fixture

@@ -161,8 +161,8 @@ HEADER = {**RUN, "arrays": {"best_weights": "x"}}
 CHECKED = [at for at in paths(HEADER) if len(at) == 1 or at[0] not in ("config", "sha256")]
 CHECKED = [at for at in CHECKED if at not in (("format",), ("sha256",))]
 NULLABLE = {"test_loss", "val_loss", "train_loss", "grad_norm", "initial_loss", "val_corpus"}
-NULLABLE |= {"init_from", "mixing", "adaptation", "counts_loss", "mixed_loss", "task"}
-FLOAT = NULLABLE - {"val_corpus", "init_from", "mixing", "adaptation", "task"}
+NULLABLE |= {"init_from", "mixing", "adaptation", "counts_loss", "mixed_loss", "task", "features"}
+FLOAT = NULLABLE - {"val_corpus", "init_from", "mixing", "adaptation", "task", "features"}
 
 
 def is_valid(at: tuple[Any, ...], old: Any, value: Any) -> bool:

@@ -11,9 +11,9 @@ import charrnn
 PACKAGE = Path(charrnn.__file__).parent
 LAYERS = """
     errors version config formatting arrays blas
-    affine attention loss optim text cells counts
+    affine attention vectors loss optim text cells counts
     mixture network workers cluster
-    attentive conditional
+    attentive conditional captioner
     bidirectional
     adaptive sampling scoring storage
     analysis

@@ -46,6 +46,11 @@ SPLITS = {"val": "validation", "test": "test"}
     type=common.Count(1),
     help="With a model of labels, tags or texts: print the N lines that are most wrong.",
 )
+@click.option(
+    "--features",
+    metavar="FILE",
+    help="With a model of --features: a .npy file of vectors, a row for each line of FILE.",
+)
 @common.json_option(help="Print one JSON object per line, one for each file.")
 @model_argument("[FILE]...", last=True)
 def evaluate(
@@ -56,6 +61,7 @@ def evaluate(
     adapt: bool,
     beam: int | None,
     wrong: int | None,
+    features: str | None,
     as_json: bool,
 ) -> None:
     """Measure how well the model in CHECKPOINT predicts each FILE.
@@ -75,8 +81,11 @@ def evaluate(
     model = model_file.load(any_task=True)
     if model.state.task:
         options = parse_options(mix, adapt, beam)
-        evaluate_lines(model_file.path, model, files, split, wrong or 0, as_json, options)
+        shown: tuple[int, bool] = wrong or 0, as_json
+        evaluate_lines(model_file.path, model, files, split, *shown, options, features)
         return
+    if features is not None:
+        raise UsageError("--features: the model reads none")
     if beam is not None:
         raise UsageError("--beam is for models that write texts (--predict text)")
     if wrong is not None:

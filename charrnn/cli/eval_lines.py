@@ -25,19 +25,21 @@ def evaluate_lines(
     split: str | None,
     wrong: int,
     as_json: bool,
-    options: dict[str, int],
+    options: dict[str, Any],
+    features: str | None,
 ) -> None:
     """Print what the model reaches on each file, or on a split of its run, and simple methods.
 
     The ``wrong`` lines that are most wrong follow.
     """
-    from charrnn.tasks.lines import load_line_task
+    from charrnn.tasks.lines import load_line_task, texts_and_rows
 
+    check_features(model, features, files)
     task, corpus = load_line_task(model.config), run_lines(model, path)
     train = corpus.lines[: corpus.split_offsets[0]] if corpus else []
-    for name, lines in read_parts(path, model, corpus, files, split):
+    for name, lines in read_parts(path, model, corpus, files, split, features):
         started = time.perf_counter()
-        parts = task.predict_parts(model.predictor, [line.text for line in lines], **options)
+        parts = task.predict_parts(model.predictor, *texts_and_rows(lines), **options)
         rate = len(lines) / max(time.perf_counter() - started, 1e-9)
         measured = {part: task.measure(found, lines) for part, found in parts.items()}
         predictions, measures = parts["model"], measured.pop("model")
@@ -61,7 +63,7 @@ def evaluate_lines(
 
 def mistake_row(task: LineTask, mistake: Mistake) -> dict[str, Any]:
     """Return a line that is wrong as a JSON object."""
-    (text, target, file, number, _), predicted, error = mistake
+    (text, target, file, number, *_), predicted, error = mistake
     row = {"text": text, "target": target, "predicted": predicted, "file": file, "line": number}
     return {**row, task.error_name.replace(" ", "_"): error}
 
@@ -70,6 +72,15 @@ def mistake_table(task: LineTask, mistakes: Sequence[Mistake]) -> list[list[str]
     """Return lines that are wrong as the rows of a table, after the names of its columns."""
     rows = [[f"{m.error:.4g}", m.line.text, m.line.target, m.predicted] for m in mistakes]
     return [[task.error_name, "text", "right", "predicted"], *rows]
+
+
+def check_features(model: Model, features: str | None, files: list[str]) -> None:
+    """Raise UsageError unless features are given if the model reads them in some files."""
+    if features and not (model.state.features and files):
+        reason = "a split has its own" if model.state.features else "the model reads none"
+        raise UsageError(f"--features: {reason}")
+    if files and model.state.features and not features:
+        raise UsageError("the model reads features: give those of FILE with --features")
 
 
 def run_lines(model: Model, path: Path) -> Lines | None:
@@ -87,14 +98,22 @@ def run_lines(model: Model, path: Path) -> Lines | None:
 
 
 def read_parts(
-    path: Path, model: Model, corpus: Lines | None, files: list[str], split: str | None
+    path: Path,
+    model: Model,
+    corpus: Lines | None,
+    files: list[str],
+    split: str | None,
+    features: str | None,
 ) -> Iterator[tuple[str, list[Line]]]:
     """Yield the name and the lines of the split, or of each file. Raises TextError, UsageError."""
     from charrnn.tasks.lines import read_labelled_file
 
+    about = (features, model.use_features(features)) if features else None
     for file in common.expand_folders(files, model):
-        yield file, read_labelled_file(file, model.config, model.state.task)
+        yield file, read_labelled_file(file, model.config, model.state.task, about)
     if split and corpus:
+        if corpus.features:
+            model.use_features(corpus.features)
         a, b = corpus.split_offsets
         lines = corpus.lines[a:b] if split == "val" else corpus.lines[b:]
         if not lines:

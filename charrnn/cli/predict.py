@@ -38,6 +38,7 @@ def predict(
 ) -> None:
     """Predict the label, the tags or the text of each line of FILE.
 
+    With a model of --features, FILE is a .npy file of vectors, and a text is written for each row.
     What a line has after a TAB is never shown to the model. Without FILE, or with -, read standard
     input and answer lines as they arrive. A label is printed with its probability.
 
@@ -45,17 +46,37 @@ def predict(
       charrnn predict checkpoints/names.npz names.tsv
       echo Tanaka | charrnn predict checkpoints/names.npz --top 3
     """  # noqa: D301
-    if not files:
-        common.check_stdin_once(["-"])
     stdout()
     model = model_file.load(any_task=True)
+    if not files:
+        if model.state.features:
+            raise UsageError("the model reads features: give a .npy file of vectors")
+        common.check_stdin_once(["-"])
     options = {name: n for name, n in (("top", top), ("beam", beam)) if n is not None}
     check_task_options(model, options)
+    if model.state.features:
+        for file in files:
+            for row in predict_rows(model, file, as_json, options):
+                print_lines(row)
+        return
     for file in common.expand_folders(files or ["-"], model):
         for lines in line_groups(file, model.encoding):
             for row in predict_lines(model, lines, as_json, options):
                 print_lines(row)
             stdout().flush()
+
+
+def predict_rows(model: Model, file: str, as_json: bool, options: dict[str, int]) -> Iterator[str]:
+    """Yield what the model writes about each row of a file of vectors, as it is printed."""
+    from charrnn.tasks.lines import load_line_task
+
+    task, n = load_line_task(model.config), model.use_features(file)
+    for start in range(0, n, GROUP_LINES):
+        rows = range(start, min(start + GROUP_LINES, n))
+        texts = [""] * len(rows)
+        for row, found in zip(rows, model.predict(texts, rows=rows, **options), strict=True):
+            fields = {"row": row, **task.row(found, **options)}
+            yield common.format_json(fields) if as_json else format_columns(task.columns(found))
 
 
 def check_task_options(model: Model, options: dict[str, int]) -> None:

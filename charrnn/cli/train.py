@@ -69,6 +69,12 @@ if TYPE_CHECKING:
     help="Validate on this file instead of on a split of the corpus.",
 )
 @click.option(
+    "--features",
+    cls=FileOption,
+    metavar="FILE",
+    help="A .npy file of vectors, a row for each line of the text: learn to write the line.",
+)
+@click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -133,6 +139,7 @@ def train(
     /,
     corpus: tuple[str, ...],
     val_file: str | None,
+    features: str | None,
     output: Path | None,
     init_from: Path | None,
     preset: str | None,
@@ -177,7 +184,11 @@ def train(
         return
     path = output or default_path(corpus)
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
-    load_texts = functools.partial(load_corpora, path, corpus, val_file)
+    if features and sources["predict"] is ParameterSource.DEFAULT:
+        sources["predict"] = ParameterSource.COMMANDLINE
+        options["predict"] = "text"
+    given_features = Path(features) if features else None
+    load_texts = functools.partial(load_corpora, path, corpus, val_file, given_features)
     interrupt = StopRequest(STOP_SIGNALS, process_ends=True)
     parallel = {"workers": workers, "cluster": cluster, "sync_every": sync_every}
     with ExitStack() as stack:
@@ -223,13 +234,15 @@ def check_files(
     common.check_stdin_once([*corpus, val_file])
     sources = {name: ctx.get_parameter_source(name) for name in options}
     given = {name for name, source in sources.items() if source is ParameterSource.COMMANDLINE}
+    if options["val_file"] and options["features"]:
+        raise UsageError("--val-file cannot be combined with --features")
     if options["resume"]:
         check_resume_options(ctx, given | ({"config"} if ctx.default_map else set()))
     else:
         for name in ("preset", "max_steps", "epochs"):
             if {name, "seconds"} <= given:
                 raise UsageError(f"--time and --{name.replace('_', '-')} are mutually exclusive")
-        inputs = [*corpus, val_file or "", init or ""]
+        inputs = [*corpus, val_file or "", options["features"] or "", init or ""]
         check_output(path, options["force"] or path.is_file(), inputs)
     if path.is_file() and not (options["resume"] or options["force"]):
         numbered = (path.with_name(f"{path.stem}-{i}.npz") for i in range(2, 10**6))
@@ -306,8 +319,10 @@ def load_corpora(
     path: Path,
     corpus: Sequence[str],
     val_file: str | None,
+    features: Path | None,
     c: Config,
     recorded: Collection[str] = (),
+    recorded_features: Path | None = None,
 ) -> tuple[Corpus, Corpus | None]:
     """Read the corpus and the validation file, if there is one, of the run saved in ``path``."""
     from charrnn.tasks.base import load_task
@@ -315,6 +330,8 @@ def load_corpora(
     def load(paths: Sequence[str]) -> Corpus:
         own: list[Path] = [path, common.CHECKPOINT_DIR]
         files: dict[str, Any] = {"temp_dir": path.parent, "own": own, "recorded": recorded}
+        if features or recorded_features:
+            files["features"] = features or recorded_features
         name = common.default_run_name(paths)
         return load_task(c).read(name, c, paths=paths, **files)
 
@@ -340,11 +357,12 @@ def start_run(
 
 def resume_run(path: Path, load_texts: LoadTexts, **how: Any) -> Run:
     from charrnn.training.run import require_run, resume
+    from charrnn.training.splits import find_features
 
     state = require_run(checkpoint.read_state(path), path)
     files = (checkpoint.find_file(path, name) for name, _, _ in state.corpus["files"])
     recorded = {os.path.realpath(file) for file in files if isinstance(file, Path)}
-    text, val = load_texts(state.config, recorded=recorded)
+    text, val = load_texts(state.config, recorded, find_features(state, path))
     if text.skipped:
         print_message(
             f"charrnn: skipped in folders: {', '.join(text.skipped[: common.SHOWN_FILES])}"

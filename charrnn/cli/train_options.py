@@ -20,13 +20,19 @@ from charrnn.errors import UsageError, os_reason
 from charrnn.formatting import escape_control
 
 CONFIG_OPTIONS = {f.name for f in dataclasses.fields(Config)}
-FIXED_OPTIONS = CONFIG_OPTIONS - {"max_steps"} | {"init_from", "config", "preset", "seconds"}
+FIXED_OPTIONS = CONFIG_OPTIONS - {"max_steps"} | {
+    "init_from",
+    "config",
+    "preset",
+    "seconds",
+    "features",
+}
 # of a file of options: those that decide the result
-OTHER_TYPES = {"workers": int, "val_file": str, "init_from": str, "preset": str}
+OTHER_TYPES = {"workers": int, "val_file": str, "features": str, "init_from": str, "preset": str}
 FILE_OPTIONS = CONFIG_OPTIONS | {*OTHER_TYPES}
 
 HELP_GROUPS = ("Options", "To predict the next symbol", "To predict label, tags or text")
-GROUP_OF_OPTION = {"predict": HELP_GROUPS[2]} | {
+GROUP_OF_OPTION = {"predict": HELP_GROUPS[2], "features": HELP_GROUPS[2]} | {
     f.name: HELP_GROUPS[1 if "next" in f.metadata["only"] else 2]
     for f in dataclasses.fields(Config)
     if f.metadata["only"] or f.metadata["never"]

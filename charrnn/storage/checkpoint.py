@@ -40,7 +40,8 @@ ARRAYS = {
     "model": {"best_weights"},
 }
 COUNTS = "counts"  # see ``ngrams``: the array that may be missing, and the one of bytes
-MEMBERS = {HEADER, *(f"{name}.npy" for name in (*ARRAYS["run"], COUNTS))}
+FEATURES = "features"  # mean and deviation of the vectors that the network reads, if it does
+MEMBERS = {HEADER, *(f"{name}.npy" for name in (*ARRAYS["run"], COUNTS, FEATURES))}
 MAX_DIRECTORY_BYTES = 2**12  # of the zip; five members need some 400
 ZIP64_BYTES = 2**31 - 1  # a directory beyond this has a longer end
 TEXT_BYTES = 256  # at the start of a file: if they are ASCII, it is a text
@@ -182,8 +183,9 @@ def _read_members(
         raise damage_error(f"the header is larger than {headers.MAX_HEADER_BYTES:,} bytes")
     state = headers.parse(z.read(HEADER))
     stored = {name.removesuffix(".npy") for name in members if name != HEADER}
-    counts = {COUNTS} if count_bytes(state) else set()
-    for expected in (ARRAYS[state.kind] | counts, state.arrays.keys()):
+    others = {COUNTS} if count_bytes(state) else set()
+    others |= {FEATURES} if state.features else set()
+    for expected in (ARRAYS[state.kind] | others, state.arrays.keys()):
         if wrong := sorted(stored ^ expected):
             raise damage_error(f"missing or unexpected arrays: {', '.join(wrong)}")
 
@@ -208,11 +210,14 @@ def array_shapes(state: ModelState) -> dict[str, tuple[int, ...]]:
 
     config = state.config
     cell, H, L = config.cell, config.hidden_size, config.num_layers
-    n = count_parameters(config, *network_sizes(state.vocabulary["size"], state.task))
+    D = state.features["shape"][-1] if state.features else 0
+    n = count_parameters(config, *network_sizes(state.vocabulary["size"], state.task), D)
     L *= 2 if config.bidirectional else 1
     shapes: dict[str, tuple[int, ...]] = {"best_weights": (n,)}
     if counted := count_bytes(state):
         shapes["counts"] = (counted,)
+    if D:
+        shapes[FEATURES] = (2, D)
     if not isinstance(state, State):
         return shapes
     return {

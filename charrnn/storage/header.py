@@ -26,7 +26,7 @@ MAX_INT_DIGITS = 20  # 2**64 has 20; older Pythons need minutes for a million
 MAX_FLOAT_DIGITS = 50
 MAX_REASON_CHARACTERS = 200
 MAX_STORED_ORDER = 10  # of n-grams
-OPTIONAL = {"task", "measures"}  # fields that files from before the tasks lack
+OPTIONAL = {"task", "measures", "features"}  # fields that older files lack
 NUM_GATE_FEATURES = 7  # and one for each order
 JAMO_CODES = range(0x110000, 0x110000 + 67)
 UNKNOWN_CODE = 0x110000 + 68
@@ -228,6 +228,8 @@ def _check_task(state: ModelState) -> None:
     task, config = state.task, state.config
     if (task is None) != (config.predict == "next"):
         raise _field_error("task", f"of --predict {config.predict}")
+    if state.features and config.predict != "text":
+        raise _field_error("features", f"of --predict {config.predict}")
     if task is None:
         return
     names, shares = task["outputs"], task.get("shares", [])
@@ -237,6 +239,8 @@ def _check_task(state: ModelState) -> None:
         raise _field_error("task.outputs", "there is no label")
     if ("shares" in task) != config.generative or len(shares) != len(names) * config.generative:
         raise _field_error("task.shares", f"{len(shares)} of {len(names)}")
+    if state.features and len(state.features["shape"]) not in (1, 2):
+        raise _field_error("features.shape", f"{len(state.features['shape'])} numbers")
     if state.counts:
         raise _field_error("counts", "only a language model has n-grams")
     if len(task["weights"]) not in (0, 2 * bool(task["counts_bytes"])):
@@ -271,10 +275,16 @@ def _check_texts(state: State) -> None:
         if not 1 <= len(files) <= record["num_files"]:
             raise _field_error(f"{name}.files", f"{len(files)} of {record['num_files']}")
         for path, _, _ in files:
-            if path is not None and (not path or "\0" in path):
-                raise _field_error(f"{name}.files", f"the name {path!r}")
+            _check_path(path, f"{name}.files")
+    if state.features:
+        _check_path(state.features["file"][0], "features.file")
     if state.config.unit == "byte" and not all(_are_bytes(row["text"]) for row in state.samples):
         raise _field_error("samples", "not all characters are bytes")
+
+
+def _check_path(path: str | None, at: str) -> None:
+    if path is not None and (not path or "\0" in path):
+        raise _field_error(at, f"the name {path!r}")
 
 
 def _are_bytes(text: str) -> bool:

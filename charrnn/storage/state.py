@@ -126,6 +126,12 @@ class TaskRecord(SharesRecord):  # of a model that predicts something else than 
     weights: list[Real]  # of the network and of the counts; none before the end of the run
 
 
+class FeaturesRecord(TypedDict):  # of the vectors that the network reads
+    file: FileRecord
+    rows: NonNegative
+    shape: list[Positive]  # of a row: its size, or regions and their size
+
+
 class InitFrom(TypedDict):
     file: str
     sha256: str | None
@@ -153,6 +159,7 @@ class ModelState:
     counts: CountsRecord | None = None
     mixing: Mixing | None = None  # of a finished run with a validation split
     task: TaskRecord | None = None  # None for a language model
+    features: FeaturesRecord | None = None  # None without --features
 
 
 @dataclass(kw_only=True)

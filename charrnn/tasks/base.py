@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from charrnn.config import GENERATIVE_TASKS, TASKS, Config
 from charrnn.errors import UsageError
 from charrnn.network import Network
-from charrnn.storage.state import TaskRecord
+from charrnn.storage.state import FeaturesRecord, TaskRecord
 from charrnn.tasks.split import Split, Splits
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import Vocabulary
@@ -47,6 +47,10 @@ class Task(ABC):
 
     def record_of(self, corpus: Corpus) -> TaskRecord | None:
         """Return the names of the outputs, or None for a language model."""
+        return None
+
+    def record_features(self, corpus: Corpus) -> FeaturesRecord | None:
+        """Return the vectors that a text is about, as a checkpoint records them, or None."""
         return None
 
     def measure_corpus_baselines(self, corpus: Corpus) -> dict[str, Measures]:

@@ -22,6 +22,7 @@ class Line(NamedTuple):
     file: str
     number: int  # of the line, from 1
     problem: str = ""
+    row: int = -1  # of the features, if there are any
 
     @property
     def place(self) -> str:
@@ -40,6 +41,13 @@ def read_columns(text: str, file: str) -> Iterator[Line]:
         first, tab, second = line.partition("\t")
         if line:
             yield Line(first, second, file, number, "" if tab else "it has no TAB")
+
+
+def read_captions(text: str, file: str) -> Iterator[Line]:
+    """Yield what is to be written about each row of vectors; a TAB ends what is read first."""
+    for number, line in enumerate(split_lines(text), 1):
+        first, _, second = line.rpartition("\t")
+        yield Line(first, second, file, number)
 
 
 def read_fasttext(text: str, file: str) -> Iterator[Line]:
@@ -101,10 +109,16 @@ def read_json(text: str, file: str, columns: str) -> Iterator[Line]:
         yield Line(first, second, file, number, problem)
 
 
-def read_files(texts: list[tuple[str, str]], columns: str | None, by_file: bool) -> list[Line]:
+def read_files(
+    texts: list[tuple[str, str]],
+    columns: str | None,
+    by_file: bool,
+    features: tuple[str, int] | None = None,
+) -> list[Line]:
     """Return the lines of some files, (name, text) each, whatever their layout. Raises TextError.
 
-    With ``by_file``, several files without any TAB are a class each.
+    With ``by_file``, several files without any TAB are a class each. ``features`` are the name and
+    the number of the rows of vectors that the lines are about.
     """
     found: list[Line] = []
     is_class = by_file and not any("\t" in text for _, text in texts)
@@ -113,8 +127,16 @@ def read_files(texts: list[tuple[str, str]], columns: str | None, by_file: bool)
         if columns:
             read = read_json if start.startswith("{") else read_csv
             found += read(text, file, columns)
+        elif features:
+            found += read_captions(text, file)
         elif start.startswith(FASTTEXT_PREFIX):
             found += read_fasttext(text, file)
         else:
             found += read_class(text, file) if is_class else read_columns(text, file)
+    if features:
+        name, rows = features
+        if len(found) != rows:
+            names = ", ".join(file for file, _ in texts)
+            raise TextError(f"{names}: {len(found):,} lines, but {name} has {rows:,} rows")
+        found = [line._replace(row=row) for row, line in enumerate(found)]
     return found

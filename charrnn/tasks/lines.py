@@ -6,6 +6,7 @@ import re
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control, format_count
 from charrnn.scoring import target_log_probs
 from charrnn.storage.checkpoint import output_names
-from charrnn.storage.state import TaskRecord
+from charrnn.storage.state import FeaturesRecord, TaskRecord
 from charrnn.tasks.base import Measures, Predictor, Task, load_task
 from charrnn.tasks.layouts import FASTTEXT_PREFIX, Line, read_files
 from charrnn.tasks.split import Split, Splits
@@ -26,6 +27,7 @@ from charrnn.text import files
 from charrnn.text.corpus import Corpus, EncodedSlice, SymbolStore
 from charrnn.text.units import END_OF_DOCUMENT, Codes
 from charrnn.text.vocabulary import Vocabulary
+from charrnn.vectors import Vectors, file_record, open_vectors, standardize
 
 MAX_LINE_CHARACTERS = 4000  # a batch holds whole lines
 SHOWN_BAD_LINES = 3
@@ -147,6 +149,10 @@ class LineTask(Task):
         assert isinstance(corpus, Lines)
         return corpus.record
 
+    def record_features(self, corpus: Corpus) -> FeaturesRecord | None:
+        assert isinstance(corpus, Lines)
+        return corpus.record_features()
+
     def encode_lines(
         self, texts: Iterable[tuple[str, str | None]], record: TaskRecord, vocabulary: Vocabulary
     ) -> Encoded:
@@ -195,33 +201,48 @@ class LineTask(Task):
             end, table = int(ends[-1]), known_ids(vocabulary, corpus.store.codes)
             train = EncodedSlice(corpus.store, table, 0, end)
             targets = target_ids(corpus.targets[:end], record, vocabulary)
+        if vectors := corpus.vectors:
+            rows, V = np.array([line.row for line in corpus.lines[:a]]), len(vocabulary)
+            train = MarkedSlice(train.store, train.ids, 0, train.stop, vectors, ends, rows, V)
         val_split, test_split = (
-            self.make_split(part, record, vocabulary) for part in (val_lines, corpus.lines[b:])
+            self.make_split(part, record, vocabulary, corpus.vectors)
+            for part in (val_lines, corpus.lines[b:])
         )
         count = int((targets >= 0).sum())
         return Splits(train, count, ends, val_split, test_split, targets)
 
     def make_split(
-        self, lines: Sequence[Line], record: TaskRecord, vocabulary: Vocabulary
+        self,
+        lines: Sequence[Line],
+        record: TaskRecord,
+        vocabulary: Vocabulary,
+        vectors: Vectors | None = None,
     ) -> Split:
         if not lines:
             none = np.empty(0, np.intp)
             return Split(none, none, 0, None, 0, none, none, ())
         pairs = [(line.text, line.target) for line in lines]
         ids, targets, ends = self.encode_lines(pairs, record, vocabulary)
+        if vectors:
+            rows = np.array([line.row for line in lines])
+            ids = vectors.mark(ids, ends, rows, len(vocabulary))
         count = int((targets >= 0).sum())
         return Split(ids, ids[:0], count, None, 0, targets, ends, tuple(lines))
 
     def measure_split(self, predictor: Predictor, split: Split) -> dict[str, Measures]:
         if not split.lines:
             return {}
-        parts = self.predict_parts(predictor, [line.text for line in split.lines])
+        parts = self.predict_parts(predictor, *texts_and_rows(split.lines))
         return {name: self.measure(part, split.lines) for name, part in parts.items()}
 
     def predict_parts(
-        self, predictor: Predictor, texts: Sequence[str], **options: Any
+        self, predictor: Predictor, texts: Sequence[str], rows: Sequence[int] = (), **options: Any
     ) -> dict[str, list[Any]]:
-        """Return the predictions of the model, and those of the network alone if it is mixed."""
+        """Return the predictions of the model, and those of the network alone if it is mixed.
+
+        ``rows`` are those of the vectors, if the network reads any.
+        """
+        options |= {"rows": rows} if rows else {}
         parts = {"model": self.predict(predictor, texts, **options)}
         if predictor.record["weights"]:
             alone = predictor._replace(record={**predictor.record, "weights": []})
@@ -241,6 +262,33 @@ def join_words(
     is_last = np.diff(encoded.piece, append=-1) != 0
     of_words = np.where(is_last, targets[encoded.last_character], -1)
     return np.append(encoded.codes, codes[-1]), np.append(of_words, targets[-1])
+
+
+@dataclass
+class MarkedSlice(EncodedSlice):
+    """The symbols of some lines, from the first one on, with the row of vectors of each line."""
+
+    vectors: Vectors
+    ends: Ids
+    rows: Ids
+    V: int  # number of symbols
+
+    def __getitem__(self, at: slice) -> NDArray[np.intp]:
+        start, stop, _ = at.indices(len(self))
+        ids = super().__getitem__(at)
+        if stop <= start:
+            return ids
+        first, last = np.searchsorted(self.ends, [start, stop - 1], side="right")
+        begin = int(self.ends[first - 1]) if first else 0
+        ids = np.concatenate([super().__getitem__(slice(begin, start)), ids])
+        ends = np.minimum(self.ends[first : last + 1], stop) - begin
+        marked = self.vectors.mark(ids, ends, self.rows[first : last + 1], self.V)
+        return marked[start - begin :].astype(np.intp)
+
+
+def texts_and_rows(lines: Sequence[Line]) -> tuple[list[str], list[int]]:
+    """Return what is read of some lines; there are no rows if they are about no vectors."""
+    return [line.text for line in lines], [line.row for line in lines if line.row >= 0]
 
 
 def known_ids(vocabulary: Vocabulary, codes: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
@@ -265,9 +313,23 @@ class Lines(Corpus):
     """
 
     def __init__(
-        self, task: LineTask, name: str, config: Config, *texts: str | bytes, **options: Any
+        self,
+        task: LineTask,
+        name: str,
+        config: Config,
+        *texts: str | bytes,
+        features: Path | None = None,
+        **options: Any,
     ) -> None:
-        self.task, self.config = task, config
+        """Read the lines; ``features`` has a row of vectors for each."""
+        if features and config.predict != "text":
+            raise UsageError(f"--predict {config.predict} does not read --features")
+        if config.feature_input != "first" and not features:
+            raise UsageError("--feature-input needs --features")
+        if features and config.attention:
+            raise UsageError("--attention cannot be combined with --features")
+        self.task, self.config, self.features = task, config, features
+        self.vectors: Vectors | None = None  # standardized by the training lines
         self._texts: list[tuple[str, str]] = []
         options["encoding"] = options.get("encoding", config.encoding)
         super().__init__(name, *texts, unit=config.unit, **options)
@@ -283,7 +345,9 @@ class Lines(Corpus):
         """Find the bad lines, draw the splits, and store the symbols."""
         task, config = self.task, self.config
         by_file = task.by_file and len(self._texts) > 1
-        lines = read_files(self._texts, config.columns, by_file)
+        rows = open_vectors(self.features) if self.features else None
+        about = (str(self.features), len(rows)) if rows is not None else None
+        lines = read_files(self._texts, config.columns, by_file, about)
         self._texts = []
         self.record = task.collect([line for line in lines if not line.problem])
         good = leave_out_bad(find_problems(lines, task, self.record), config, self.notes)
@@ -296,6 +360,17 @@ class Lines(Corpus):
             self.store.append(codes)
         self.targets = np.concatenate([targets for _, targets in pairs])
         self.ends = np.cumsum([len(codes) for codes, _ in pairs])
+        if rows is not None:
+            train = np.array([line.row for line in self.lines[: self.split_offsets[0]]])
+            each = config.feature_input == "each"
+            self.vectors = standardize(rows, np.sort(train), str(self.features), each=each)
+
+    def record_features(self) -> FeaturesRecord | None:
+        """Return the features as a checkpoint records them."""
+        if not self.vectors or not self.features:
+            return None
+        N, *shape = self.vectors.rows.shape
+        return FeaturesRecord(file=file_record(self.features), rows=N, shape=shape)
 
     def training_end(self, val_fraction: float, test_fraction: float) -> int:
         return int(self.ends[self.split_offsets[0 if val_fraction else 1] - 1])
@@ -332,14 +407,19 @@ def leave_out_bad(lines: Sequence[Line], config: Config, notes: list[str]) -> li
     return [line for line in lines if not line.problem]
 
 
-def read_labelled_file(file: str, config: Config, record: TaskRecord | None) -> list[Line]:
-    """Return the lines of a file for a model with these options. Raises TextError."""
+def read_labelled_file(
+    file: str, config: Config, record: TaskRecord | None, features: tuple[str, int] | None = None
+) -> list[Line]:
+    """Return the lines of a file for a model with these options. Raises TextError.
+
+    ``features`` are as in ``read_files``.
+    """
     task, name = load_line_task(config), files.display_name(file)
     assert record
     text = files.decode_bytes(files.read_file(file), file, config.encoding)
     is_class = task.by_file and Path(file).name.partition(".")[0] in record["outputs"]
     notes: list[str] = []
-    lines = read_files([(name, text)], config.columns, is_class)
+    lines = read_files([(name, text)], config.columns, is_class, features)
     good = leave_out_bad(find_problems(lines, task, record), config, notes)
     if not good:
         raise TextError(f"{name}: has no line to evaluate")

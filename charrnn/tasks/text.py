@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from charrnn.arrays import Array, Ids
 from charrnn.attentive import Attentive, AttentiveStepper
+from charrnn.captioner import Captioner
 from charrnn.errors import UsageError
 from charrnn.loss import log_softmax
-from charrnn.network import Stepper
+from charrnn.network import Network, Stepper
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
@@ -40,7 +42,8 @@ class Text(LineTask):
     def predict(self, predictor: Predictor, texts: Sequence[str], **options: Any) -> list[str]:
         """Return the text that the model writes for each text: greedy, or with a beam."""
         beam, written = options.get("beam") or 1, [""] * len(texts)
-        sources = [self._source(predictor, text) for text in texts]
+        rows = options.get("rows") or [-1] * len(texts)
+        sources = [self._source(predictor, *pair) for pair in zip(texts, rows, strict=True)]
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]))  # of similar lengths
         size = max(1, MAX_LANES // beam)
         for start in range(0, len(order), size):
@@ -50,22 +53,30 @@ class Text(LineTask):
                 written[i] = predictor.vocabulary.decode(of_text)
         return written
 
-    def _source(self, predictor: Predictor, text: str) -> Ids:
-        _, vocabulary, record, _ = predictor
+    def _source(self, predictor: Predictor, text: str, row: int) -> Ids:
+        network, vocabulary, record, _ = predictor
         codes, _ = self.encode(text, None, record, vocabulary.unit)
-        return known_ids(vocabulary, codes)
+        ids = known_ids(vocabulary, codes)
+        if not isinstance(network, Captioner):
+            return ids
+        return network.vectors.mark(ids, np.array([len(ids)]), np.array([row]), len(vocabulary))
 
     def measure(self, predictions: Sequence[Any], lines: Sequence[Line]) -> Measures:
         pairs = [(found, line.target) for found, line in zip(predictions, lines, strict=True)]
         exact = sum(found == target for found, target in pairs) / max(len(pairs), 1)
         characters = sum(len(target) for _, target in pairs)
         errors = sum(edit_distance(found, target) for found, target in pairs)
-        return {"exact": exact, "character_error_rate": errors / max(characters, 1)}
+        f1 = sum(word_f1(found, target) for found, target in pairs) / max(len(pairs), 1)
+        error_rate = errors / max(characters, 1)
+        return {"exact": exact, "character_error_rate": error_rate, "word_f1": f1}
 
     def error(self, prediction: Any, line: Line) -> float:
         return edit_distance(prediction, line.target) / max(len(line.target), 1)
 
     def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
+        if train and not any(line.text for line in train):
+            common, _ = Counter(line.target for line in train).most_common(1)[0]
+            return {"the most common text": self.measure([common] * len(test), test)}
         return {"the source unchanged": self.measure([line.text for line in test], test)}
 
     def columns(self, prediction: Any, **_: Any) -> list[str]:
@@ -108,6 +119,12 @@ def edit_distance(a: str, b: str) -> int:
     return row[-1]
 
 
+def word_f1(found: str, target: str) -> float:
+    """Return the F1 of the words of a text, in any order, for those of another."""
+    a, b = Counter(found.split()), Counter(target.split())
+    return 2 * (a & b).total() / (a.total() + b.total()) if a or b else 1.0
+
+
 def read_sources(predictor: Predictor, sources: Sequence[Ids], K: int) -> tuple[Stepper, Array]:
     """Read each of N sources; return what continues K texts of each, and log p of their start.
 
@@ -142,6 +159,11 @@ def read_sources(predictor: Predictor, sources: Sequence[Ids], K: int) -> tuple[
     return stepper, log_softmax(stepper.predict().T[::K])
 
 
+def reads_each(network: Network) -> bool:
+    """Return whether a vector enters the network with each symbol of its line."""
+    return isinstance(network, Captioner) and network.vectors.each
+
+
 @np.errstate(all="ignore")  # the weights may have diverged
 def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list[Ids]:
     """Return the ids that the network writes after each of N sources, without the end.
@@ -153,6 +175,8 @@ def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list
     N, K, V = len(sources), beam, network.num_outputs
     end, unknown = int(vocabulary.start_id[0]), vocabulary.id(UNKNOWN)
     step, logp = read_sources(predictor, sources, K)
+    rows = np.repeat([source[-1] // len(vocabulary) for source in sources], K)
+    marks = rows * len(vocabulary) if reads_each(network) else 0 * rows
     limit = MAX_GROWTH * max(map(len, sources)) + MIN_LIMIT
 
     # the texts of a source are at first the same: all but one have no probability
@@ -182,6 +206,6 @@ def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list
         # read them; a source has the same lanes at every step
         lanes = (np.arange(N)[:, None] * K + parents).ravel()
         step.state[:] = step.state[..., lanes]
-        logits = step(symbols.ravel())
+        logits = step(symbols.ravel() + marks)
         logp = log_softmax(logits.T.reshape(N, K, V))
     return [of_source[: int((of_source != end).sum())] for of_source in written[:, 0]]

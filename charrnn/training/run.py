@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from charrnn.arrays import Array
 from charrnn.bidirectional import make_network
+from charrnn.captioner import Captioner
 from charrnn.cluster import SINGLE, Cluster
 from charrnn.config import Config
 from charrnn.errors import CheckpointError, UsageError
@@ -44,6 +45,7 @@ from charrnn.training.notes import start_notes
 from charrnn.training.parallel import default_workers
 from charrnn.training.splits import (
     records_of,
+    relative_features,
     text_of,
     with_relative_files,
 )
@@ -53,6 +55,7 @@ from charrnn.training.vocabularies import (
     match_inputs,
     match_outputs,
 )
+from charrnn.vectors import Vectors
 from charrnn.version import __version__
 
 DEFAULT_CHARACTERS = 10_000_000  # to train on, if neither epochs nor steps are given
@@ -181,7 +184,8 @@ def begin(
 
     # the network
     rng = np.random.default_rng([config.seed, RngStream.INIT])
-    network = make_network(config, *checkpoint.network_sizes(len(vocabulary), record), rng)
+    sizes = checkpoint.network_sizes(len(vocabulary), record)
+    network = make_network(config, *sizes, rng, vectors_of(corpus))
     if initial_model:
         inputs = match_inputs(record, vocabulary, initial_model)
         symbols = inputs[: len(initial_model.vocabulary)]
@@ -212,6 +216,7 @@ def begin(
         counts=counts,
         init_from=init_from,
         task=record,
+        features=task.record_features(corpus),
         measures=task.measure_corpus_baselines(corpus),
     )
     state.notes = [*notes, *start_notes(state, splits, corpus, val), *([note] if note else [])]
@@ -257,7 +262,8 @@ def resume(
 
     # check the values that follow from text and options
     for name, array in arrays.items():
-        if name != checkpoint.COUNTS and array.dtype != config.dtype:
+        fixed = checkpoint.COUNTS, checkpoint.FEATURES
+        if name not in fixed and array.dtype != config.dtype:
             raise CheckpointError(f"{path}: damaged: {name} is {array.dtype}, not {config.dtype}")
     splits = load_task(config).make_splits(corpus, val, config, vocabulary)
     position, steps = _position(state, splits), state.plans[-1]["steps"]
@@ -266,12 +272,14 @@ def resume(
         reason = "batches, plans or position are inconsistent with the text"
         raise CheckpointError(f"{path}: damaged: {reason}")
 
-    network = make_network(config, *checkpoint.network_sizes(len(vocabulary), state.task))
+    sizes = checkpoint.network_sizes(len(vocabulary), state.task)
+    network = make_network(config, *sizes, vectors=vectors_of(corpus))
     network.params.vector[:] = arrays["last_weights"]
 
     # the state, as this invocation knows it
     state.versions, state.parameters = VERSIONS, len(arrays["last_weights"])
     state.corpus, state.val_corpus = records_of(corpus, val, splits)
+    state.features = load_task(config).record_features(corpus)
     state.epoch = state.step / state.batches["steps_per_epoch"]
     lanes, before = lanes_per_rank(state.batches, cluster), _format_workers(state)
     if not workers and state.ranks == cluster.size:
@@ -311,6 +319,11 @@ def _read_counts(state: State, arrays: dict[str, Array], path: Path) -> NDArray[
     return packed
 
 
+def vectors_of(corpus: Corpus) -> Vectors | None:
+    """Return the vectors that the lines of a text are about, or None."""
+    return getattr(corpus, "vectors", None)
+
+
 def lanes_per_rank(batches: Batches, cluster: Cluster) -> int:
     """Return the number of lanes of this rank. Raises UsageError if there are too few."""
     lanes = cluster.lanes(batches["batch_size"])
@@ -341,9 +354,12 @@ def _write(run: Run, path: Path, hidden_state: Array) -> None:
     }
     if len(run.counts_data):
         arrays[checkpoint.COUNTS] = run.counts_data
+    if isinstance(run.network, Captioner):
+        arrays[checkpoint.FEATURES] = run.network.vectors.moments
     corpus, val = with_relative_files(run.state.corpus, path), run.state.val_corpus
+    features = relative_features(run.state.features, path)
     val = val and with_relative_files(val, path)
-    state = dataclasses.replace(run.state, corpus=corpus, val_corpus=val)
+    state = dataclasses.replace(run.state, corpus=corpus, val_corpus=val, features=features)
     checkpoint.write_checkpoint(path, state, arrays)
 
 

@@ -13,7 +13,7 @@ from charrnn.config import Config
 from charrnn.errors import CheckpointError, TextError, os_reason
 from charrnn.formatting import escape_control
 from charrnn.storage.checkpoint import find_file
-from charrnn.storage.state import CorpusRecord, ModelState, State, TextRecord
+from charrnn.storage.state import CorpusRecord, FeaturesRecord, ModelState, State, TextRecord
 from charrnn.tasks.base import load_task
 from charrnn.tasks.split import Splits
 from charrnn.text.corpus import Corpus
@@ -40,8 +40,12 @@ def text_of(
     if not isinstance(state, State):
         reason = "an exported model, which does not record its training text"
         raise CheckpointError(f"{path}: {reason}")
-    corpus = corpus or _read_again(state.corpus, state.config, path, "trained")
+    features = find_features(state, path)
+    corpus = corpus or _read_again(state.corpus, state.config, path, "trained", features)
     change = corpus.describe_change(state.corpus)
+    record = load_task(state.config).record_features(corpus)
+    if record and state.features and record["file"][1:] != state.features["file"][1:]:
+        change = change or f"the contents of {features} changed"
     if state.val_corpus:
         val = val or _read_again(state.val_corpus, state.config, path, "validated")
         change = change or val.describe_change(state.val_corpus)
@@ -59,7 +63,17 @@ def splits_of(state: ModelState, path: Path) -> Splits:
     return task.make_splits(*text_of(state, path), state.config, vocabulary)
 
 
-def _read_again(record: TextRecord, config: Config, path: Path, used: str) -> Corpus:
+def find_features(state: State, path: Path) -> Path | None:
+    """Return the file of a run's features, or None without any. Raises as ``_read_again``."""
+    if state.features is None:
+        return None
+    name, size, _ = state.features["file"]
+    return _find_again(path, name, size, "trained")
+
+
+def _read_again(
+    record: TextRecord, config: Config, path: Path, used: str, features: Path | None = None
+) -> Corpus:
     """Read a recorded text again; the run in the checkpoint ``path`` was ``used`` on it.
 
     Only regular files of the recorded size are opened. Raises CheckpointError, TextError.
@@ -69,23 +83,29 @@ def _read_again(record: TextRecord, config: Config, path: Path, used: str) -> Co
         raise CheckpointError(f"{path}: was {used} on {numbers}; they cannot be read again")
     files: list[Source] = []
     for name, size, _ in record["files"]:
-        source = find_file(path, name)
-        if not isinstance(source, Path):
-            gone = "standard input or another pipe, which is gone"
-            origin = "a text in memory, which is in no file" if source is None else gone
-            raise CheckpointError(f"{path}: was {used} on {origin}")
-        try:
-            info = source.stat()
-        except (OSError, ValueError) as e:
-            reason = os_reason(e) if isinstance(e, OSError) else str(e)
-            raise TextError(escape_control(f"{source}: {reason}")) from None
-        if not stat.S_ISREG(info.st_mode):
-            raise TextError(escape_control(f"{source}: not a regular file"))
-        if info.st_size != size:
-            change = escape_control(f"{source} changed from {size:,} to {info.st_size:,} bytes")
-            raise CheckpointError(f"{path}: was {used} on a different text ({change})")
-        files.append(source)
-    return load_task(config).read(record["name"], config, paths=files)
+        files.append(_find_again(path, name, size, used))
+    more = {"features": features} if features else {}
+    return load_task(config).read(record["name"], config, paths=files, **more)
+
+
+def _find_again(path: Path, name: str | None, size: int, used: str) -> Path:
+    """Return a recorded file, if it is a regular one of this size."""
+    source = find_file(path, name)
+    if not isinstance(source, Path):
+        gone = "standard input or another pipe, which is gone"
+        origin = "a text in memory, which is in no file" if source is None else gone
+        raise CheckpointError(f"{path}: was {used} on {origin}")
+    try:
+        info = source.stat()
+    except (OSError, ValueError) as e:
+        reason = os_reason(e) if isinstance(e, OSError) else str(e)
+        raise TextError(escape_control(f"{source}: {reason}")) from None
+    if not stat.S_ISREG(info.st_mode):
+        raise TextError(escape_control(f"{source}: not a regular file"))
+    if info.st_size != size:
+        change = escape_control(f"{source} changed from {size:,} to {info.st_size:,} bytes")
+        raise CheckpointError(f"{path}: was {used} on a different text ({change})")
+    return source
 
 
 def records_of(
@@ -98,20 +118,34 @@ def records_of(
     return record, cast(TextRecord, val.describe()) if val else None
 
 
+def relative_features(record: FeaturesRecord | None, path: Path) -> FeaturesRecord | None:
+    """Return a record with its file relative to the checkpoint ``path``."""
+    if record is None:
+        return None
+    name, size, crc = record["file"]
+    return {**record, "file": (name and _relative_name(name, path), size, crc)}
+
+
+def _relative_name(name: str, path: Path) -> str:
+    file, folder = (
+        Path(name).parent.resolve() / Path(name).name,
+        Path(os.path.realpath(path)).parent,
+    )
+    with contextlib.suppress(ValueError):  # from another drive there is no relative path
+        file = Path(os.path.relpath(file, folder))
+    return "./-" if file == Path(STDIN) else file.as_posix()
+
+
 Record = TypeVar("Record", bound=TextRecord)
 
 
 def with_relative_files(record: Record, path: Path) -> Record:
     """Return a record with files relative to the checkpoint ``path``, as many as it can list."""
-    folder, length = Path(os.path.realpath(path)).parent, 0
-    record, files = record.copy(), record["files"]
+    length, files, record = 0, record["files"], record.copy()
     record["files"] = []
     for name, size, crc in files:
         if name is not None and name != STDIN:
-            file = Path(name).parent.resolve() / Path(name).name
-            with contextlib.suppress(ValueError):  # from another drive there is no relative path
-                file = Path(os.path.relpath(file, folder))
-            name = "./-" if file == Path(STDIN) else file.as_posix()
+            name = _relative_name(name, path)
         length += len(json.dumps(name)) + FILE_BYTES
         if length > MAX_LISTED_BYTES:
             break
