@@ -52,8 +52,8 @@ class Label(LineTask):
     def collect(self, lines: Sequence[Line]) -> TaskRecord:
         labels = sorted({line.target for line in lines} - {""})
         if len(labels) < 2:
-            found = f"only one label, {labels[0]!r}" if labels else "no labels"
-            raise TextError(f"there is {found}; at least two are needed")
+            found = f"is only one label, {labels[0]!r}" if labels else "are no labels"
+            raise TextError(f"there {found}; at least two are needed")
         return new_record(labels)
 
     def find_problem(self, line: Line, record: TaskRecord) -> str:
