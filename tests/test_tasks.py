@@ -140,7 +140,7 @@ def test_bad_json_lines_are_named(text: str, problem: str) -> None:
 def test_texts_that_cannot_be_learned_from_are_refused() -> None:
     for predict, text, message in (
         ("label", "a\tx\nb\tx\n", "only one label, 'x'"),
-        ("label", "a\nb\n", "there are no labels"),
+        ("label", "a\nb\n", "corpus, line 1: it has no TAB"),
         ("tags", "ab\tXX\n", "no two different tags"),
         ("text", "\n", "has no line to learn from"),
     ):

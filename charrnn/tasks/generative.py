@@ -89,7 +89,7 @@ class Generative(Label):
         pairs = [(text, label) for text in texts for label in record["outputs"]]
         ids, targets, ends = self.encode_lines(pairs, record, vocabulary)
 
-        # an unknown symbol says nothing about the label
+        # the probability of an unknown symbol is left out
         is_end = np.zeros(len(targets), bool)
         is_end[ends - 1] = True
         targets[(targets == vocabulary.start_id) & ~is_end] = -1

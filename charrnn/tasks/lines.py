@@ -349,7 +349,10 @@ class Lines(Corpus):
         about = (str(self.features), len(rows)) if rows is not None else None
         lines = read_files(self._texts, config.columns, by_file, about)
         self._texts = []
-        self.record = task.collect([line for line in lines if not line.problem])
+        readable = [line for line in lines if not line.problem]
+        if not readable:
+            leave_out_bad(lines, config, self.notes)
+        self.record = task.collect(readable)
         good = leave_out_bad(find_problems(lines, task, self.record), config, self.notes)
         if not good:
             raise TextError(f"{self.name}: has no line to learn from")
