@@ -116,13 +116,14 @@ def _read(
     """
     start = model.vocabulary.start_id
     if learned.adaptive:
+        ids_and_none = np.append(ids, -1)
         for begin, end in pairwise([0, *ends.tolist()]):
             # what stands for the symbol after the text is predicted, but does not matter
             after = start if end == len(ids) else start[:0]
             at = begin
             for _, p in learned.adaptive.read(np.concatenate([start, ids[begin:end], after])):
                 positions = np.arange(at, at + len(p))
-                yield positions, np.append(ids, -1)[positions], np.log(np.fmax(p, MIN_P))
+                yield positions, ids_and_none[positions], np.log(np.fmax(p, MIN_P))
                 at += len(p)
         return
     lanes = learned.mixture and MixedLanes(learned.mixture, ids[:0], 1)

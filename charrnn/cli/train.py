@@ -187,8 +187,7 @@ def train(
     if features and sources["predict"] is ParameterSource.DEFAULT:
         sources["predict"] = ParameterSource.COMMANDLINE
         options["predict"] = "text"
-    given_features = Path(features) if features else None
-    load_texts = functools.partial(load_corpora, path, corpus, val_file, given_features)
+    load_texts = functools.partial(load_corpora, path, corpus, val_file, features)
     interrupt = StopRequest(STOP_SIGNALS, process_ends=True)
     parallel = {"workers": workers, "cluster": cluster, "sync_every": sync_every}
     with ExitStack() as stack:
@@ -319,7 +318,7 @@ def load_corpora(
     path: Path,
     corpus: Sequence[str],
     val_file: str | None,
-    features: Path | None,
+    features: str | None,
     c: Config,
     recorded: Collection[str] = (),
     recorded_features: Path | None = None,
@@ -331,7 +330,7 @@ def load_corpora(
         own: list[Path] = [path, common.CHECKPOINT_DIR]
         files: dict[str, Any] = {"temp_dir": path.parent, "own": own, "recorded": recorded}
         if features or recorded_features:
-            files["features"] = features or recorded_features
+            files["features"] = Path(features) if features else recorded_features
         name = common.default_run_name(paths)
         return load_task(c).read(name, c, paths=paths, **files)
 
