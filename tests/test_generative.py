@@ -155,17 +155,6 @@ def test_labels_from_training_to_evaluation(cli: Cli) -> None:
         assert b"invalid task." in cli("predict", "forged.npz", stdin=b"", rc=4).stderr
 
 
-def test_resumed_run_gives_the_same_weights(cli: Cli) -> None:
-    Path("kinds.tsv").write_text(tab_lines(labelled(80)))
-    how = (*HOW, "--max-steps", "12", "--dropout", "0.2")
-    cli("train", "kinds.tsv", *how, "-o", "whole.npz")
-    cli("train", "kinds.tsv", *how, "-o", "parts.npz", "--stop-after", "5")
-    cli("train", "kinds.tsv", "--resume", "-o", "parts.npz", "-q")
-    with np.load("whole.npz") as whole, np.load("parts.npz") as parts:
-        for name in ("best_weights", "last_weights", "optimizer_state"):
-            assert (whole[name] == parts[name]).all()
-
-
 def test_initial_weights_are_matched_by_symbol_and_label(cli: Cli) -> None:
     pairs = labelled(60)
     Path("kinds.tsv").write_text(tab_lines(pairs))

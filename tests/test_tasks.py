@@ -386,9 +386,10 @@ def test_labels_from_training_to_evaluation(cli: Cli, bidirectional: bool) -> No
     assert b"outputs    3: digit, rest, vowel" in cli("info", run).stdout
 
 
-def test_resumed_run_gives_the_same_weights(cli: Cli) -> None:
+@pytest.mark.parametrize("more", [(), ("--generative",)])
+def test_resumed_run_gives_the_same_weights(cli: Cli, more: tuple[str, ...]) -> None:
     Path("kinds.tsv").write_text(tab_lines(labelled(80)))
-    how = ("--predict", "label", "--max-steps", "12", "--dropout", "0.2", *SIZE)
+    how = ("--predict", "label", "--max-steps", "12", "--dropout", "0.2", *SIZE, *more)
     cli("train", "kinds.tsv", *how, "-o", "whole.npz")
     cli("train", "kinds.tsv", *how, "-o", "parts.npz", "--stop-after", "5")
     cli("train", "kinds.tsv", "--resume", "-o", "parts.npz", "-q")
