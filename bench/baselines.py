@@ -17,7 +17,8 @@ from charrnn.storage.checkpoint import read_state
 from charrnn.tasks.base import Measures
 from charrnn.tasks.label import Label, measure_labels
 from charrnn.tasks.layouts import Line
-from charrnn.tasks.lines import Lines, load_line_task
+from charrnn.tasks.line_corpus import Lines
+from charrnn.tasks.lines import load_line_task
 from charrnn.training.run import require_run
 from charrnn.training.splits import text_of
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, os_reason
 from charrnn.formatting import escape_control
+from charrnn.text.corpus import EncodedSlice
 
 CHUNK_ROWS = 1024  # checked or summed at a time
 CHUNK_BYTES = 2**20  # of a file, for its checksum
@@ -74,6 +76,28 @@ class Vectors:
         else:
             marked[ends - lengths] += V * (rows + 1)
         return marked
+
+
+@dataclass
+class MarkedSlice(EncodedSlice):
+    """The symbols of some lines, from the first one on, with the row of vectors of each line."""
+
+    vectors: Vectors
+    ends: Ids
+    rows: Ids
+    V: int  # number of symbols
+
+    def __getitem__(self, at: slice) -> NDArray[np.intp]:
+        start, stop, _ = at.indices(len(self))
+        ids = super().__getitem__(at)
+        if stop <= start:
+            return ids
+        first, last = np.searchsorted(self.ends, [start, stop - 1], side="right")
+        begin = int(self.ends[first - 1]) if first else 0
+        ids = np.concatenate([super().__getitem__(slice(begin, start)), ids])
+        ends = np.minimum(self.ends[first : last + 1], stop) - begin
+        marked = self.vectors.mark(ids, ends, self.rows[first : last + 1], self.V)
+        return marked[start - begin :].astype(np.intp)
 
 
 def _restore(rows: NDArray[Any] | str, mean: Array, deviation: Array, each: bool) -> Vectors:

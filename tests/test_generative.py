@@ -18,7 +18,8 @@ from charrnn.loss import log_softmax
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Predictor
 from charrnn.tasks.generative import Generative
-from charrnn.tasks.lines import load_line_task, new_record
+from charrnn.tasks.line_corpus import new_record
+from charrnn.tasks.lines import load_line_task
 from charrnn.text.batches import Position, document_batches
 from charrnn.text.vocabulary import Vocabulary
 from tests import forge

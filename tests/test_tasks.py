@@ -26,7 +26,8 @@ from charrnn.storage.header import InvalidCheckpoint, parse, serialize
 from charrnn.tasks.base import Predictor
 from charrnn.tasks.label import LabelPrediction, measure_labels
 from charrnn.tasks.layouts import Line, read_files
-from charrnn.tasks.lines import Lines, load_line_task, new_record
+from charrnn.tasks.line_corpus import Lines, new_record
+from charrnn.tasks.lines import load_line_task
 from charrnn.tasks.naive_bayes import (
     NaiveBayes,
     count_ngrams,

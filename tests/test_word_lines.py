@@ -14,7 +14,8 @@ from charrnn.cli.train import share_text
 from charrnn.cluster import SINGLE
 from charrnn.config import Config
 from charrnn.errors import UsageError
-from charrnn.tasks.lines import END, Lines, join_words, load_line_task, new_record
+from charrnn.tasks.line_corpus import Lines, new_record
+from charrnn.tasks.lines import END, join_words, load_line_task
 from charrnn.text.units import END_OF_DOCUMENT, END_SPELL, SPELL
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.run import Run, begin

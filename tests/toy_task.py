@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
-from charrnn.tasks.lines import END, LineTask, new_record
+from charrnn.tasks.line_corpus import new_record
+from charrnn.tasks.lines import END, LineTask
 from charrnn.text.units import Codes, to_codes
 
 

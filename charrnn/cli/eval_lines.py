@@ -15,7 +15,8 @@ from charrnn.formatting import format_count, format_measures
 if TYPE_CHECKING:
     from charrnn.model import Model
     from charrnn.tasks.layouts import Line
-    from charrnn.tasks.lines import Lines, LineTask, Mistake
+    from charrnn.tasks.line_corpus import Lines
+    from charrnn.tasks.lines import LineTask, Mistake
 
 
 def evaluate_lines(
@@ -85,7 +86,7 @@ def check_features(model: Model, features: str | None, files: list[str]) -> None
 
 def run_lines(model: Model, path: Path) -> Lines | None:
     """Return the lines of the run, or None if its text cannot be read again."""
-    from charrnn.tasks.lines import Lines
+    from charrnn.tasks.line_corpus import Lines
     from charrnn.training.splits import text_of
 
     try:

@@ -56,7 +56,7 @@ def read_pairs(model: Model, files: list[str], length: int) -> Iterator[tuple[st
 
     Lines are read until these have more than ``length`` characters. Raises TextError.
     """
-    from charrnn.tasks.lines import MAX_LINE_CHARACTERS
+    from charrnn.tasks.line_corpus import MAX_LINE_CHARACTERS
 
     for file in files:
         for lines in line_groups(file, model.encoding):

@@ -17,7 +17,8 @@ from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Predictor
 from charrnn.tasks.label import Label
 from charrnn.tasks.layouts import Line
-from charrnn.tasks.lines import END, Encoded, Lines
+from charrnn.tasks.line_corpus import Lines
+from charrnn.tasks.lines import END, Encoded
 from charrnn.tasks.naive_bayes import SMOOTHING
 from charrnn.tasks.split import Splits
 from charrnn.text.corpus import Corpus, EncodedSlice

@@ -18,7 +18,8 @@ from charrnn.storage.state import TaskRecord
 from charrnn.tasks import naive_bayes
 from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
-from charrnn.tasks.lines import END, Lines, LineTask, new_record
+from charrnn.tasks.line_corpus import Lines, new_record
+from charrnn.tasks.lines import END, LineTask
 from charrnn.tasks.naive_bayes import NaiveBayes
 from charrnn.tasks.split import Split
 from charrnn.text.corpus import Corpus

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,27 +13,20 @@ from numpy.typing import NDArray
 from charrnn.arrays import Array, Ids
 from charrnn.config import Config
 from charrnn.errors import TextError, UsageError
-from charrnn.formatting import escape_control, format_count
 from charrnn.scoring import target_log_probs
 from charrnn.storage.checkpoint import output_names
 from charrnn.storage.state import FeaturesRecord, TaskRecord
 from charrnn.tasks.base import Measures, Predictor, Task, load_task
 from charrnn.tasks.layouts import FASTTEXT_PREFIX, Line, read_files
+from charrnn.tasks.line_corpus import LineReader, Lines, find_problems, leave_out_bad
 from charrnn.tasks.split import Split, Splits
 from charrnn.text import files
 from charrnn.text.corpus import Corpus, EncodedSlice, SymbolStore
 from charrnn.text.units import END_OF_DOCUMENT, Codes
 from charrnn.text.vocabulary import Vocabulary
-from charrnn.vectors import Vectors, file_record, open_vectors, standardize
+from charrnn.vectors import MarkedSlice, Vectors
 
-MAX_LINE_CHARACTERS = 4000  # a batch holds whole lines
-SHOWN_BAD_LINES = 3
-SPLIT_STREAM = 101  # of the random numbers of a seed
 END = np.array([END_OF_DOCUMENT], np.uint32)
-
-
-def new_record(outputs: list[str], per: str = "") -> TaskRecord:
-    return TaskRecord(outputs=outputs, per=per, counts_bytes=0, weights=[])
 
 
 def load_line_task(config: Config) -> LineTask:
@@ -63,36 +53,13 @@ class Mistake(NamedTuple):
     error: float
 
 
-class LineTask(Task):
+class LineTask(LineReader, Task):
     """A task that reads lines: a text, and what is to be learned from it."""
 
-    by_file = False  # a file may be a class
     error_name = "error"  # what ``error`` measures
     options: tuple[str, ...] = ()  # of ``predict``, beyond the lines
 
     # --- what a task defines ---
-
-    def collect(self, lines: Sequence[Line]) -> TaskRecord:
-        """Return the names of the outputs. Raises TextError."""
-        return new_record([])
-
-    def find_problem(self, line: Line, record: TaskRecord) -> str:
-        """Return why a line cannot be learned from, or nothing."""
-        return ""
-
-    def stratum(self, line: Line) -> str:
-        """Return the group of a line; every split has lines of each group in proportion."""
-        return ""
-
-    @abstractmethod
-    def encode(
-        self, text: str, target: str | None, record: TaskRecord, unit: str
-    ) -> tuple[Codes, NDArray[np.int64]]:
-        """Return the codes that are read and their targets, (n,) each, below 0 for none.
-
-        Targets are outputs, or codes if the record names none. With ``target`` None, they are not
-        known, and 0 where the model is to predict.
-        """
 
     @abstractmethod
     def predict(self, predictor: Predictor, texts: Sequence[str], **options: Any) -> list[Any]:
@@ -264,28 +231,6 @@ def join_words(
     return np.append(encoded.codes, codes[-1]), np.append(of_words, targets[-1])
 
 
-@dataclass
-class MarkedSlice(EncodedSlice):
-    """The symbols of some lines, from the first one on, with the row of vectors of each line."""
-
-    vectors: Vectors
-    ends: Ids
-    rows: Ids
-    V: int  # number of symbols
-
-    def __getitem__(self, at: slice) -> NDArray[np.intp]:
-        start, stop, _ = at.indices(len(self))
-        ids = super().__getitem__(at)
-        if stop <= start:
-            return ids
-        first, last = np.searchsorted(self.ends, [start, stop - 1], side="right")
-        begin = int(self.ends[first - 1]) if first else 0
-        ids = np.concatenate([super().__getitem__(slice(begin, start)), ids])
-        ends = np.minimum(self.ends[first : last + 1], stop) - begin
-        marked = self.vectors.mark(ids, ends, self.rows[first : last + 1], self.V)
-        return marked[start - begin :].astype(np.intp)
-
-
 def texts_and_rows(lines: Sequence[Line]) -> tuple[list[str], list[int]]:
     """Return what is read of some lines; there are no rows if they are about no vectors."""
     return [line.text for line in lines], [line.row for line in lines if line.row >= 0]
@@ -302,112 +247,6 @@ def target_ids(targets: Ids, record: TaskRecord, vocabulary: Vocabulary) -> Ids:
     if output_names(record):
         return targets.astype(np.intp)
     return np.where(targets < 0, -1, known_ids(vocabulary, targets.clip(0)))
-
-
-class Lines(Corpus):
-    """The lines of some files, in the order of their splits.
-
-    ``lines`` are those for training, for validation from ``split_offsets[0]`` on, and for testing
-    from ``split_offsets[1]`` on. ``targets`` has one for each symbol of ``store``; ``ends`` are the
-    ends of the lines in it. Raises TextError, for a bad line with its number.
-    """
-
-    def __init__(
-        self,
-        task: LineTask,
-        name: str,
-        config: Config,
-        *texts: str | bytes,
-        features: Path | None = None,
-        **options: Any,
-    ) -> None:
-        """Read the lines; ``features`` has a row of vectors for each."""
-        if features and config.predict != "text":
-            raise UsageError(f"--predict {config.predict} does not read --features")
-        if config.feature_input != "first" and not features:
-            raise UsageError("--feature-input needs --features")
-        if features and config.attention:
-            raise UsageError("--attention cannot be combined with --features")
-        self.task, self.config, self.features = task, config, features
-        self.vectors: Vectors | None = None  # standardized by the training lines
-        self._texts: list[tuple[str, str]] = []
-        options["encoding"] = options.get("encoding", config.encoding)
-        super().__init__(name, *texts, unit=config.unit, **options)
-
-    def _add(self, chunks: Iterable[bytes], name: str, path: str | None = None) -> None:
-        data = b"".join(chunks)
-        self._hash.update(data)
-        self._hash.update(b"\0%d" % len(data))
-        self._texts.append((name, files.decode_bytes(data, name, self.encoding)))
-        self._record_file(name, path, len(data), zlib.crc32(data))
-
-    def _finish(self) -> None:
-        """Find the bad lines, draw the splits, and store the symbols."""
-        task, config = self.task, self.config
-        by_file = task.by_file and len(self._texts) > 1
-        rows = open_vectors(self.features) if self.features else None
-        about = (str(self.features), len(rows)) if rows is not None else None
-        lines = read_files(self._texts, config.columns, by_file, about)
-        self._texts = []
-        readable = [line for line in lines if not line.problem]
-        if not readable:
-            leave_out_bad(lines, config, self.notes)
-        self.record = task.collect(readable)
-        good = leave_out_bad(find_problems(lines, task, self.record), config, self.notes)
-        if not good:
-            raise TextError(f"{self.name}: has no line to learn from")
-        self.record = task.collect(good)
-        self.lines, self.split_offsets = draw_splits(good, task, config)
-        pairs = [task.encode(line.text, line.target, self.record, self.unit) for line in self.lines]
-        for codes, _ in pairs:
-            self.store.append(codes)
-        self.targets = np.concatenate([targets for _, targets in pairs])
-        self.ends = np.cumsum([len(codes) for codes, _ in pairs])
-        if rows is not None:
-            train = np.array([line.row for line in self.lines[: self.split_offsets[0]]])
-            each = config.feature_input == "each"
-            self.vectors = standardize(rows, np.sort(train), str(self.features), each=each)
-
-    def record_features(self) -> FeaturesRecord | None:
-        """Return the features as a checkpoint records them."""
-        if not self.vectors or not self.features:
-            return None
-        N, *shape = self.vectors.rows.shape
-        return FeaturesRecord(file=file_record(self.features), rows=N, shape=shape)
-
-    def training_end(self, val_fraction: float, test_fraction: float) -> int:
-        return int(self.ends[self.split_offsets[0 if val_fraction else 1] - 1])
-
-
-def find_problems(lines: Sequence[Line], task: LineTask, record: TaskRecord) -> list[Line]:
-    """Return the lines, the bad ones with their problem."""
-
-    def problem_of(line: Line) -> str:
-        longest = max(len(line.text), len(line.target))
-        if line.problem:
-            return line.problem
-        if longest > MAX_LINE_CHARACTERS:
-            return f"it has {longest:,} characters, more than {MAX_LINE_CHARACTERS:,}"
-        if re.search("[\ud800-\udfff]", line.text + line.target):
-            return "it has a lone surrogate, which is not a valid character"
-        return task.find_problem(line, record)
-
-    return [line._replace(problem=problem_of(line)) for line in lines]
-
-
-def leave_out_bad(lines: Sequence[Line], config: Config, notes: list[str]) -> list[Line]:
-    """Return the good lines, and note how many are bad.
-
-    Raises TextError if there are bad ones and the options do not say to skip them.
-    """
-    bad = [line for line in lines if line.problem]
-    shown = "; ".join(f"{line.place}: {line.problem}" for line in bad[:SHOWN_BAD_LINES])
-    count = f"{format_count(len(bad), 'bad line')} of {len(lines):,}"
-    if bad and not config.skip_bad:
-        raise TextError(escape_control(f"{shown} ({count}); --skip-bad leaves such lines out"))
-    if bad:
-        notes.append(f"left out {count}: {shown}{'; ...' * (len(bad) > SHOWN_BAD_LINES)}")
-    return [line for line in lines if not line.problem]
 
 
 def read_labelled_file(
@@ -427,28 +266,3 @@ def read_labelled_file(
     if not good:
         raise TextError(f"{name}: has no line to evaluate")
     return good
-
-
-def draw_splits(
-    lines: Sequence[Line], task: LineTask, config: Config
-) -> tuple[list[Line], tuple[int, int]]:
-    """Return lines in the order of their splits, and where validation and test begin.
-
-    The lines are drawn at regular distances from a random order, sorted by ``task.stratum``.
-    """
-    rng = np.random.default_rng([config.seed, SPLIT_STREAM])
-    shuffled = rng.permutation(len(lines)).tolist()
-    order = sorted(shuffled, key=lambda i: task.stratum(lines[i]))
-    part = np.zeros(len(lines), int)
-    start = rng.random()
-    for number, fraction in ((1, config.val_fraction), (2, config.test_fraction)):
-        # every 1 / fraction-th of those that are left
-        rest = [i for i in order if part[i] == 0]
-        share = fraction * len(lines) / max(len(rest), 1)
-        marks = np.floor(start + share * np.arange(len(rest) + 1))
-        part[np.array(rest, int)[np.diff(marks) > 0]] = number
-    parts = [[line for line, p in zip(lines, part, strict=True) if p == k] for k in range(3)]
-    if not parts[0]:
-        raise TextError("no lines left for training; lower --val-fraction or --test-fraction")
-    a, b = len(parts[0]), len(parts[0]) + len(parts[1])
-    return [*parts[0], *parts[1], *parts[2]], (a, b)

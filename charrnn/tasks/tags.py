@@ -14,7 +14,8 @@ from charrnn.errors import TextError, UsageError
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
-from charrnn.tasks.lines import END, LineTask, new_record
+from charrnn.tasks.line_corpus import new_record
+from charrnn.tasks.lines import END, LineTask
 from charrnn.text.units import Codes, to_codes
 
 # How the tags of a line are written. That of a text is the first that fits half of its lines, or

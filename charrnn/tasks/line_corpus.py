@@ -1,0 +1,190 @@
+"""The lines of a text, each with what is to be learned from it, as a corpus."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.config import Config
+from charrnn.errors import TextError, UsageError
+from charrnn.formatting import escape_control, format_count
+from charrnn.storage.state import FeaturesRecord, TaskRecord
+from charrnn.tasks.layouts import Line, read_files
+from charrnn.text import files
+from charrnn.text.corpus import Corpus
+from charrnn.text.units import Codes
+from charrnn.vectors import Vectors, file_record, open_vectors, standardize
+
+MAX_LINE_CHARACTERS = 4000  # a batch holds whole lines
+SHOWN_BAD_LINES = 3
+SPLIT_STREAM = 101  # of the random numbers of a seed
+
+
+def new_record(outputs: list[str], per: str = "") -> TaskRecord:
+    return TaskRecord(outputs=outputs, per=per, counts_bytes=0, weights=[])
+
+
+class LineReader(ABC):
+    """How a task reads its lines."""
+
+    by_file = False  # a file may be a class
+
+    def collect(self, lines: Sequence[Line]) -> TaskRecord:
+        """Return the names of the outputs. Raises TextError."""
+        return new_record([])
+
+    def find_problem(self, line: Line, record: TaskRecord) -> str:
+        """Return why a line cannot be learned from, or nothing."""
+        return ""
+
+    def stratum(self, line: Line) -> str:
+        """Return the group of a line; every split has lines of each group in proportion."""
+        return ""
+
+    @abstractmethod
+    def encode(
+        self, text: str, target: str | None, record: TaskRecord, unit: str
+    ) -> tuple[Codes, NDArray[np.int64]]:
+        """Return the codes that are read and their targets, (n,) each, below 0 for none.
+
+        Targets are outputs, or codes if the record names none. With ``target`` None, they are not
+        known, and 0 where the model is to predict.
+        """
+
+
+class Lines(Corpus):
+    """The lines of some files, in the order of their splits.
+
+    ``lines`` are those for training, for validation from ``split_offsets[0]`` on, and for testing
+    from ``split_offsets[1]`` on. ``targets`` has one for each symbol of ``store``; ``ends`` are the
+    ends of the lines in it. Raises TextError, for a bad line with its number.
+    """
+
+    def __init__(
+        self,
+        task: LineReader,
+        name: str,
+        config: Config,
+        *texts: str | bytes,
+        features: Path | None = None,
+        **options: Any,
+    ) -> None:
+        """Read the lines; ``features`` has a row of vectors for each."""
+        if features and config.predict != "text":
+            raise UsageError(f"--predict {config.predict} does not read --features")
+        if config.feature_input != "first" and not features:
+            raise UsageError("--feature-input needs --features")
+        if features and config.attention:
+            raise UsageError("--attention cannot be combined with --features")
+        self.task, self.config, self.features = task, config, features
+        self.vectors: Vectors | None = None  # standardized by the training lines
+        self._texts: list[tuple[str, str]] = []
+        options["encoding"] = options.get("encoding", config.encoding)
+        super().__init__(name, *texts, unit=config.unit, **options)
+
+    def _add(self, chunks: Iterable[bytes], name: str, path: str | None = None) -> None:
+        data = b"".join(chunks)
+        self._hash.update(data)
+        self._hash.update(b"\0%d" % len(data))
+        self._texts.append((name, files.decode_bytes(data, name, self.encoding)))
+        self._record_file(name, path, len(data), zlib.crc32(data))
+
+    def _finish(self) -> None:
+        """Find the bad lines, draw the splits, and store the symbols."""
+        task, config = self.task, self.config
+        by_file = task.by_file and len(self._texts) > 1
+        rows = open_vectors(self.features) if self.features else None
+        about = (str(self.features), len(rows)) if rows is not None else None
+        lines = read_files(self._texts, config.columns, by_file, about)
+        self._texts = []
+        readable = [line for line in lines if not line.problem]
+        if not readable:
+            leave_out_bad(lines, config, self.notes)
+        self.record = task.collect(readable)
+        good = leave_out_bad(find_problems(lines, task, self.record), config, self.notes)
+        if not good:
+            raise TextError(f"{self.name}: has no line to learn from")
+        self.record = task.collect(good)
+        self.lines, self.split_offsets = draw_splits(good, task, config)
+        pairs = [task.encode(line.text, line.target, self.record, self.unit) for line in self.lines]
+        for codes, _ in pairs:
+            self.store.append(codes)
+        self.targets = np.concatenate([targets for _, targets in pairs])
+        self.ends = np.cumsum([len(codes) for codes, _ in pairs])
+        if rows is not None:
+            train = np.array([line.row for line in self.lines[: self.split_offsets[0]]])
+            each = config.feature_input == "each"
+            self.vectors = standardize(rows, np.sort(train), str(self.features), each=each)
+
+    def record_features(self) -> FeaturesRecord | None:
+        """Return the features as a checkpoint records them."""
+        if not self.vectors or not self.features:
+            return None
+        N, *shape = self.vectors.rows.shape
+        return FeaturesRecord(file=file_record(self.features), rows=N, shape=shape)
+
+    def training_end(self, val_fraction: float, test_fraction: float) -> int:
+        return int(self.ends[self.split_offsets[0 if val_fraction else 1] - 1])
+
+
+def find_problems(lines: Sequence[Line], task: LineReader, record: TaskRecord) -> list[Line]:
+    """Return the lines, the bad ones with their problem."""
+
+    def problem_of(line: Line) -> str:
+        longest = max(len(line.text), len(line.target))
+        if line.problem:
+            return line.problem
+        if longest > MAX_LINE_CHARACTERS:
+            return f"it has {longest:,} characters, more than {MAX_LINE_CHARACTERS:,}"
+        if re.search("[\ud800-\udfff]", line.text + line.target):
+            return "it has a lone surrogate, which is not a valid character"
+        return task.find_problem(line, record)
+
+    return [line._replace(problem=problem_of(line)) for line in lines]
+
+
+def leave_out_bad(lines: Sequence[Line], config: Config, notes: list[str]) -> list[Line]:
+    """Return the good lines, and note how many are bad.
+
+    Raises TextError if there are bad ones and the options do not say to skip them.
+    """
+    bad = [line for line in lines if line.problem]
+    shown = "; ".join(f"{line.place}: {line.problem}" for line in bad[:SHOWN_BAD_LINES])
+    count = f"{format_count(len(bad), 'bad line')} of {len(lines):,}"
+    if bad and not config.skip_bad:
+        raise TextError(escape_control(f"{shown} ({count}); --skip-bad leaves such lines out"))
+    if bad:
+        notes.append(f"left out {count}: {shown}{'; ...' * (len(bad) > SHOWN_BAD_LINES)}")
+    return [line for line in lines if not line.problem]
+
+
+def draw_splits(
+    lines: Sequence[Line], task: LineReader, config: Config
+) -> tuple[list[Line], tuple[int, int]]:
+    """Return lines in the order of their splits, and where validation and test begin.
+
+    The lines are drawn at regular distances from a random order, sorted by ``task.stratum``.
+    """
+    rng = np.random.default_rng([config.seed, SPLIT_STREAM])
+    shuffled = rng.permutation(len(lines)).tolist()
+    order = sorted(shuffled, key=lambda i: task.stratum(lines[i]))
+    part = np.zeros(len(lines), int)
+    start = rng.random()
+    for number, fraction in ((1, config.val_fraction), (2, config.test_fraction)):
+        # every 1 / fraction-th of those that are left
+        rest = [i for i in order if part[i] == 0]
+        share = fraction * len(lines) / max(len(rest), 1)
+        marks = np.floor(start + share * np.arange(len(rest) + 1))
+        part[np.array(rest, int)[np.diff(marks) > 0]] = number
+    parts = [[line for line, p in zip(lines, part, strict=True) if p == k] for k in range(3)]
+    if not parts[0]:
+        raise TextError("no lines left for training; lower --val-fraction or --test-fraction")
+    a, b = len(parts[0]), len(parts[0]) + len(parts[1])
+    return [*parts[0], *parts[1], *parts[2]], (a, b)
