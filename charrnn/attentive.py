@@ -98,11 +98,6 @@ class AttentiveStepper(Stepper):
         )
         attention.read_source(source, valid, self.attention)
 
-    def __call__(self, ids: Ids) -> Array:
-        """Read ids (B,) and return the logits (V, B), which are valid until the next call."""
-        self.read(ids)
-        return self.predict()
-
     def predict(self) -> Array:
         """Return the logits (V, B) after what has been read, valid until the next call."""
         out = attention.forward(self._Wa, self.h[None], self.attention)

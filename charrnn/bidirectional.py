@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,6 +18,7 @@ from charrnn.cells import load_cell
 from charrnn.conditional import Conditional
 from charrnn.config import Config
 from charrnn.network import Network, NetworkTape, State, num_parameters
+from charrnn.regions import RegionCaptioner
 from charrnn.vectors import Vectors
 
 SIDES = ("left", "right")
@@ -147,18 +149,25 @@ def make_network(
         kind = Conditional
     sizes = config.cell, V, config.hidden_size, config.num_layers
     if vectors:
-        return Captioner(*sizes, config.dtype, rng, num_outputs, vectors=vectors)
+        reader = RegionCaptioner if config.attention else Captioner
+        return reader(*sizes, config.dtype, rng, num_outputs, vectors=vectors)
     return kind(*sizes, config.dtype, rng, num_outputs)
 
 
-def count_parameters(config: Config, V: int, num_outputs: int | None = None, D: int = 0) -> int:
+def count_parameters(
+    config: Config, V: int, num_outputs: int | None = None, features: Sequence[int] = ()
+) -> int:
     """Return the number of parameters of ``make_network``, without allocating them.
 
-    D is the size of the vectors that it reads, if it does.
+    ``features`` is the shape of a row of the vectors that it reads, if it does.
     """
     H = config.hidden_size
     n = num_parameters(config.cell, V, H, config.num_layers, num_outputs)
+    size = features[-1] if features else 0  # of what Wih reads
     if config.attention:
         n += H * H + (num_outputs or V) * H
-    n += load_cell(config.cell).NUM_BLOCKS * H * D
+        if features:
+            n += H * features[0] + H * size  # bv and Wv
+            size = H
+    n += load_cell(config.cell).NUM_BLOCKS * H * size
     return n * (2 if config.bidirectional else 1)

@@ -24,6 +24,7 @@ class Captioner(Network):
     """
 
     reads_vectors = True
+    OF_VECTORS: tuple[str, ...] = ("Wih",)  # the parameters that other networks lack
 
     def __init__(self, *args: Any, vectors: Vectors, **options: Any) -> None:
         self.vectors = vectors
@@ -43,10 +44,11 @@ class Captioner(Network):
         self.params["Wih"][:] *= math.sqrt(self.hidden_size / self.vectors.size)
 
     def load_weights_from(self, other: Network, ids: Ids, outputs: Ids | None) -> None:
-        """Copy the parameters of a network; only one that reads such vectors has ``Wih``."""
+        """Copy the parameters of a network; only one that reads such vectors has all of them."""
         super().load_weights_from(other, ids, outputs)
-        if isinstance(other, Captioner) and other.vectors.size == self.vectors.size:
-            self.params["Wih"][:] = other.params["Wih"]
+        for name in self.OF_VECTORS:
+            if name in other.params and other.params[name].shape == self.params[name].shape:
+                self.params[name][:] = other.params[name]
 
     def _read_rows(self, ids: Ids) -> tuple[Ids, Ids, Array]:
         """Return which of the ids (n,) carry a row; and of each the index of its vector (m, D)."""

@@ -146,7 +146,7 @@ class Network:
         for name in self.params:
             if name == "0.Wxh":
                 self.params[name][:, ids[ids >= 0]] = other.params[name][:, ids >= 0]
-            elif name not in ("Wa", "Wih", "Why", "by"):
+            elif name not in ("Wa", "Wih", "Wv", "bv", "Why", "by"):
                 self.params[name][:] = other.params[name]
         if outputs is not None:
             Why, given, by = self.params["Why"], other.params["Why"], other.params["by"]
@@ -352,6 +352,10 @@ class Stepper:
     def __call__(self, ids: Ids) -> Array:
         """Read ids (B,) and return the logits (V, B), which are valid until the next call."""
         self.read(ids)
+        return self.predict()
+
+    def predict(self) -> Array:
+        """Return the logits (V, B) after what has been read, valid until the next call."""
         np.dot(self._Why, self.h, out=self._logits)
         self._logits += self._by
         return self._logits

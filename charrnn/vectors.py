@@ -62,9 +62,12 @@ class Vectors:
 
     def read(self, rows: Ids) -> Array:
         """Return the standardized vectors of some rows, (n, D); of regions their mean."""
-        v = np.asarray(self.rows[rows], np.float64)
-        v = v.mean(axis=1) if v.ndim == 3 else v
-        standardized: Array = (v - self.mean) / self.deviation
+        v = self.read_regions(rows)
+        return v.mean(axis=1) if v.ndim == 3 else v
+
+    def read_regions(self, rows: Ids) -> Array:
+        """Return the standardized rows, (n, D) or (n, R, D)."""
+        standardized: Array = (np.asarray(self.rows[rows], np.float64) - self.mean) / self.deviation
         return standardized
 
     def mark(self, ids: Ids, ends: Ids, rows: Ids, V: int) -> Ids:

@@ -96,7 +96,7 @@ def test_workers_have_the_vectors(tmp_path: Path) -> None:
 def test_the_number_of_parameters_is_known_in_advance() -> None:
     config = Config(hidden_size=H, num_layers=2, predict="text")
     network = make_network(config, V, vectors=random_vectors())
-    assert len(network.params.vector) == count_parameters(config, V, None, D)
+    assert len(network.params.vector) == count_parameters(config, V, None, [D])
 
 
 def test_weights_of_a_network_without_vectors_are_loaded() -> None:

@@ -12,7 +12,7 @@ import pytest
 import charrnn
 from charrnn.captioner import Captioner
 from charrnn.storage.checkpoint import read_checkpoint
-from charrnn.tasks.text import word_f1
+from charrnn.tasks.text import align, word_f1
 from tests.conftest import Cli
 
 SIZE = ("--hidden-size", "24", "--batch-size", "10", "--workers", "1", "-q")
@@ -100,6 +100,7 @@ def test_bad_input_is_refused_in_one_line(cli: Cli) -> None:
         (("eval", "m.npz", "--split", "val", "--features", "short.npy"), 2, "has its own"),
         (("train", "captions.txt", "--features", "short.npy"), 3, "120 lines, but short.npy has"),
         (("train", "captions.txt", "--features", "no.npy"), 3, "no.npy"),
+        ((*TRAIN, "--attention"), 3, "one vector in each row; --attention looks at regions"),
         ((*TRAIN, "--predict", "label"), 2, "does not read --features"),
         ((*TRAIN, "--val-file", "captions.txt"), 2, "cannot be combined with --features"),
         (("train", "plain.txt", "--predict", "text", "--feature-input", "each"), 2, "needs --feat"),
@@ -126,6 +127,73 @@ def test_each_symbol_that_is_written_is_the_most_likely_one(cli: Cli, how: str) 
     best = tape.logits[:, :, 0].argmax(1)
     assert len(ids) > 3
     assert best[:-1].tolist() == ids[1:].tolist()
+
+
+def write_regions(n: int = 200) -> None:
+    """Write pictures of four regions with two colors, and the places of these as the captions.
+
+    Every picture has the same mean.
+    """
+    rng = np.random.default_rng(0)
+    places = np.array([rng.permutation(4)[:2] for _ in range(n)])
+    rows = np.zeros((n, 4, 2))
+    rows[np.arange(n), places[:, 0], 0] = rows[np.arange(n), places[:, 1], 1] = 1
+    np.save("regions.npy", rows)
+    Path("places.txt").write_text("".join(f"red {a} blue {b}\n" for a, b in places))
+
+
+REGIONS = ("train", "places.txt", "--features", "regions.npy", *SIZE, "--lr", "0.02")
+
+
+@pytest.mark.parametrize("how", ["first", "each"])
+def test_attention_finds_what_the_mean_does_not_have(
+    tmp_path: Path, monkeypatch: Any, cli: Cli, how: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_regions()
+    found = []
+    for name, more in (("mean", ()), ("attention", ("--attention", "--feature-input", how))):
+        cli(*REGIONS, *more, "--max-steps", "700", "-o", f"{name}.npz")
+        result = cli("eval", f"{name}.npz", "--split", "test", "--json")
+        found.append(json.loads(result.stdout)["exact"])
+    assert found[0] < 0.5
+    assert found[1] > 0.9
+    written = cli("predict", "attention.npz", "regions.npy", "--beam", "3").stdout
+    wanted = Path("places.txt").read_text().splitlines()
+    right = [a == b for a, b in zip(written.decode().splitlines(), wanted, strict=True)]
+    assert sum(right) > 0.9 * len(wanted)
+
+
+def test_a_resumed_run_with_attention_gives_the_same_weights(
+    tmp_path: Path, monkeypatch: Any, cli: Cli
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_regions()
+    train = *REGIONS, "--attention", "--max-steps", "8"
+    cli(*train, "-o", "whole.npz")
+    cli(*train, "--stop-after", "3", "-o", "part.npz")
+    cli("train", "places.txt", "-o", "part.npz", "--resume", "-q")
+    (_, whole), (state, part) = (read_checkpoint(Path(p)) for p in ("whole.npz", "part.npz"))
+    for name, array in whole.items():
+        assert (array == part[name]).all(), name
+    assert state.features
+    assert state.features["shape"] == [4, 2]
+
+
+def test_the_shares_of_the_regions_are_those_of_each_symbol(
+    tmp_path: Path, monkeypatch: Any, cli: Cli
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_regions()
+    cli(*REGIONS, "--attention", "--max-steps", "2", "-o", "m.npz")
+    model = charrnn.load("m.npz")
+    model.use_features("regions.npy")
+    shares = [align(model.predictor, "", "red 1 blue 2", row).p for row in (0, 2)]
+    assert shares[0].shape == (13, 4)
+    np.testing.assert_allclose(shares[0].sum(1), 1, rtol=1e-5)
+    assert (shares[0] != shares[1]).all()
+    asked = align(model.predictor, "red", "red 1 blue 2", 3)
+    assert (len(asked.read), len(asked.written), asked.p.shape) == (4, 13, (13, 4))
 
 
 def test_word_f1_counts_words_in_any_order() -> None:

@@ -14,6 +14,7 @@ LAYERS = """
     affine attention vectors loss optim text cells counts
     mixture network workers cluster
     attentive conditional captioner
+    regions
     bidirectional
     adaptive sampling scoring storage
     analysis

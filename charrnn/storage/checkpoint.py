@@ -210,14 +210,14 @@ def array_shapes(state: ModelState) -> dict[str, tuple[int, ...]]:
 
     config = state.config
     cell, H, L = config.cell, config.hidden_size, config.num_layers
-    D = state.features["shape"][-1] if state.features else 0
-    n = count_parameters(config, *network_sizes(state.vocabulary["size"], state.task), D)
+    features = state.features["shape"] if state.features else []
+    n = count_parameters(config, *network_sizes(state.vocabulary["size"], state.task), features)
     L *= 2 if config.bidirectional else 1
     shapes: dict[str, tuple[int, ...]] = {"best_weights": (n,)}
     if counted := count_bytes(state):
         shapes["counts"] = (counted,)
-    if D:
-        shapes[FEATURES] = (2, D)
+    if features:
+        shapes[FEATURES] = (2, features[-1])
     if not isinstance(state, State):
         return shapes
     return {

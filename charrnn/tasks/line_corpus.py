@@ -81,8 +81,6 @@ class Lines(Corpus):
             raise UsageError(f"--predict {config.predict} does not read --features")
         if config.feature_input != "first" and not features:
             raise UsageError("--feature-input needs --features")
-        if features and config.attention:
-            raise UsageError("--attention cannot be combined with --features")
         self.task, self.config, self.features = task, config, features
         self.vectors: Vectors | None = None  # standardized by the training lines
         self._texts: list[tuple[str, str]] = []
@@ -101,6 +99,9 @@ class Lines(Corpus):
         task, config = self.task, self.config
         by_file = task.by_file and len(self._texts) > 1
         rows = open_vectors(self.features) if self.features else None
+        if rows is not None and rows.ndim == 2 and config.attention:
+            reason = "--attention looks at regions: an array of (rows, regions, size)"
+            raise TextError(f"{self.features}: has one vector in each row; {reason}")
         about = (str(self.features), len(rows)) if rows is not None else None
         lines = read_files(self._texts, config.columns, by_file, about)
         self._texts = []

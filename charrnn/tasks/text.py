@@ -15,6 +15,7 @@ from charrnn.captioner import Captioner
 from charrnn.errors import UsageError
 from charrnn.loss import log_softmax
 from charrnn.network import Network, Stepper
+from charrnn.regions import RegionCaptioner, RegionStepper
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
@@ -91,22 +92,28 @@ class Alignment(NamedTuple):
 
     read: Codes  # (n,), with an end
     written: Codes  # (m,), with an end
-    p: Array  # (m, n), each row sums to 1
+    p: Array  # (m, n), each row sums to 1; or (m, R), of the regions of a picture
 
 
-def align(predictor: Predictor, text: str, target: str) -> Alignment:
-    """Return the alignment of two texts. Raises UsageError for a network without attention."""
+def align(predictor: Predictor, text: str, target: str, row: int = -1) -> Alignment:
+    """Return the alignment of two texts; with a ``row`` of regions, these are what is read.
+
+    Raises UsageError for a network without attention.
+    """
     network, vocabulary, record, _ = predictor
-    if not isinstance(network, Attentive):
+    if not isinstance(network, (Attentive, RegionCaptioner)):
         raise UsageError("the model has no attention: train one with --attention")
     codes, targets = Text().encode(text, target, record, vocabulary.unit)
-    xs, ys = known_ids(vocabulary, codes), target_ids(targets, record, vocabulary)
+    xs: Ids = known_ids(vocabulary, codes)
+    ys = target_ids(targets, record, vocabulary)
+    if isinstance(network, RegionCaptioner):
+        xs = network.vectors.mark(xs, np.array([len(xs)]), np.array([row]), len(vocabulary))
     tape = network.new_tape(len(xs), 1)
     network.mark_source(ys[:, None], tape)
     network.forward(xs[:, None], network.zero_state(1), tape)
-    shares = tape.attention.p[0]
-    n, written = shares.shape[1], targets[tape.start :].astype(codes.dtype)
-    return Alignment(codes[:n], written, shares)
+    is_written = targets >= 0
+    p, read = tape.attention.p[0][-is_written.sum() :], codes[: is_written.argmax() + 1]
+    return Alignment(read, targets[is_written].astype(codes.dtype), p)
 
 
 def edit_distance(a: str, b: str) -> int:
@@ -131,32 +138,36 @@ def read_sources(predictor: Predictor, sources: Sequence[Ids], K: int) -> tuple[
     The stepper has the K lanes of a source next to each other. Log p is (N, V), of the first
     symbol.
     """
-    # the state at the end of each source, and with attention the top layer's outputs before it
+    # the lanes that read; those of a captioner with attention look at their regions
     network, B = predictor.network, len(sources)
     lengths = np.array([len(source) for source in sources])
     xs = np.zeros((lengths.max(), B), np.intp)
     for lane, source in enumerate(sources):
         xs[: len(source), lane] = source
-    step, state = Stepper(network, network.zero_state(B)), network.zero_state(B)
-    has_attention = isinstance(network, Attentive)
-    hs = np.empty((len(xs) if has_attention else 0, *step.h.shape), state.dtype)
-    logits: Array = np.empty((B, network.num_outputs), state.dtype)
+    state, lanes = network.zero_state(B), np.repeat(np.arange(B), K)
+    step = Stepper(network, state)
+    if isinstance(network, RegionCaptioner):
+        s = network.read_source(xs.max(0) // network.vocab_size - 1)
+        step = RegionStepper(network, state, s)
+
+    # the state at the end of each source, and the top layer's outputs before it
+    hs = np.empty((len(xs), *step.h.shape), state.dtype)
     for t, ids in enumerate(xs, 1):
         ends = lengths == t
-        if has_attention:
-            step.read(ids)
-            hs[t - 1] = step.h
-        else:
-            logits[ends] = step(ids).T[ends]
+        step.read(ids)
+        hs[t - 1] = step.h
         state[..., ends] = step.state[..., ends]
 
     # the lanes of the texts
-    lanes = np.repeat(np.arange(B), K)
-    if not has_attention:
-        return Stepper(network, state[..., lanes]), log_softmax(logits)
-    valid = np.arange(len(xs))[:, None] < lengths
-    stepper = AttentiveStepper(network, state[..., lanes], hs[..., lanes], valid[:, lanes])
-    return stepper, log_softmax(stepper.predict().T[::K])
+    state = state[..., lanes]
+    if isinstance(network, RegionCaptioner):
+        step = RegionStepper(network, state, s[lanes])
+    elif isinstance(network, Attentive):
+        valid = np.arange(len(xs))[:, None] < lengths
+        step = AttentiveStepper(network, state, hs[..., lanes], valid[:, lanes])
+    else:
+        step = Stepper(network, state)
+    return step, log_softmax(step.predict().T[::K])
 
 
 def reads_each(network: Network) -> bool:
