@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -14,14 +15,14 @@ from numpy.typing import NDArray
 
 from charrnn import sampling, scoring
 from charrnn.adaptive import AdaptiveNetwork, AdaptiveRule
-from charrnn.arrays import Array
+from charrnn.arrays import Array, Ids
 from charrnn.bidirectional import make_network
 from charrnn.blas import limit_threads, with_threads
 from charrnn.captioner import Captioner
 from charrnn.config import Config
 from charrnn.counts import Counts
 from charrnn.errors import CheckpointError, UsageError
-from charrnn.formatting import loss_unit
+from charrnn.formatting import format_count, loss_unit
 from charrnn.mixture import LearningMixture, Mixture
 from charrnn.network import Network
 from charrnn.scoring import LineScores
@@ -154,14 +155,35 @@ class Model:
 
     @np.errstate(all="ignore")
     @limit_threads()
-    def predict(self, texts: Sequence[str], **options: Any) -> list[Any]:
+    def predict(
+        self, texts: Sequence[str], *, rows: Sequence[int] | Ids | None = None, **options: Any
+    ) -> list[Any]:
         """Return what a model of labels, tags or texts predicts for each text.
 
-        A label is a ``LabelPrediction``, tags are a list of them, a text is a ``str``. ``beam`` is
-        the number of texts that are compared. Raises UsageError for a language model.
+        A label is a ``LabelPrediction``, tags are a list of them, a text is a ``str`` with its
+        ``log_probability`` in nats. ``beam`` is the number of texts that are compared. ``rows`` are
+        the indexes of the vectors that the texts are about, after ``use_features``.
+
+        Raises UsageError for a language model, and for other rows than the model reads.
         """
         task = load_line_task(self.config)
+        if rows is not None or self.state.features:
+            options["rows"] = self._check_rows(rows, len(texts))
         return task.predict(self.predictor, texts, **options) if texts else []
+
+    def _check_rows(self, rows: Sequence[int] | Ids | None, n: int) -> list[int]:
+        """Return the rows that n texts are about. Raises UsageError."""
+        if not isinstance(self.network, Captioner):
+            raise UsageError(f"rows: {self._name} reads no features")
+        if rows is None or len(rows) != n:
+            found = "no rows" if rows is None else format_count(len(rows), "row")
+            raise UsageError(f"{found} for {format_count(n, 'text')} about features")
+        known = len(self.network.vectors.rows)
+        for row in rows:
+            if not 0 <= operator.index(row) < known:
+                hint = "" if known else "; call use_features first"
+                raise UsageError(f"invalid row: {row}; there are {known:,}, from 0 on{hint}")
+        return [*map(operator.index, rows)]
 
     def use_features(self, features: NDArray[Any] | str | Path) -> int:
         """Let the network read the rows of an array or a ``.npy`` file; return their number.

@@ -47,11 +47,15 @@ def test_captions_are_learned_and_kept_in_order(cli: Cli, how: str) -> None:
         written = cli("predict", "m.npz", "vectors.npy", *more).stdout.decode().splitlines()
         assert written == captions
     lines = cli("predict", "m.npz", "vectors.npy", "--json").stdout.decode().splitlines()
-    assert json.loads(lines[7]) == {"row": 7, "written": captions[7]}
+    rows = [json.loads(line) for line in lines]
+    assert [(row["row"], row["written"]) for row in rows] == [*enumerate(captions)]
     found = json.loads(
         cli("eval", "m.npz", "captions.txt", "--features", "vectors.npy", "--json").stdout
     )
     assert (found["exact"], found["character_error_rate"], found["word_f1"]) == (1, 0, 1)
+    characters = sum(len(caption) + 1 for caption in captions)
+    nats = -sum(row["log_probability"] for row in rows) / characters
+    assert 0 < found["loss"] == pytest.approx(nats, rel=1e-4)
     found = json.loads(cli("eval", "m.npz", "--split", "val", "--json").stdout)
     assert found["exact"] == 1
     cli("export", "m.npz", "-o", "exported.npz")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 import re
 import subprocess
@@ -331,11 +332,12 @@ def test_a_wide_beam_finds_the_most_likely_text(kind: type[Network]) -> None:
     texts = [t for n in range(7) for t in itertools.product([0, 1], repeat=n)]
     found = write_texts(predictor, sources, 64)
     greedy = write_texts(predictor, sources, 1)
-    for source, ids, first in zip(sources, found, greedy, strict=True):
+    for source, (ids, logp), (first, of_first) in zip(sources, found, greedy, strict=True):
         assert tuple(ids) == max(texts, key=lambda t: log_prob(source, t))
-        assert log_prob(source, tuple(first)) <= log_prob(source, tuple(ids))
-    alone = [write_texts(predictor, [source], 1)[0].tolist() for source in sources]
-    assert [ids.tolist() for ids in greedy] == alone
+        assert of_first <= logp == pytest.approx(log_prob(source, tuple(ids)), abs=1e-12)
+        assert of_first == pytest.approx(log_prob(source, tuple(first)), abs=1e-12)
+    alone = [write_texts(predictor, [source], 1)[0][0].tolist() for source in sources]
+    assert [ids.tolist() for ids, _ in greedy] == alone
 
 
 # --- the command line ---
@@ -415,7 +417,16 @@ def test_tags_and_texts_from_training_to_evaluation(cli: Cli) -> None:
         out = cli("predict", run, "-", stdin=b"abca\n").stdout.decode()
         assert out == ("ABCA\n" if predict == "tags" else "aa\n")
     found = cli("predict", "pairs", "-", "--beam", "4", "--json", stdin=b"abca\n").stdout
-    assert json.loads(found) == {"text": "abca", "written": "aa"}
+    row = json.loads(found)
+    assert (row["text"], row["written"]) == ("abca", "aa")
+    Path("one.tsv").write_text("abca\taa\n")
+    one = json.loads(cli("eval", "pairs", "one.tsv", "--json").stdout)
+    assert row["log_probability"] == pytest.approx(-3 * one["loss"], rel=1e-4)
+    Path("one.tsv").write_text("abca\ta\u1f00\n")
+    unknown = json.loads(cli("eval", "pairs", "one.tsv", "--json").stdout)
+    assert unknown["loss"] > math.log(0x110000) / 3
+    row = json.loads(cli("eval", "pairs", "--split", "test", "--json").stdout)
+    assert row["loss"] == pytest.approx(read_run(Path("checkpoints/pairs.npz")).test_loss, rel=1e-6)
     done = cli("predict", "tags", "-", "--beam", "2", stdin=b"abc", rc=2)
     assert b"--beam is not for a model that predicts tags" in done.stderr
     done = cli("predict", "tags", "-", "--top", "2", stdin=b"abc", rc=2)

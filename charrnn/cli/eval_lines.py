@@ -44,6 +44,7 @@ def evaluate_lines(
         rate = len(lines) / max(time.perf_counter() - started, 1e-9)
         measured = {part: task.measure(found, lines) for part, found in parts.items()}
         predictions, measures = parts["model"], measured.pop("model")
+        measures |= task.measure_loss(model.predictor, lines)
         others = {**(task.measure_baselines(train, lines) if train else {}), **measured}
         mistakes = task.find_mistakes(predictions, lines, wrong)
         if as_json:

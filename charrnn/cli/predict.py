@@ -3,7 +3,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +13,7 @@ from charrnn.cli.choice import ModelFile, model_argument
 from charrnn.cli.common import Count
 from charrnn.cli.streams import format_columns, print_lines, stdout
 from charrnn.errors import TextError, UsageError
+from charrnn.formatting import escape_control
 
 if TYPE_CHECKING:
     from charrnn.model import Model
@@ -31,16 +32,28 @@ GROUP_LINES = 1024  # predicted together, if as many are there
     type=Count(1, 1000),
     help="Search for the most likely text with a beam of N texts [1: greedy].",
 )
+@click.option(
+    "--features",
+    metavar="FILE",
+    help="With a model of --features: a .npy file of vectors that the lines of FILE ask about.",
+)
 @common.json_option(help="Print one JSON object per line; docs/tasks.md lists the keys.")
 @model_argument("[FILE]...", last=True)
 def predict(
-    model_file: ModelFile, files: list[str], top: int | None, beam: int | None, as_json: bool
+    model_file: ModelFile,
+    files: list[str],
+    top: int | None,
+    beam: int | None,
+    features: str | None,
+    as_json: bool,
 ) -> None:
     """Predict the label, the tags or the text of each line of FILE.
 
-    With a model of --features, FILE is a .npy file of vectors, and a text is written for each row.
-    What a line has after a TAB is never shown to the model. Without FILE, or with -, read standard
-    input and answer lines as they arrive. A label is printed with its probability.
+    With a model of --features, FILE is a .npy file of vectors, and a text is written for each row;
+    or --features names it, and FILE has questions: line i is about row i, or each line begins with
+    the index of its row and a TAB. What a line has after a (further) TAB is never shown to the
+    model. Without FILE, or with -, read standard input and answer lines as they arrive. A label is
+    printed with its probability.
 
     \b
       charrnn predict checkpoints/names.npz names.tsv
@@ -48,22 +61,34 @@ def predict(
     """  # noqa: D301
     stdout()
     model = model_file.load(any_task=True)
+    check_features(model, features, files)
     if not files:
-        if model.state.features:
-            raise UsageError("the model reads features: give a .npy file of vectors")
         common.check_stdin_once(["-"])
     options = {name: n for name, n in (("top", top), ("beam", beam)) if n is not None}
     check_task_options(model, options)
-    if model.state.features:
+    if model.state.features and not features:
         for file in files:
             for row in predict_rows(model, file, as_json, options):
                 print_lines(row)
         return
+    about = (features, model.use_features(features)) if features else None
     for file in common.expand_folders(files or ["-"], model):
-        for lines in line_groups(file, model.encoding):
-            for row in predict_lines(model, lines, as_json, options):
+        groups = line_groups(file, model.encoding)
+        for lines, rows in read_rows(groups, file, about):
+            for row in predict_lines(model, lines, rows, as_json, options):
                 print_lines(row)
             stdout().flush()
+
+
+def check_features(model: Model, features: str | None, files: list[str]) -> None:
+    """Raise UsageError unless vectors are given if the model reads them, once."""
+    hint = "a .npy file of vectors, or with --features the one that lines ask about"
+    if features and not model.state.features:
+        raise UsageError("--features: the model reads none")
+    if model.state.features and not features and (not files or "-" in files):
+        raise UsageError(f"the model reads features: give {hint}")
+    if features and any(file.endswith(".npy") for file in files):
+        raise UsageError(f"FILE has lines if there are --features: give {hint}")
 
 
 def predict_rows(model: Model, file: str, as_json: bool, options: dict[str, int]) -> Iterator[str]:
@@ -94,6 +119,8 @@ def line_groups(file: str, encoding: str) -> Iterator[list[str]]:
     from charrnn.text.files import read_chunks
 
     chunks = read_arriving() if file == "-" else read_chunks(file)
+    if codecs.lookup(encoding).name == "utf-8":
+        encoding = "utf-8-sig"  # it leaves out the mark at the start of a file
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     pending = ""
     for data in itertools.chain(chunks, [b""]):
@@ -114,16 +141,51 @@ def read_arriving() -> Iterator[bytes]:
         yield data
 
 
+def read_rows(
+    groups: Iterable[list[str]], file: str, features: tuple[str, int] | None
+) -> Iterator[tuple[list[str], list[int] | None]]:
+    """Yield groups of lines without their indexes, and the row of each line. Raises TextError.
+
+    ``features`` are as in ``read_files``; without, there are no rows.
+    """
+    from charrnn.tasks.layouts import Line, has_index, split_index
+    from charrnn.text.files import display_name
+
+    number, has_indexes = 0, None
+    for lines in groups:
+        if not features:
+            yield lines, None
+            continue
+        texts, rows = [], []
+        for line in lines:
+            has_indexes = has_index(line) if has_indexes is None else has_indexes
+            about = line if has_indexes else f"{number}\t{line}"
+            number += 1
+            row, text, problem = split_index(about, *features)
+            if problem:
+                place = Line(text, "", display_name(file), number).place
+                raise TextError(escape_control(f"{place}: {problem}"))
+            texts.append(text)
+            rows.append(row)
+        yield texts, rows
+
+
 def predict_lines(
-    model: Model, lines: list[str], as_json: bool, options: dict[str, int]
+    model: Model,
+    lines: list[str],
+    rows: list[int] | None,
+    as_json: bool,
+    options: dict[str, Any],
 ) -> Iterator[str]:
     """Yield the prediction for each line, as it is printed."""
     from charrnn.tasks.lines import load_line_task
 
     task = load_line_task(model.config)
     texts = [task.input_of(line) for line in lines]
-    for text, prediction in zip(texts, model.predict(texts, **options), strict=True):
+    found = model.predict(texts, rows=rows, **options)
+    for i, (text, prediction) in enumerate(zip(texts, found, strict=True)):
         if as_json:
-            yield common.format_json({"text": text, **task.row(prediction, **options)})
+            row = {} if rows is None else {"row": rows[i]}
+            yield common.format_json({**row, "text": text, **task.row(prediction, **options)})
         else:
             yield format_columns(task.columns(prediction, **options))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from typing import NamedTuple
 from charrnn.errors import TextError
 
 FASTTEXT_PREFIX = "__label__"
+INDEX = re.compile("([0-9]+)\t")
+MAX_INDEX_DIGITS = 18  # int() refuses thousands
 
 
 class Line(NamedTuple):
@@ -43,11 +46,33 @@ def read_columns(text: str, file: str) -> Iterator[Line]:
             yield Line(first, second, file, number, "" if tab else "it has no TAB")
 
 
-def read_captions(text: str, file: str) -> Iterator[Line]:
-    """Yield what is to be written about each row of vectors; a TAB ends what is read first."""
+def read_captions(text: str, file: str, features: tuple[str, int] | None) -> Iterator[Line]:
+    """Yield what is to be written about rows of vectors; a TAB ends what is read first.
+
+    With ``features``, as in ``read_files``, each line begins with the index of its row.
+    """
     for number, line in enumerate(split_lines(text), 1):
-        first, _, second = line.rpartition("\t")
-        yield Line(first, second, file, number)
+        row, rest, problem = split_index(line, *features) if features else (-1, line, "")
+        first, tab, second = rest.partition("\t")
+        first, second = (first, second) if tab else ("", first)
+        yield Line(first, second, file, number, problem, row)
+
+
+def has_index(text: str) -> bool:
+    """Return whether the first line of a text begins with the index of a row of vectors."""
+    return INDEX.match(text.removeprefix("\ufeff")) is not None
+
+
+def split_index(line: str, name: str, rows: int) -> tuple[int, str, str]:
+    """Return the index of a line, what follows it, and why the index is bad, if it is."""
+    found = INDEX.match(line)
+    if not found:
+        return -1, line, "it does not begin with the index of a row and a TAB"
+    digits, rest = found[1].lstrip("0") or "0", line[found.end() :]
+    if len(digits) > MAX_INDEX_DIGITS or int(digits) >= rows:
+        shown = digits[:MAX_INDEX_DIGITS] + "..." * (len(digits) > MAX_INDEX_DIGITS)
+        return -1, rest, f"there is no row {shown}: {name} has rows 0 to {rows - 1:,}"
+    return int(digits), rest, ""
 
 
 def read_fasttext(text: str, file: str) -> Iterator[Line]:
@@ -118,22 +143,24 @@ def read_files(
     """Return the lines of some files, (name, text) each, whatever their layout. Raises TextError.
 
     With ``by_file``, several files without any TAB are a class each. ``features`` are the name and
-    the number of the rows of vectors that the lines are about.
+    the number of the rows of vectors that the lines are about: line i is about row i, or if the
+    first line begins with an index, each line is about the row of its index.
     """
     found: list[Line] = []
     is_class = by_file and not any("\t" in text for _, text in texts)
+    has_indexes = bool(features) and not columns and has_index(texts[0][1])
     for file, text in texts:
         start = text.removeprefix("\ufeff").lstrip()
         if columns:
             read = read_json if start.startswith("{") else read_csv
             found += read(text, file, columns)
         elif features:
-            found += read_captions(text, file)
+            found += read_captions(text, file, features if has_indexes else None)
         elif start.startswith(FASTTEXT_PREFIX):
             found += read_fasttext(text, file)
         else:
             found += read_class(text, file) if is_class else read_columns(text, file)
-    if features:
+    if features and not has_indexes:
         name, rows = features
         if len(found) != rows:
             names = ", ".join(file for file, _ in texts)

@@ -122,7 +122,7 @@ class Lines(Corpus):
         if rows is not None:
             train = np.array([line.row for line in self.lines[: self.split_offsets[0]]])
             each = config.feature_input == "each"
-            self.vectors = standardize(rows, np.sort(train), str(self.features), each=each)
+            self.vectors = standardize(rows, np.unique(train), str(self.features), each=each)
 
     def record_features(self) -> FeaturesRecord | None:
         """Return the features as a checkpoint records them."""
@@ -171,20 +171,27 @@ def draw_splits(
 ) -> tuple[list[Line], tuple[int, int]]:
     """Return lines in the order of their splits, and where validation and test begin.
 
-    The lines are drawn at regular distances from a random order, sorted by ``task.stratum``.
+    The lines are drawn at regular distances from a random order, sorted by ``task.stratum``. Those
+    about the same row of vectors are drawn together: a picture is only in one split.
     """
+    about: dict[int, list[Line]] = {}
+    for i, line in enumerate(lines):
+        about.setdefault(line.row if line.row >= 0 else -1 - i, []).append(line)
+    groups = [*about.values()]
     rng = np.random.default_rng([config.seed, SPLIT_STREAM])
-    shuffled = rng.permutation(len(lines)).tolist()
-    order = sorted(shuffled, key=lambda i: task.stratum(lines[i]))
-    part = np.zeros(len(lines), int)
+    shuffled = rng.permutation(len(groups)).tolist()
+    order = sorted(shuffled, key=lambda i: task.stratum(groups[i][0]))
+    part = np.zeros(len(groups), int)
     start = rng.random()
     for number, fraction in ((1, config.val_fraction), (2, config.test_fraction)):
         # every 1 / fraction-th of those that are left
         rest = [i for i in order if part[i] == 0]
-        share = fraction * len(lines) / max(len(rest), 1)
+        share = fraction * len(groups) / max(len(rest), 1)
         marks = np.floor(start + share * np.arange(len(rest) + 1))
         part[np.array(rest, int)[np.diff(marks) > 0]] = number
-    parts = [[line for line, p in zip(lines, part, strict=True) if p == k] for k in range(3)]
+    parts: list[list[Line]] = [[], [], []]
+    for group, p in zip(groups, part, strict=True):
+        parts[p] += group
     if not parts[0]:
         raise TextError("no lines left for training; lower --val-fraction or --test-fraction")
     a, b = len(parts[0]), len(parts[0]) + len(parts[1])

@@ -77,6 +77,10 @@ class LineTask(LineReader, Task):
     def row(self, prediction: Any, **options: Any) -> dict[str, Any]:
         """Return a prediction as a JSON object."""
 
+    def measure_loss(self, predictor: Predictor, lines: Sequence[Line]) -> Measures:
+        """Return the loss of some lines, if it is not among the measures."""
+        return {}
+
     def details(self, predictions: Sequence[Any], lines: Sequence[Line]) -> list[list[str]]:
         """Return further rows for the user on how good predictions are."""
         return []

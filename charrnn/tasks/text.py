@@ -16,6 +16,7 @@ from charrnn.errors import UsageError
 from charrnn.loss import log_softmax
 from charrnn.network import Network, Stepper
 from charrnn.regions import RegionCaptioner, RegionStepper
+from charrnn.scoring import UNKNOWN_COST, target_nll
 from charrnn.storage.state import TaskRecord
 from charrnn.tasks.base import Measures, Predictor
 from charrnn.tasks.layouts import Line
@@ -24,6 +25,16 @@ from charrnn.text.units import UNKNOWN, Codes, to_codes
 
 MAX_GROWTH, MIN_LIMIT = 4, 100  # of the symbols that are written: at most 4 n + 100
 MAX_LANES = 256  # texts that are written at a time, those of all beams
+
+
+class Written(str):
+    """A text that a network wrote; ``log_probability`` is its log p in nats, with its end."""
+
+    def __init__(self, text: str, log_probability: float) -> None:
+        self.log_probability = log_probability
+
+    def __new__(cls, text: str, log_probability: float) -> Written:
+        return super().__new__(cls, text)
 
 
 class Text(LineTask):
@@ -40,18 +51,18 @@ class Text(LineTask):
         targets = np.concatenate([np.full(len(source) - 1, -1), written, END]).astype(np.int64)
         return codes, targets
 
-    def predict(self, predictor: Predictor, texts: Sequence[str], **options: Any) -> list[str]:
+    def predict(self, predictor: Predictor, texts: Sequence[str], **options: Any) -> list[Written]:
         """Return the text that the model writes for each text: greedy, or with a beam."""
-        beam, written = options.get("beam") or 1, [""] * len(texts)
-        rows = options.get("rows") or [-1] * len(texts)
+        beam, written = options.get("beam") or 1, [Written("", 0.0)] * len(texts)
+        rows = options.get("rows", [-1] * len(texts))
         sources = [self._source(predictor, *pair) for pair in zip(texts, rows, strict=True)]
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]))  # of similar lengths
         size = max(1, MAX_LANES // beam)
         for start in range(0, len(order), size):
             group = order[start : start + size]
-            ids = write_texts(predictor, [sources[i] for i in group], beam)
-            for i, of_text in zip(group, ids, strict=True):
-                written[i] = predictor.vocabulary.decode(of_text)
+            found = write_texts(predictor, [sources[i] for i in group], beam)
+            for i, (ids, logp) in zip(group, found, strict=True):
+                written[i] = Written(predictor.vocabulary.decode(ids), logp)
         return written
 
     def _source(self, predictor: Predictor, text: str, row: int) -> Ids:
@@ -71,20 +82,44 @@ class Text(LineTask):
         error_rate = errors / max(characters, 1)
         return {"exact": exact, "character_error_rate": error_rate, "word_f1": f1}
 
+    def measure_loss(self, predictor: Predictor, lines: Sequence[Line]) -> Measures:
+        """Return the loss, in nats per character of the targets (or byte), their ends included.
+
+        A symbol that the model does not know costs as much as in ``scoring``.
+        """
+        network, v, record, _ = predictor
+        vectors = network.vectors if isinstance(network, Captioner) else None
+        ids, _, count, _, _, targets, ends, _ = self.make_split(lines, record, v, vectors)
+        assert targets is not None
+        assert ends is not None
+        nll = target_nll(network, ids, targets, ends)
+        codes = [self.encode(line.text, line.target, record, v.unit)[1] for line in lines]
+        is_unknown = v.ids_of(np.concatenate(codes).clip(0)) < 0
+        nll[is_unknown & (targets >= 0)] = UNKNOWN_COST[v.unit]
+        if v.unit != "byte":
+            count = sum(len(line.target) + 1 for line in lines)
+        return {"loss": float(nll.sum() / count)}
+
     def error(self, prediction: Any, line: Line) -> float:
         return edit_distance(prediction, line.target) / max(len(line.target), 1)
 
     def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
-        if train and not any(line.text for line in train):
-            common, _ = Counter(line.target for line in train).most_common(1)[0]
-            return {"the most common text": self.measure([common] * len(test), test)}
+        if train and (train[0].row >= 0 or not any(line.text for line in train)):
+            # of each question about a picture, or of all
+            counts = {"": Counter(line.target for line in train)}
+            for line in train:
+                if line.text:
+                    counts.setdefault(line.text, Counter())[line.target] += 1
+            common = {text: of_text.most_common(1)[0][0] for text, of_text in counts.items()}
+            found = [common.get(line.text, common[""]) for line in test]
+            return {"the most common text": self.measure(found, test)}
         return {"the source unchanged": self.measure([line.text for line in test], test)}
 
     def columns(self, prediction: Any, **_: Any) -> list[str]:
         return [prediction]
 
     def row(self, prediction: Any, **_: Any) -> dict[str, Any]:
-        return {"written": prediction}
+        return {"written": prediction, "log_probability": prediction.log_probability}
 
 
 class Alignment(NamedTuple):
@@ -176,11 +211,12 @@ def reads_each(network: Network) -> bool:
 
 
 @np.errstate(all="ignore")  # the weights may have diverged
-def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list[Ids]:
-    """Return the ids that the network writes after each of N sources, without the end.
+def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list[tuple[Ids, float]]:
+    """Return the ids that the network writes after each of N sources, without the end, and log p.
 
-    A beam of ``beam`` texts is kept for each source, those with the highest probability; with 1 the
-    most likely symbol is written at each step.
+    Log p is in nats, with the end, unless the text was cut off before it. A beam of ``beam`` texts
+    is kept for each source, those with the highest probability; with 1 the most likely symbol is
+    written at each step.
     """
     network, vocabulary, _, _ = predictor
     N, K, V = len(sources), beam, network.num_outputs
@@ -219,4 +255,5 @@ def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list
         step.state[:] = step.state[..., lanes]
         logits = step(symbols.ravel() + marks)
         logp = log_softmax(logits.T.reshape(N, K, V))
-    return [of_source[: int((of_source != end).sum())] for of_source in written[:, 0]]
+    ids = [of_source[: int((of_source != end).sum())] for of_source in written[:, 0]]
+    return list(zip(ids, scores[:, 0].tolist(), strict=True))
