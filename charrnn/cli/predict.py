@@ -3,7 +3,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -61,47 +61,20 @@ def predict(
     """  # noqa: D301
     stdout()
     model = model_file.load(any_task=True)
-    check_features(model, features, files)
+    if features and not model.state.features:
+        raise UsageError("--features: the model reads none")
+    if model.state.features and not features and (not files or "-" in files):
+        hint = "a .npy file of vectors, or with --features the one that lines ask about"
+        raise UsageError(f"the model reads features: give {hint}")
     if not files:
         common.check_stdin_once(["-"])
     options = {name: n for name, n in (("top", top), ("beam", beam)) if n is not None}
     check_task_options(model, options)
-    if model.state.features and not features:
-        for file in files:
-            for row in predict_rows(model, file, as_json, options):
-                print_lines(row)
-        return
-    about = (features, model.use_features(features)) if features else None
     for file in common.expand_folders(files or ["-"], model):
-        groups = line_groups(file, model.encoding)
-        for lines, rows in read_rows(groups, file, about):
+        for lines, rows in read_groups(model, file, features):
             for row in predict_lines(model, lines, rows, as_json, options):
                 print_lines(row)
             stdout().flush()
-
-
-def check_features(model: Model, features: str | None, files: list[str]) -> None:
-    """Raise UsageError unless vectors are given if the model reads them, once."""
-    hint = "a .npy file of vectors, or with --features the one that lines ask about"
-    if features and not model.state.features:
-        raise UsageError("--features: the model reads none")
-    if model.state.features and not features and (not files or "-" in files):
-        raise UsageError(f"the model reads features: give {hint}")
-    if features and any(file.endswith(".npy") for file in files):
-        raise UsageError(f"FILE has lines if there are --features: give {hint}")
-
-
-def predict_rows(model: Model, file: str, as_json: bool, options: dict[str, int]) -> Iterator[str]:
-    """Yield what the model writes about each row of a file of vectors, as it is printed."""
-    from charrnn.tasks.lines import load_line_task
-
-    task, n = load_line_task(model.config), model.use_features(file)
-    for start in range(0, n, GROUP_LINES):
-        rows = range(start, min(start + GROUP_LINES, n))
-        texts = [""] * len(rows)
-        for row, found in zip(rows, model.predict(texts, rows=rows, **options), strict=True):
-            fields = {"row": row, **task.row(found, **options)}
-            yield common.format_json(fields) if as_json else format_columns(task.columns(found))
 
 
 def check_task_options(model: Model, options: dict[str, int]) -> None:
@@ -141,29 +114,46 @@ def read_arriving() -> Iterator[bytes]:
         yield data
 
 
-def read_rows(
-    groups: Iterable[list[str]], file: str, features: tuple[str, int] | None
-) -> Iterator[tuple[list[str], list[int] | None]]:
+def read_groups(
+    model: Model, file: str, features: str | None
+) -> Iterator[tuple[list[str], Sequence[int] | None]]:
+    """Yield groups of lines, and the rows that they are about, or None. Raises TextError.
+
+    With ``features`` the lines are about their rows, otherwise empty ones are about those of FILE.
+    """
+    if not model.state.features:
+        for lines in line_groups(file, model.encoding):
+            yield lines, None
+        return
+    n = model.use_features(features or file)
+    if features:
+        yield from read_questions(line_groups(file, model.encoding), file, (features, n))
+        return
+    for start in range(0, n, GROUP_LINES):
+        rows = range(start, min(start + GROUP_LINES, n))
+        yield [""] * len(rows), rows
+
+
+def read_questions(
+    groups: Iterable[list[str]], file: str, features: tuple[str, int]
+) -> Iterator[tuple[list[str], list[int]]]:
     """Yield groups of lines without their indexes, and the row of each line. Raises TextError.
 
-    ``features`` are as in ``read_files``; without, there are no rows.
+    ``features`` are as in ``read_files``.
     """
     from charrnn.tasks.layouts import Line, has_index, split_index
     from charrnn.text.files import display_name
 
-    number, has_indexes = 0, None
+    number, has_indexes = 0, False
     for lines in groups:
-        if not features:
-            yield lines, None
-            continue
         texts, rows = [], []
         for line in lines:
-            has_indexes = has_index(line) if has_indexes is None else has_indexes
+            has_indexes = has_indexes or (number == 0 and has_index(line))
             about = line if has_indexes else f"{number}\t{line}"
             number += 1
             row, text, problem = split_index(about, *features)
             if problem:
-                place = Line(text, "", display_name(file), number).place
+                place = Line("", "", display_name(file), number).place
                 raise TextError(escape_control(f"{place}: {problem}"))
             texts.append(text)
             rows.append(row)
@@ -173,7 +163,7 @@ def read_rows(
 def predict_lines(
     model: Model,
     lines: list[str],
-    rows: list[int] | None,
+    rows: Sequence[int] | None,
     as_json: bool,
     options: dict[str, Any],
 ) -> Iterator[str]:
@@ -185,7 +175,8 @@ def predict_lines(
     found = model.predict(texts, rows=rows, **options)
     for i, (text, prediction) in enumerate(zip(texts, found, strict=True)):
         if as_json:
-            row = {} if rows is None else {"row": rows[i]}
-            yield common.format_json({**row, "text": text, **task.row(prediction, **options)})
+            about = {} if rows is None else {"row": rows[i]}
+            read = {"text": text} if text or not about else {}
+            yield common.format_json({**about, **read, **task.row(prediction, **options)})
         else:
             yield format_columns(task.columns(prediction, **options))

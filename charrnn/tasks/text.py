@@ -30,11 +30,13 @@ MAX_LANES = 256  # texts that are written at a time, those of all beams
 class Written(str):
     """A text that a network wrote; ``log_probability`` is its log p in nats, with its end."""
 
-    def __init__(self, text: str, log_probability: float) -> None:
-        self.log_probability = log_probability
+    log_probability = 0.0
 
-    def __new__(cls, text: str, log_probability: float) -> Written:
-        return super().__new__(cls, text)
+    @classmethod
+    def make(cls, text: str, log_probability: float) -> Written:
+        written = cls(text)
+        written.log_probability = log_probability
+        return written
 
 
 class Text(LineTask):
@@ -53,7 +55,7 @@ class Text(LineTask):
 
     def predict(self, predictor: Predictor, texts: Sequence[str], **options: Any) -> list[Written]:
         """Return the text that the model writes for each text: greedy, or with a beam."""
-        beam, written = options.get("beam") or 1, [Written("", 0.0)] * len(texts)
+        beam, written = options.get("beam") or 1, [Written()] * len(texts)
         rows = options.get("rows", [-1] * len(texts))
         sources = [self._source(predictor, *pair) for pair in zip(texts, rows, strict=True)]
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]))  # of similar lengths
@@ -62,7 +64,7 @@ class Text(LineTask):
             group = order[start : start + size]
             found = write_texts(predictor, [sources[i] for i in group], beam)
             for i, (ids, logp) in zip(group, found, strict=True):
-                written[i] = Written(predictor.vocabulary.decode(ids), logp)
+                written[i] = Written.make(predictor.vocabulary.decode(ids), logp)
         return written
 
     def _source(self, predictor: Predictor, text: str, row: int) -> Ids:
@@ -105,13 +107,11 @@ class Text(LineTask):
 
     def measure_baselines(self, train: Sequence[Line], test: Sequence[Line]) -> dict[str, Measures]:
         if train and (train[0].row >= 0 or not any(line.text for line in train)):
-            # of each question about a picture, or of all
-            counts = {"": Counter(line.target for line in train)}
-            for line in train:
-                if line.text:
-                    counts.setdefault(line.text, Counter())[line.target] += 1
-            common = {text: of_text.most_common(1)[0][0] for text, of_text in counts.items()}
-            found = [common.get(line.text, common[""]) for line in test]
+            # of each question about a picture; of several pairs, a dict keeps the last one
+            pairs = Counter((line.text, line.target) for line in train).most_common()
+            common = {text: target for (text, target), _ in reversed(pairs)}
+            (anything, _), *_ = Counter(line.target for line in train).most_common(1)
+            found = [common.get(line.text, anything) for line in test]
             return {"the most common text": self.measure(found, test)}
         return {"the source unchanged": self.measure([line.text for line in test], test)}
 
