@@ -14,8 +14,9 @@ import pytest
 import charrnn
 from charrnn.config import Config
 from charrnn.errors import TextError, UsageError
-from charrnn.tasks.layouts import read_files, split_index
+from charrnn.tasks.layouts import Line, read_files, split_index
 from charrnn.tasks.lines import load_line_task
+from charrnn.tasks.text import Text
 from charrnn.training.splits import text_of
 from tests.conftest import Cli, read_run
 
@@ -128,6 +129,14 @@ def test_an_index_that_counts_the_lines_changes_nothing() -> None:
     assert plain.lines == indexed.lines
     assert plain.split_offsets == indexed.split_offsets
     assert (plain.targets == indexed.targets).all()
+
+
+def test_the_baseline_is_the_most_common_answer_of_a_question() -> None:
+    pairs = [("a", "x"), ("a", "y"), ("a", "y"), ("b", "x"), ("b", "x"), ("b", "z"), ("b", "y")]
+    lines = [Line(*pair, "f", i, "", i) for i, pair in enumerate(pairs)]
+    test = [Line(*pair, "f", 0, "", 0) for pair in [("a", "y"), ("b", "x"), ("c", "x"), ("c", "y")]]
+    found = Text().measure_baselines(lines, test)
+    assert found["the most common text"]["exact"] == 0.75  # to c the most common of all
 
 
 # --- answers ---
