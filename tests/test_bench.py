@@ -6,8 +6,10 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from charrnn.tasks.layouts import read_files
@@ -70,6 +72,64 @@ def test_pairs_are_different_and_right() -> None:
         assert len({*texts}) == len(lines) == 50
     longer = bench("pairs.py", "copy", "9", "--min-length", "60", "--max-length", "80")
     assert {len(line) // 2 for line in longer.splitlines()} <= {*range(60, 81)}
+
+
+CAPTIONS = ["woman running dark skin tone", "man light skin tone", "france", "red car", "cat face"]
+CAPTIONS += ["horse racing medium skin tone", "person", "hot dog", "mailbox with flag", "two men"]
+
+
+def test_questions_are_those_that_a_caption_answers() -> None:
+    code = """import json, random, sys, questions
+captions = json.loads(sys.argv[1])
+found = [{text: find(c) for text, find in questions.KINDS.items()} for c in captions]
+print(json.dumps([found, questions.make_questions(captions * 4, random.Random(0), 3)]))"""
+    env = {**ENV, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'bench'}"}
+    both = "kiss woman man medium-dark skin tone light skin tone"
+    command = [sys.executable, "-c", code, json.dumps([*CAPTIONS, both])]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    found, asked = json.loads(done.stdout)
+    tone, person, animal, flag = (
+        [*answers] for answers in zip(*(row.values() for row in found), strict=True)
+    )
+    assert tone == ["dark", "light", *["none"] * 3, "medium", *["none"] * 4, None]
+    assert person == ["woman", "man", *[None] * 4, "person", *[None] * 4]
+    assert animal == [*["none"] * 4, "cat", "horse", *["none"] * 5]
+    assert flag == ["no", "no", "yes", *["no"] * 5, None, "no", "no"]
+
+    # as many pictures without a tone, an animal or a flag as have the most common answer
+    counts = Counter((text, answer) for _, text, answer in asked)
+    assert {*counts.values()} == {4}
+    assert len(counts) == 4 + 3 + 3 + 2
+    for row, text, answer in asked:
+        assert found[row % 11][text] == answer
+
+
+def test_answers_to_questions_are_measured(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, len(CAPTIONS), 200)
+    np.save(tmp_path / "vectors.npy", np.eye(len(CAPTIONS))[kinds])
+    (tmp_path / "captions.txt").write_text("".join(f"{CAPTIONS[k]}\n" for k in kinds))
+    given = "captions.txt", "vectors.npy", "--folder", "runs", "--hidden-size", "24"
+    how = ("--workers", "1", "--lr", "0.03", "--batch-size", "32", "--feature-input", "each")
+
+    def measure(*more: str) -> dict[str, list[float]]:
+        head, line, *rows = bench("questions.py", *given, *how, *more, cwd=tmp_path).splitlines()
+        for row in rows:
+            assert row.count("|") == head.count("|") == line.count("|")
+        cells = [row.strip("| ").split(" | ") for row in rows]
+        return {text: [*map(float, numbers)] for text, *numbers in cells}
+
+    # each question is tested once, with a model of other pictures
+    found = measure("--folds", "2", "--max-steps", "1")
+    assert len(found) == 4
+    lines = [(tmp_path / "runs" / f"{name}.tsv").read_text() for name in ("questions", "test")]
+    rows = [{line.split("\t")[0] for line in text.splitlines()} for text in lines]
+    assert not rows[0] & rows[1]
+    assert sum(n for n, *_ in found.values()) == "".join(lines).count("\n")
+
+    found = measure("--test", "captions.txt", "vectors.npy", "--max-steps", "200")
+    for _, without, right in found.values():
+        assert without < 0.65 < 0.95 < right
 
 
 def test_what_is_taken_from_lines_can_be_restored(tmp_path: Path) -> None:
