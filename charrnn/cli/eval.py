@@ -49,7 +49,7 @@ SPLITS = {"val": "validation", "test": "test"}
 @click.option(
     "--features",
     metavar="FILE",
-    help="With a model of --features: a .npy file of vectors, a row for each line of FILE.",
+    help="With a model of --features: a .npy file of the vectors that the lines of FILE are about.",
 )
 @common.json_option(help="Print one JSON object per line, one for each file.")
 @model_argument("[FILE]...", last=True)
@@ -68,7 +68,8 @@ def evaluate(
 
     FILE may be - for standard input, or a folder, whose text files are evaluated one by one.
     Losses are per character, or per byte for byte models. The first one is of the network alone. Of
-    a model of labels, tags or texts, see docs/tasks.md, its accuracy is measured.
+    a model of labels, tags or texts, see docs/tasks.md, its accuracy is measured; of texts the loss
+    too, in nats per character of what is to be written, its end included.
 
     \b
       charrnn eval draft.txt

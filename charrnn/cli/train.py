@@ -72,7 +72,8 @@ if TYPE_CHECKING:
     "--features",
     cls=FileOption,
     metavar="FILE",
-    help="A .npy file of vectors, a row for each line of the text: learn to write the line.",
+    help="A .npy file of vectors, a row for each line of the text, or for each index that a line "
+    "begins with: learn to write the line, or the answer after its TAB.",
 )
 @click.option(
     "--config",
