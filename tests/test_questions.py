@@ -143,8 +143,12 @@ def test_the_baseline_is_the_most_common_answer_of_a_question() -> None:
 
 
 @pytest.mark.usefixtures("pictures")
-def test_questions_are_answered(cli: Cli) -> None:
-    cli(*TRAIN, "--max-steps", "300", "--lr", "0.02", "-o", "m.npz")
+@pytest.mark.parametrize("how", [(), ("--attention",)])
+def test_questions_are_answered(cli: Cli, how: tuple[str, ...]) -> None:
+    rows = np.load("vectors.npy")
+    if how:  # two regions: the numbers of the colors, and those of the size
+        np.save("vectors.npy", rows[:, None] * [[[1, 1, 1, 0], [0, 0, 0, 1]]])
+    cli(*TRAIN, *how, "--max-steps", "300", "--lr", "0.02", "-o", "m.npz")
     row = json.loads(cli("eval", "m.npz", "--split", "test", "--json").stdout)
     assert row["exact"] == 1
     assert row["others"]["the most common text"]["exact"] < 0.8
