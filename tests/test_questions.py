@@ -152,6 +152,8 @@ def test_questions_are_answered(cli: Cli, how: tuple[str, ...]) -> None:
     row = json.loads(cli("eval", "m.npz", "--split", "test", "--json").stdout)
     assert row["exact"] == 1
     assert row["others"]["the most common text"]["exact"] < 0.8
+    cli("report", "m.npz", "-o", "m.html")
+    assert "None: every line of the test split is right" in Path("m.html").read_text()
 
     # with an index, from a file with a mark at its start; the answer is not shown
     Path("some.tsv").write_text("\ufeff7\tsize?\twrong\n5\tcolor?\n007\tcolor?\t\n", "utf-8")
@@ -211,6 +213,7 @@ def test_bad_questions_are_refused_in_one_line(cli: Cli) -> None:
         (("predict", "m.npz", "-"), b"a", 2, "the model reads features: give a .npy file of"),
         (("predict", "m.npz", "questions.tsv"), b"", 3, "not an array of numbers in a .npy file"),
         (("predict", "m.npz", "--features", "wide.npy"), b"a", 3, "a row has 5 numbers, the model"),
+        (("predict", "m.npz", "--features", ""), b"a", 3, "not a regular file"),
         (("predict", "m.npz", "--features", "no.npy"), b"a", 3, "no.npy"),
         (("predict", "plain.npz", "--features", "few.npy"), b"a", 2, "the model reads none"),
         (("eval", "m.npz", "questions.tsv", "--features", "few.npy"), b"", 3, "there is no row"),

@@ -61,9 +61,9 @@ def predict(
     """  # noqa: D301
     stdout()
     model = model_file.load(any_task=True)
-    if features and not model.state.features:
+    if features is not None and not model.state.features:
         raise UsageError("--features: the model reads none")
-    if model.state.features and not features and (not files or "-" in files):
+    if model.state.features and features is None and (not files or "-" in files):
         hint = "a .npy file of vectors, or with --features the one that lines ask about"
         raise UsageError(f"the model reads features: give {hint}")
     if not files:
@@ -125,8 +125,8 @@ def read_groups(
         for lines in line_groups(file, model.encoding):
             yield lines, None
         return
-    n = model.use_features(features or file)
-    if features:
+    n = model.use_features(file if features is None else features)
+    if features is not None:
         yield from read_questions(line_groups(file, model.encoding), file, (features, n))
         return
     for start in range(0, n, GROUP_LINES):

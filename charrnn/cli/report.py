@@ -75,6 +75,7 @@ def render_lines(model: Model, path: Path) -> str:
     """Return the report of a model of labels, tags or texts."""
     from charrnn.drawing.lines_report import render_lines_report
     from charrnn.storage.state import State
+    from charrnn.training.splits import find_features
 
     assert isinstance(model.state, State)
     found, missing = None, "the run has no test or validation split"
@@ -83,6 +84,8 @@ def render_lines(model: Model, path: Path) -> str:
     except CharrnnError as e:
         missing = str(e)
     else:
+        if features := find_features(model.state, path):
+            model.use_features(features)
         split, name = (splits.test, "test") if splits.test.lines else (splits.val, "validation")
         if split.lines:
             found = predict_lines(model, split.lines, f"{name} split")
@@ -92,11 +95,12 @@ def render_lines(model: Model, path: Path) -> str:
 def predict_lines(model: Model, lines: Sequence[Line], name: str) -> Predictions:
     from charrnn.cli.eval_lines import mistake_table
     from charrnn.drawing.lines_report import Predictions
-    from charrnn.tasks.lines import load_line_task
+    from charrnn.tasks.lines import load_line_task, texts_and_rows
 
     task = load_line_task(model.config)
     if len(lines) > MAX_LINES:
         name, lines = f"first {MAX_LINES:,} lines of the {name}", lines[:MAX_LINES]
-    predictions = model.predict([line.text for line in lines])
+    texts, rows = texts_and_rows(lines)
+    predictions = model.predict(texts, rows=rows or None)
     mistakes = mistake_table(task, task.find_mistakes(predictions, lines, SHOWN_MISTAKES))
     return Predictions(name, task.details(predictions, lines), mistakes)

@@ -32,12 +32,6 @@ class Written(str):
 
     log_probability = 0.0
 
-    @classmethod
-    def make(cls, text: str, log_probability: float) -> Written:
-        written = cls(text)
-        written.log_probability = log_probability
-        return written
-
 
 class Text(LineTask):
     options = ("beam",)
@@ -64,7 +58,8 @@ class Text(LineTask):
             group = order[start : start + size]
             found = write_texts(predictor, [sources[i] for i in group], beam)
             for i, (ids, logp) in zip(group, found, strict=True):
-                written[i] = Written.make(predictor.vocabulary.decode(ids), logp)
+                written[i] = Written(predictor.vocabulary.decode(ids))
+                written[i].log_probability = logp
         return written
 
     def _source(self, predictor: Predictor, text: str, row: int) -> Ids:
