@@ -175,9 +175,10 @@ class Model:
         """Return the rows that n texts are about. Raises UsageError."""
         if not isinstance(self.network, Captioner):
             raise UsageError(f"rows: {self._name} reads no features")
-        if rows is None or len(rows) != n:
-            found = "no rows" if rows is None else format_count(len(rows), "row")
-            raise UsageError(f"{found} for {format_count(n, 'text')} about features")
+        rows = [] if rows is None else rows
+        if len(rows) != n:
+            found, texts = format_count(len(rows), "row"), format_count(n, "text")
+            raise UsageError(f"{found} for {texts} about features")
         known = len(self.network.vectors.rows)
         for row in rows:
             if not 0 <= operator.index(row) < known:

@@ -238,8 +238,9 @@ def test_bad_rows_are_refused_in_python(cli: Cli) -> None:
         model.predict(["a"], rows=[90])
     with pytest.raises(UsageError, match="2 rows for 1 text about features"):
         model.predict(["a"], rows=range(2))
-    with pytest.raises(UsageError, match="no rows for 2 texts about features"):
+    with pytest.raises(UsageError, match="0 rows for 2 texts about features"):
         model.predict(["a", "b"])
+    assert model.predict([]) == []
     with pytest.raises(TypeError, match="integer"):
         model.predict(["a"], rows=[0.5])  # type: ignore[list-item]
     model = charrnn.train("a\tb\n" * 100, predict="text", hidden_size=4, max_steps=1, workers=1)

@@ -122,8 +122,7 @@ def read_groups(
     With ``features`` the lines are about their rows, otherwise empty ones are about those of FILE.
     """
     if not model.state.features:
-        for lines in line_groups(file, model.encoding):
-            yield lines, None
+        yield from ((lines, None) for lines in line_groups(file, model.encoding))
         return
     n = model.use_features(file if features is None else features)
     if features is not None:

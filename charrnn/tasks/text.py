@@ -58,8 +58,8 @@ class Text(LineTask):
             group = order[start : start + size]
             found = write_texts(predictor, [sources[i] for i in group], beam)
             for i, (ids, logp) in zip(group, found, strict=True):
-                written[i] = Written(predictor.vocabulary.decode(ids))
-                written[i].log_probability = logp
+                written[i] = text = Written(predictor.vocabulary.decode(ids))
+                text.log_probability = logp
         return written
 
     def _source(self, predictor: Predictor, text: str, row: int) -> Ids:
