@@ -22,7 +22,7 @@ from charrnn.captioner import Captioner
 from charrnn.config import Config
 from charrnn.counts import Counts
 from charrnn.errors import CheckpointError, UsageError
-from charrnn.formatting import format_count, loss_unit
+from charrnn.formatting import loss_unit
 from charrnn.mixture import LearningMixture, Mixture
 from charrnn.network import Network
 from charrnn.scoring import LineScores
@@ -177,8 +177,7 @@ class Model:
             raise UsageError(f"rows: {self._name} reads no features")
         rows = [] if rows is None else rows
         if len(rows) != n:
-            found, texts = format_count(len(rows), "row"), format_count(n, "text")
-            raise UsageError(f"{found} for {texts} about features")
+            raise UsageError(f"{n:,} texts about features, but {len(rows):,} rows")
         known = len(self.network.vectors.rows)
         for row in rows:
             if not 0 <= operator.index(row) < known:

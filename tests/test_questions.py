@@ -236,9 +236,9 @@ def test_bad_rows_are_refused_in_python(cli: Cli) -> None:
         model.predict(["a", "b"], rows=[0, -1])
     with pytest.raises(UsageError, match="invalid row: 90"):
         model.predict(["a"], rows=[90])
-    with pytest.raises(UsageError, match="2 rows for 1 text about features"):
+    with pytest.raises(UsageError, match="1 texts about features, but 2 rows"):
         model.predict(["a"], rows=range(2))
-    with pytest.raises(UsageError, match="0 rows for 2 texts about features"):
+    with pytest.raises(UsageError, match="2 texts about features, but 0 rows"):
         model.predict(["a", "b"])
     assert model.predict([]) == []
     with pytest.raises(TypeError, match="integer"):

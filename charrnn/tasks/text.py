@@ -58,8 +58,8 @@ class Text(LineTask):
             group = order[start : start + size]
             found = write_texts(predictor, [sources[i] for i in group], beam)
             for i, (ids, logp) in zip(group, found, strict=True):
-                written[i] = text = Written(predictor.vocabulary.decode(ids))
-                text.log_probability = logp
+                written[i] = Written(predictor.vocabulary.decode(ids))
+                written[i].log_probability = logp
         return written
 
     def _source(self, predictor: Predictor, text: str, row: int) -> Ids:
@@ -93,9 +93,8 @@ class Text(LineTask):
         codes = [self.encode(line.text, line.target, record, v.unit)[1] for line in lines]
         is_unknown = v.ids_of(np.concatenate(codes).clip(0)) < 0
         nll[is_unknown & (targets >= 0)] = UNKNOWN_COST[v.unit]
-        if v.unit != "byte":
-            count = sum(len(line.target) + 1 for line in lines)
-        return {"loss": float(nll.sum() / count)}
+        n = count if v.unit == "byte" else sum(len(line.target) + 1 for line in lines)
+        return {"loss": float(nll.sum() / n)}
 
     def error(self, prediction: Any, line: Line) -> float:
         return edit_distance(prediction, line.target) / max(len(line.target), 1)
