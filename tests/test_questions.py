@@ -155,6 +155,12 @@ def test_questions_are_answered(cli: Cli, how: tuple[str, ...]) -> None:
     cli("report", "m.npz", "-o", "m.html")
     assert "None: every line of the test split is right" in Path("m.html").read_text()
 
+    # a split is not that of another text
+    text = Path("questions.tsv").read_text()
+    Path("questions.tsv").write_text(text + text)
+    assert b"different text" in cli("eval", "m.npz", "--split", "test", rc=4).stderr
+    assert cli("eval", "m.npz", "questions.tsv", "--features", "vectors.npy").stdout
+
     # with an index, from a file with a mark at its start; the answer is not shown
     Path("some.tsv").write_text("\ufeff7\tsize?\twrong\n5\tcolor?\n007\tcolor?\t\n", "utf-8")
     ask = "predict", "m.npz", "--features", "vectors.npy"

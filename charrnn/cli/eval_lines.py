@@ -36,7 +36,7 @@ def evaluate_lines(
     from charrnn.tasks.lines import load_line_task, texts_and_rows
 
     check_features(model, features, files)
-    task, corpus = load_line_task(model.config), run_lines(model, path)
+    task, corpus = load_line_task(model.config), run_lines(model, path, split)
     train = corpus.lines[: corpus.split_offsets[0]] if corpus else []
     for name, lines in read_parts(path, model, corpus, files, split, features):
         started = time.perf_counter()
@@ -85,14 +85,19 @@ def check_features(model: Model, features: str | None, files: list[str]) -> None
         raise UsageError("the model reads features: give those of FILE with --features")
 
 
-def run_lines(model: Model, path: Path) -> Lines | None:
-    """Return the lines of the run, or None if its text cannot be read again."""
+def run_lines(model: Model, path: Path, split: str | None) -> Lines | None:
+    """Return the lines of the run, or None if its text cannot be read again.
+
+    Raises CheckpointError or TextError if a split of it is to be evaluated.
+    """
     from charrnn.tasks.line_corpus import Lines
     from charrnn.training.splits import text_of
 
     try:
         corpus, _ = text_of(model.state, path)
     except CharrnnError as e:
+        if split:
+            raise
         print_message(f"charrnn: no baselines: {e}")
         return None
     assert isinstance(corpus, Lines)
