@@ -167,7 +167,7 @@ def count_parameters(
     if config.attention:
         n += H * H + (num_outputs or V) * H
         if features:
-            n += H * features[0] + H * size  # bv and Wv
+            n += 2 * features[0] * H + H * size  # bv, gv and Wv
             size = H
     n += load_cell(config.cell).NUM_BLOCKS * H * size
     return n * (2 if config.bidirectional else 1)

@@ -197,7 +197,8 @@ class Config:
     )
     attention: bool = _option(
         False,
-        "With text: every step of what is written looks at all steps of what was read.",
+        "With text: every step of what is written looks at all steps of what was read, or, with "
+        "--features, at all regions of the row.",
         only=["text"],
         reason="only what is written after a text can look back at it",
     )

@@ -23,43 +23,44 @@ class RegionTape(NetworkTape):
     buffers: attention.Tape  # of T steps over R regions
     attention: attention.Tape  # views of these, for the last batch
     v: Array  # (B, R, D), what the lanes read
-    mean: Array  # (B, H), the mean over the regions
+    u: Array  # (B, H), the sum over the regions
     is_read: NDArray[np.bool_]  # (T, B), where it enters
 
 
 class RegionCaptioner(Captioner):
     """A network that reads R regions of a picture and looks at them while it writes.
 
-    Region i is read as s_i = tanh(Wv v_i + bv_i), whose bias depends on its place. The mean of all
-    s_i enters the first layer as the vector of a ``Captioner`` does. After the recurrence every
-    step looks at the regions (Xu et al., 2015, with the general score of Luong et al., 2015), and
-    the output reads [h; z]. Besides the parameters of ``Network`` there are ``Wv`` (H, D), ``bv``
-    (R, H), ``Wih`` (G H, H) and ``Wa`` (H, H), and ``Why`` is (O, 2 H). The ids of a lane carry one
-    row of the vectors.
+    Region i is read as s_i = tanh(Wv v_i + bv_i), with a bias for its place. Their weighted sum u =
+    sum_i gv_i * s_i / sqrt(R) enters the first layer as the vector of a ``Captioner`` does: a mean
+    would not know what is where. After the recurrence every step looks at the regions (Xu et al.,
+    2015, with the general score of Luong et al., 2015), and the output reads [h; z]. Besides the
+    parameters of ``Network`` there are ``Wv`` (H, D), ``bv`` and ``gv`` (R, H), ``Wih`` (G H, H)
+    and ``Wa`` (H, H), and ``Why`` is (O, 2 H). The ids of a lane carry one row of the vectors.
     """
 
-    OF_VECTORS = ("Wih", "Wv", "bv", "Wa")
+    OF_VECTORS = ("Wih", "Wv", "bv", "gv", "Wa")
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         H, (R, D) = self.hidden_size, self.vectors.rows.shape[1:]
         shapes = super().parameter_shapes()
         GH, _ = shapes["Wih"]
-        shapes |= {"Wih": (GH, H), "Wv": (H, D), "bv": (R, H)}
+        shapes |= {"Wih": (GH, H), "Wv": (H, D), "bv": (R, H), "gv": (R, H)}
         return {**shapes, "Wa": (H, H), "Why": (self.num_outputs, 2 * H)}
 
     def init_parameters(self, rng: Generator) -> None:
-        """Initialize the parameters; Wv is within 1/sqrt(D), bv within 1: places count as much."""
+        """Initialize the parameters: Wv within 1/sqrt(D), bv within 1, gv with variance 1."""
         super(Captioner, self).init_parameters(rng)
         self.params["Wv"][:] *= math.sqrt(self.hidden_size / self.vectors.size)
         self.params["bv"][:] *= math.sqrt(self.hidden_size)
+        self.params["gv"][:] *= math.sqrt(3 * self.hidden_size)
 
     def new_tape(self, T: int, B: int) -> RegionTape:
         """Allocate every buffer of a batch of T steps and B lanes."""
         H, (R, D), dtype = self.hidden_size, self.vectors.rows.shape[1:], self.params.vector.dtype
         buffers = attention.new_tape(T, R, H, H, B, dtype)
-        v, mean, none = np.empty((B, R, D), dtype), np.empty((B, H), dtype), np.zeros((T, B), bool)
+        v, u, none = np.empty((B, R, D), dtype), np.empty((B, H), dtype), np.zeros((T, B), bool)
         tape = vars(Network.new_tape(self, T, B))
-        return RegionTape(**tape, buffers=buffers, attention=buffers, v=v, mean=mean, is_read=none)
+        return RegionTape(**tape, buffers=buffers, attention=buffers, v=v, u=u, is_read=none)
 
     def read_regions(self, rows: Ids, v: Array, s: Array) -> None:
         """Write the vectors of rows (n,) to ``v`` (n, R, D), and what they are to ``s``."""
@@ -67,6 +68,11 @@ class RegionCaptioner(Captioner):
         np.matmul(v.reshape(-1, v.shape[2]), self.params["Wv"].T, out=s.reshape(-1, s.shape[2]))
         s += self.params["bv"]
         np.tanh(s, out=s)
+
+    def sum_regions(self, s: Array) -> Array:
+        """Return u (n, H) of ``s`` (n, R, H)."""
+        u: Array = np.einsum("brh,rh->bh", s, self.params["gv"]) / math.sqrt(s.shape[1])
+        return u
 
     def read_source(self, rows: Ids) -> Array:
         """Return s of some rows (n,), (n, R, H)."""
@@ -76,7 +82,7 @@ class RegionCaptioner(Captioner):
         return s
 
     def forward_input(self, xs: Ids, tape: NetworkTape) -> None:
-        """Write Wxh x + bh + Wih mean, and keep the regions of each lane on the tape."""
+        """Write Wxh x + bh + Wih u, and keep the regions of each lane on the tape."""
         # the regions; a lane of padding has none
         assert isinstance(tape, RegionTape)
         rows, R = xs.max(0) // self.vocab_size - 1, tape.v.shape[1]
@@ -85,23 +91,25 @@ class RegionCaptioner(Captioner):
         of_batch.is_masked[:] = rows[:, None, None] < 0
         of_batch.s[rows < 0] = 0
 
-        # their mean enters
+        # their weighted sum enters
         super(Captioner, self).forward_input(xs % self.vocab_size, tape)
-        np.mean(of_batch.s, 1, out=tape.mean)
-        tape.is_read, ax = xs >= self.vocab_size, self.params["Wih"] @ tape.mean.T
+        tape.u[:] = self.sum_regions(of_batch.s)
+        tape.is_read, ax = xs >= self.vocab_size, self.params["Wih"] @ tape.u.T
         for t in np.flatnonzero(tape.is_read.any(1)):
             tape.layers[0].a[t] += ax * tape.is_read[t]
 
     def backward_input(self, xs: Ids, dout: Array, tape: NetworkTape) -> None:
-        """Write the gradients of Wxh, bh, Wih, Wv, bv; ``dout`` (G H, T B) is overwritten."""
-        # through the mean, which has entered at some steps
+        """Write the gradients of the input; ``dout`` (G H, T B) is overwritten."""
+        # through the sum, which has entered at some steps
         assert isinstance(tape, RegionTape)
         of_batch, d, dax = tape.attention, self.grads, dout.reshape(len(dout), *xs.shape)
         steps = np.flatnonzero(tape.is_read.any(1))
         dax_of_lane = (dax[:, steps] * tape.is_read[steps]).sum(1)  # (G H, B)
-        np.matmul(dax_of_lane, tape.mean, out=d["Wih"])
+        np.matmul(dax_of_lane, tape.u, out=d["Wih"])
         ds, s, R = of_batch.ds, of_batch.s, tape.v.shape[1]
-        ds += (dax_of_lane.T @ self.params["Wih"])[:, None] / R
+        du = dax_of_lane.T @ self.params["Wih"] / math.sqrt(R)  # (B, H)
+        np.einsum("brh,bh->rh", s, du, out=d["gv"])
+        ds += du[:, None] * self.params["gv"]
 
         # through tanh(Wv v + bv)
         np.square(s, out=s)
@@ -134,10 +142,10 @@ class RegionStepper(AttentiveStepper):
         """Start from a copy of ``state`` (L, S, H, B); ``s`` (B, R, H) are the regions."""
         B, R, _ = s.shape
         super().__init__(network, state, s.transpose(1, 2, 0), np.ones((R, B), bool))
-        self._Wih_mean = network.params["Wih"] @ s.mean(1).T
-        self._vector_input = self._mean_input
+        self._Wih_u = network.params["Wih"] @ network.sum_regions(s).T
+        self._vector_input = self._sum_input
 
-    def _mean_input(self, ids: Ids) -> Array:
-        """Return Wih mean (G H, B) for the ids (B,) that carry a row, otherwise 0."""
-        out: Array = self._Wih_mean * (ids >= self._vocab_size)
+    def _sum_input(self, ids: Ids) -> Array:
+        """Return Wih u (G H, B) for the ids (B,) that carry a row, otherwise 0."""
+        out: Array = self._Wih_u * (ids >= self._vocab_size)
         return out

@@ -73,29 +73,35 @@ def test_small_text_reduces_the_batch_size_first() -> None:
     assert fit_batch_shape(2, 64, 64) == (1, 1)
 
 
-def documents(ends: Any, B: int, T: int, seed: list[int] | None, at: Position) -> Iterator[Batch]:
+def documents(
+    ends: Any, B: int, T: int, seed: list[int] | None, at: Position, by_length: bool = True
+) -> Iterator[Batch]:
     """Yield batches over positions instead of ids: -1 comes before a document."""
-    return document_batches(np.arange(ends[-1]), np.array(ends), B, T, at, -1, seed)
+    ids, ends = np.arange(ends[-1]), np.array(ends)
+    return document_batches(ids, ends, B, T, at, -1, seed, by_length=by_length)
 
 
-def one_epoch(ends: list[int], B: int, T: int, seed: list[int] | None) -> list[Batch]:
+def one_epoch(
+    ends: list[int], B: int, T: int, seed: list[int] | None, by_length: bool = True
+) -> list[Batch]:
     n = batches_per_epoch(np.array(ends), B, T)
-    return list(itertools.islice(documents(ends, B, T, seed, Position()), n))
+    return list(itertools.islice(documents(ends, B, T, seed, Position(), by_length), n))
 
 
 @given(
     st.lists(st.integers(1, 30), min_size=1, max_size=60),
     st.integers(1, 6),
-    st.integers(1, 9),
+    st.integers(1, 30),
+    st.booleans(),
     st.booleans(),
 )
 def test_every_document_is_read_once_from_a_reset_state(
-    lengths: list[int], B: int, T: int, shuffled: bool
+    lengths: list[int], B: int, T: int, shuffled: bool, by_length: bool
 ) -> None:
     ends = list(itertools.accumulate(lengths))
     seen: list[int] = []
     before = [-9] * B  # the last symbol that each lane read
-    for w in one_epoch(ends, B, T, [0, 3] if shuffled else None):
+    for w in one_epoch(ends, B, T, [0, 3] if shuffled else None, by_length):
         assert w.xs.shape == w.ys.shape
         assert w.num_targets == (w.ys >= 0).sum()
         assert 1 <= len(w.xs) <= T
@@ -124,6 +130,14 @@ def test_documents_read_in_parallel_have_similar_lengths() -> None:
     assert padded < 1.2 * ends[-1]
     rows = lengths.reshape(-1, 64)
     assert 64 * rows.max(1).sum() > 1.8 * ends[-1]  # in their original order, half would be padding
+
+
+def test_documents_in_random_order_meet_those_of_any_length() -> None:
+    lengths = np.random.default_rng(0).integers(1, 60, 640)
+    for by_length, wanted in ((True, 1), (False, 15)):
+        batches = one_epoch(np.cumsum(lengths).tolist(), 64, 64, [0], by_length)
+        spread = [np.std((w.ys >= 0).sum(0)) for w in batches]
+        assert abs(np.mean(spread) - wanted) < 4, by_length
 
 
 def test_order_differs_by_epoch_and_repeats_by_seed() -> None:

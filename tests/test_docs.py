@@ -98,8 +98,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         enter(folder, patch)
         shell("charrnn train data/play.txt")
         draw_pictures(folder / "pictures")
-        (code,) = (block.code for block in blocks(ROOT / "docs" / "captions.md", "python"))
-        exec(compile(code, "captions.md", "exec"), {})
+        names: dict[str, Any] = {}
+        for block in blocks(ROOT / "docs" / "captions.md", "python"):
+            exec(compile(block.code, "captions.md", "exec"), names)
     return folder
 
 

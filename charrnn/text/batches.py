@@ -137,6 +137,7 @@ def document_batches(
     lanes: slice = ALL_LANES,
     targets: IdSource | None = None,
     padding: int = 0,
+    by_length: bool = True,
 ) -> Iterator[Batch]:
     """Yield batches without end, from ``position`` on, in which each document starts a batch.
 
@@ -146,6 +147,8 @@ def document_batches(
     Batches that carry no state over are shuffled in each epoch by ``seed``, if one is given. Only
     ``lanes`` of the B are read; the number of targets is that of all.
 
+    Without ``by_length``, documents of one batch each are in random order.
+
     With ``targets``, one for each symbol, ``ids`` are what is read, without ``start``; and the ids
     after a document's end are ``padding``.
     """
@@ -154,7 +157,7 @@ def document_batches(
         rng = None if seed is None else np.random.default_rng([*seed, epoch])
         batch = 0
         for starts, lengths in _shards(ends):
-            document, offset = _schedule(lengths, B, T, rng)
+            document, offset = _schedule(lengths, B, T, rng, by_length)
             for row, steps in zip(document, offset, strict=True):
                 batch += 1
                 if batch <= skip:
@@ -198,11 +201,14 @@ def _shards(ends: Ids) -> Iterator[tuple[Ids, Ids]]:
         yield starts, shard - starts
 
 
-def _schedule(lengths: Ids, B: int, T: int, rng: np.random.Generator | None) -> tuple[Ids, Ids]:
+def _schedule(
+    lengths: Ids, B: int, T: int, rng: np.random.Generator | None, by_length: bool = True
+) -> tuple[Ids, Ids]:
     """Return the document of each batch and lane, or -1, and its step there, (batches, B) each."""
     # longest first; equally long ones in random order
     order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
-    order = order[np.argsort(-lengths[order], kind="stable")]
+    if by_length or (lengths > T).any():
+        order = order[np.argsort(-lengths[order], kind="stable")]
 
     # documents of several batches go to the lane that is free first
     num_long = int((lengths > T).sum())
