@@ -133,6 +133,31 @@ def test_each_symbol_that_is_written_is_the_most_likely_one(cli: Cli, how: str) 
     assert best[:-1].tolist() == ids[1:].tolist()
 
 
+@pytest.mark.parametrize("regions", [False, True])
+def test_weights_go_from_a_language_model_to_captions_and_back(
+    tmp_path: Path, monkeypatch: Any, cli: Cli, regions: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pictures(shape=(3, 4) if regions else (4,))
+    plain = "train", "captions.txt", "--documents", "line", *SIZE, "--max-steps", "9"
+    still = "--max-steps", "1", "--lr", "1e-12", "--force"
+    captions = *TRAIN, *(("--attention",) if regions else ()), *still
+    cli(*plain, "-o", "language.npz")
+    cli(*captions, "--init-from", "language.npz", "-o", "captions.npz")
+    cli(*captions, "--init-from", "captions.npz", "-o", "again.npz")
+    cli(*plain[:4], "-q", *still, "--init-from", "captions.npz", "-o", "back.npz")
+    names = ("language", "captions", "again", "back")
+    params = [charrnn.load(f"{name}.npz").network.params for name in names]
+    for name in params[0]:
+        for other in params[1:]:
+            # captions end with a symbol of their own, the last one, and Why also reads z
+            common = tuple(slice(n) for n in params[0][name].shape)
+            wanted, found = params[0][name], other[name][common]
+            np.testing.assert_allclose(found, wanted, atol=1e-6, err_msg=name)
+    for name in params[1]:
+        np.testing.assert_allclose(params[2][name], params[1][name], atol=1e-6, err_msg=name)
+
+
 def write_regions(n: int = 200) -> None:
     """Write pictures of four regions with two colors, and the places of these as the captions.
 
