@@ -80,7 +80,10 @@ def show_pictures(
     if row >= n:
         raise UsageError(f"--row {row}: {shown.features} has {n:,} rows, counted from 0")
     below = picture.picture_uri(read_picture(shown.image), str(shown.image)) if shown.image else ""
-    title, width = f"row {row} of {shown.features}, {name}", shutil.get_terminal_size().columns
+    title, width = (
+        f"row {row} of {shown.features}, attention of {name}",
+        shutil.get_terminal_size().columns,
+    )
     pairs, parts = read_captions(model, files, (str(shown.features), n), row), []
     if html is None:
         print_message(f"charrnn: {title}")

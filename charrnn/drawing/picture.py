@@ -20,10 +20,10 @@ from charrnn.errors import TextError
 from charrnn.formatting import display_width, escape_control
 
 MARKS = "·░▒▓█"  # of a terminal without colors, from dark to bright
-GRAYS = [(f"38;5;{n}", f"48;5;{n}") for n in range(232, 256)]  # of one with 256: text, background
-FEW_GRAYS = [("30", "40"), ("90", "100"), ("37", "47"), ("97", "107")]
+GRAYS = [(f"38;5;{n}", f"48;5;{n}") for n in range(235, 256)]  # of one with 256: text, background
+FEW_GRAYS = [("90", "100"), ("37", "47"), ("97", "107")]
 GAP = 2  # columns between maps
-SHADE = 0.8  # how much of a picture is hidden where a character takes nothing
+SHADE, HAZE = 0.8, 96  # how much of a picture is hidden where it takes nothing, by which gray
 PNG = b"\x89PNG\r\n\x1a\n"
 STARTS = {"png": PNG, "jpeg": b"\xff\xd8\xff", "gif": b"GIF8"}  # of files
 EXPLANATION = (
@@ -143,12 +143,12 @@ def render_picture(text: str, characters: Sequence[str], labels: Sequence[str], 
 
 
 def mask_uri(p: Array) -> str:
-    """Return a PNG with a pixel for each region, black, and transparent where the share is large.
+    """Return a PNG with a pixel for each region, gray, and transparent where the share is large.
 
     See the PNG Specification, Third Edition: color type 4, gray and alpha.
     """
     alpha = np.rint(255 * SHADE * (1 - p / p.max())).astype(np.uint8)
-    rows = np.stack([np.zeros_like(alpha), alpha], axis=2).reshape(len(p), -1)
+    rows = np.stack([np.full_like(alpha, HAZE), alpha], axis=2).reshape(len(p), -1)
     lines = b"".join(b"\0" + row.tobytes() for row in rows)  # each without a filter
     header = struct.pack(">IIBBBBB", p.shape[1], p.shape[0], 8, 4, 0, 0, 0)
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
