@@ -146,12 +146,13 @@ def read_captions(
 
 def read_picture(path: Path) -> bytes:
     """Return the bytes of a picture. Raises TextError."""
+    data, reason = b"", "not a regular file"  # opening a pipe would wait
     try:
-        of_file = path.stat()
-        reason = "" if stat.S_ISREG(of_file.st_mode) else "not a regular file"
-        if of_file.st_size > MAX_PICTURE_BYTES:
-            reason = f"a picture of more than {MAX_PICTURE_BYTES:,} bytes"
-        data = b"" if reason else path.read_bytes()
+        if stat.S_ISREG(path.stat().st_mode):
+            with path.open("rb") as f:
+                data = f.read(MAX_PICTURE_BYTES + 1)
+            is_large = len(data) > MAX_PICTURE_BYTES
+            reason = f"a picture of more than {MAX_PICTURE_BYTES:,} bytes" if is_large else ""
     except OSError as e:
         reason = os_reason(e)
     if reason:
