@@ -98,7 +98,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         enter(folder, patch)
         shell("charrnn train data/play.txt")
         draw_pictures(folder / "pictures")
-        (code,) = (block.code for block in blocks(ROOT / "docs" / "captions.md", "python"))
+        code = "".join(block.code for block in blocks(ROOT / "docs" / "captions.md", "python"))
         exec(compile(code, "captions.md", "exec"), {})
     return folder
 

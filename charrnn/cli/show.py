@@ -113,7 +113,7 @@ def show(
       charrnn show checkpoints/play.npz draft.txt --html surprisal.html
       head -5 kernel.c | charrnn show - --color always | less -R
       charrnn show kernel.c --probe indent
-      charrnn show looking.npz --features regions.npy --row 7 --image 7.png --html 7.html
+      charrnn show looking.npz --features regions.npy --row 7
     """  # noqa: D301
     if not files and not features:
         raise UsageError("missing text file (use - for standard input)")
