@@ -203,6 +203,8 @@ def test_the_page_has_every_share_in_its_place(cli: Cli) -> None:
         marked = marked.replace("\u202e", "\\u202e").replace("\u2066", "\\u2066")
         assert "".join(page.texts["i"]) == f"{marked}↵".replace(" ", " ")
         assert not {"\0", "\x1b", "\u202e", "\u2066"} & {*text}
+        assert "<i>&lt;</i>" in text
+        assert "<figcaption>&amp;</figcaption>" in text
         assert page.texts["h1"] == [f"row 3 of {name}, attention of m.npz"]
         assert len(page.with_tag("script")) == 1
         assert "--ratio: 3 / 2;" in text
@@ -274,3 +276,18 @@ def test_bad_input_is_refused_in_one_line(cli: Cli, monkeypatch: Any) -> None:
         assert not done.stdout
         assert b"Traceback" not in done.stderr
     assert not Path("page.html").exists()
+
+
+@pytest.mark.usefixtures("files")
+def test_attention_that_is_not_finite_ends_the_command(cli: Cli) -> None:
+    model = charrnn.load("m.npz")
+    model.network.params["Wa"][:] = 3e38
+    model.save("huge.npz")
+    done = cli("show", "huge.npz", "captions.txt", *SHOW[2:], rc=6)
+    assert b"the attention is not finite" in done.stderr.splitlines()[-1]
+
+
+def test_the_legend_goes_from_dark_to_bright() -> None:
+    found = re.findall("\x1b\\[38;5;(\\d+)m█", picture.render_legend(8))
+    assert [*map(int, found)] == [*range(235, 256)]
+    assert re.findall("\x1b\\[(\\d+)m█", picture.render_legend(4)) == ["90", "37", "97"]
