@@ -42,7 +42,7 @@ class Page(HTMLParser):
         for tag in set(open_tags):
             self.texts[tag][-1] += data
         if open_tags[-2:] == ["pre", "i"]:
-            self.characters.append((data, self.open[-1][1]["class"] or ""))
+            self.characters.append((data, self.open[-1][1].get("class") or ""))
 
     def with_tag(self, tag: str, **wanted: str) -> list[Attributes]:
         """Return the attributes of all elements of a kind that have the wanted ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import shlex
@@ -15,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import charrnn
 from charrnn.config import CELLS
-from charrnn.drawing import player
+from charrnn.drawing import picture, player
 from charrnn.formatting import escape_control, standalone_jamo
 from charrnn.model import Model
 from charrnn.network import Stepper
@@ -219,3 +221,64 @@ def test_page_runs_every_cell_and_unit_as_numpy_does(
             nll = model.nll(first["text"]) / np.log(2)
             np.testing.assert_allclose(first["bits"], nll, atol=0.006)
             assert first["status"] == f"{LENGTH} characters, {nll.mean():.2f} bits per character"
+
+
+# --- a page of what a caption looks at ---
+
+PICTURE_PROBE = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const root = document.querySelector(".picture"), text = root.querySelector("pre");
+  const panel = root.querySelector("output"), view = root.querySelector(".view");
+  const indexOf = e => [...e.parentElement.children].indexOf(e);
+  const seen = () => ({
+    mask: view.style.getPropertyValue("--mask"), panel: panel.textContent,
+    current: [...root.querySelectorAll(".current")].map(indexOf),
+  });
+  const send = (target, event) => { target.dispatchEvent(event); return seen(); };
+  const key = name => send(text, new KeyboardEvent("keydown", {key: name}));
+  const characters = text.querySelectorAll("i"), figures = root.querySelectorAll("figure");
+  const keys = ["ArrowLeft", "ArrowRight", "ArrowRight", "End", "ArrowRight", "ArrowLeft", "Home"];
+  const beyond = [...document.querySelectorAll("body *")].filter(
+    e => e.getBoundingClientRect().right > document.documentElement.clientWidth + .5);
+  const box = view.getBoundingClientRect();
+  parent.postMessage({
+    width: innerWidth, errors, beyond: beyond.map(e => e.outerHTML), first: seen(),
+    keys: keys.map(key), ratio: box.width / box.height,
+    hover: send(characters[2], new MouseEvent("mouseover", {bubbles: true})),
+    click: send(figures[1].firstElementChild, new MouseEvent("click", {bubbles: true})),
+    sharp: getComputedStyle(figures[0].firstElementChild).imageRendering,
+    masks: [...figures].map(e => e.firstElementChild.style.getPropertyValue("--mask")),
+    titles: [...figures].map(e => e.title),
+  }, "*");
+}, 300));
+</script>"""
+
+
+def test_the_map_of_a_character_is_shown_by_pointer_and_keys(tmp_path: Path) -> None:
+    p = np.random.default_rng(0).dirichlet(np.full(6, 0.3), 4).reshape(4, 2, 3)
+    body = [picture.render_picture("", [*"a b", "↵"], ["a", "space", "b", "end"], p)]
+    image = io.BytesIO()
+    Image.new("RGB", (40, 10), "red").save(image, "png")
+    pictures = {
+        "picture": (picture.picture_uri(image.getvalue(), ""), 4, "pixelated", "a, 1 of 4: "),
+        "broken": (picture.picture_uri(image.getvalue()[:20], ""), 1.5, "auto", "The browser"),
+        "alone": ("", 1.5, "auto", "a, 1 of 4: "),
+    }
+    for name, (below, *_) in pictures.items():
+        html = add_probe(picture.render_pictures(name, body, (2, 3), below), PICTURE_PROBE)
+        (tmp_path / f"{name}.html").write_text(html, encoding="utf-8")
+    for name, (_, ratio, sharp, shown) in pictures.items():
+        results = run_frames(tmp_path, [(f"{name}.html", width) for width in WIDTHS])
+        assert sorted(result["width"] for result in results) == list(WIDTHS)
+        for result in results:
+            assert (result["errors"], result["beyond"]) == ([], [])
+            assert len(set(result["masks"])) == 4
+            assert result["ratio"] == pytest.approx(ratio, rel=0.02)
+            assert result["sharp"] == sharp
+            assert result["first"]["panel"].startswith(shown)
+            steps = [*result["keys"], result["hover"], result["click"]]
+            for step, i in zip(steps, [0, 1, 2, 3, 3, 2, 0, 2, 1], strict=True):
+                assert step["mask"] == result["masks"][i]
+                assert step["current"] == [i, i]
+                if step is not result["keys"][0]:
+                    assert step["panel"] == result["titles"][i]

@@ -98,9 +98,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         enter(folder, patch)
         shell("charrnn train data/play.txt")
         draw_pictures(folder / "pictures")
-        names: dict[str, Any] = {}
-        for block in blocks(ROOT / "docs" / "captions.md", "python"):
-            exec(compile(block.code, "captions.md", "exec"), names)
+        code = "".join(block.code for block in blocks(ROOT / "docs" / "captions.md", "python"))
+        exec(compile(code, "captions.md", "exec"), {})
     return folder
 
 

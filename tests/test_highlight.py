@@ -160,7 +160,7 @@ def test_page_has_language_policy_and_escaped_title() -> None:
     assert page.with_tag("meta", charset="utf-8")
     (policy,) = page.with_tag("meta", **{"http-equiv": "Content-Security-Policy"})
     assert policy["content"] == (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     )
     assert page.texts["title"] == [f"{title} - charrnn"]
     assert page.texts["h1"] == [title]
@@ -169,7 +169,7 @@ def test_page_has_language_policy_and_escaped_title() -> None:
 
 
 def test_wheel_contains_the_resources() -> None:
-    assert len(RESOURCES) == 16
+    assert len(RESOURCES) == 18
     included = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
     for path in RESOURCES:
         assert path.relative_to(ROOT).as_posix() in included

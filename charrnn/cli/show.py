@@ -14,6 +14,7 @@ from charrnn.cli import common
 from charrnn.cli.choice import ModelFile, model_argument
 from charrnn.cli.common import Count, expand_folders, file_option, flag
 from charrnn.cli.show_alignment import show_alignments
+from charrnn.cli.show_picture import Shown, parse_grid, show_pictures
 from charrnn.cli.streams import print_lines, print_message, stdout, supports_color
 from charrnn.config import MAX_COUNT
 from charrnn.errors import TextError, UsageError
@@ -68,8 +69,17 @@ def parse_neuron(value: str) -> tuple[int, int]:
     "--gates",
     help="Print how often each gate is nearly closed or nearly open, instead of the text.",
 )
+@file_option("--features", help="Of a captioner with attention: a .npy file of regions.")
+@click.option("--row", type=Count(0), help="The row of the features to show, counted from 0 [0].")
+@file_option("--image", help="With --html: the picture of the row; PNG, JPEG, GIF or WebP.")
+@click.option(
+    "--grid",
+    type=parse_grid,
+    metavar="ROWSxCOLUMNS",
+    help="How the regions lie, row by row [a square].",
+)
 @common.force_option
-@model_argument("FILE")
+@model_argument("[FILE]")
 def show(
     model_file: ModelFile,
     files: list[str],
@@ -81,6 +91,10 @@ def show(
     mix: bool,
     adapt: bool,
     gates: bool,
+    features: Path | None,
+    row: int | None,
+    image: Path | None,
+    grid: tuple[int, int] | None,
     force: bool,
 ) -> None:
     """Print FILE with each character highlighted by how surprising the model finds it.
@@ -91,13 +105,19 @@ def show(
     Of a model with attention, a heat map for each line shows which characters of the text it looks
     at (columns) while it writes what stands after the TAB, or its own answer (rows).
 
+    Of a captioner with attention, a map of the regions of a picture for each character that it
+    writes about it, or of those of its line in FILE. With --image, they are over the picture.
+
     \b
       charrnn show draft.txt
       charrnn show checkpoints/play.npz draft.txt --html surprisal.html
       head -5 kernel.c | charrnn show - --color always | less -R
       charrnn show kernel.c --probe indent
+      charrnn show looking.npz --features regions.npy --row 7
     """  # noqa: D301
-    if len(files) != 1:
+    if not files and not features:
+        raise UsageError("missing text file (use - for standard input)")
+    if len(files) > 1:
         raise UsageError(f"give one FILE, not {len(files)} (- for standard input)")
     if (neuron is not None) + (probe is not None) + gates > 1 or (gates and html):
         raise UsageError(
@@ -106,17 +126,25 @@ def show(
         )
     if mix and adapt:
         raise UsageError("--mix and --adapt are mutually exclusive: here the n-grams do not learn")
+    shown = Shown(features, row, image, grid)
+    shown.check(html)
     stdout()
     if html is not None:
-        check_output(html, force, [model_file.path, *files])
+        inputs = [*files, *(str(path) for path in (features, image) if path)]
+        check_output(html, force, [model_file.path, *inputs])
     from charrnn.analysis.surprisal import Learned
     from charrnn.tasks.base import require_language_model
     from charrnn.text.files import display_name, read_text
 
-    model, name = model_file.load(any_task=True), display_name(files[0])
+    model = model_file.load(any_task=True)
+    if model.config.attention and (neuron is not None or probe or mix or adapt or gates):
+        raise UsageError("--neuron, --probe, --mix, --adapt and --gates need a language model")
+    if features or model.state.features:
+        how = shown, length, html, color_depth(color)
+        show_pictures(model, model_file.path, files, *how)
+        return
+    name = display_name(files[0])
     if model.config.attention:
-        if neuron is not None or probe or mix or adapt or gates:
-            raise UsageError("--neuron, --probe, --mix, --adapt and --gates need a language model")
         title = f"{name}, attention of {model_file.path}"
         show_alignments(model, files, length, html, color_depth(color), title)
         return
