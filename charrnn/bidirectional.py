@@ -167,7 +167,7 @@ def count_parameters(
     if config.attention:
         n += H * H + (num_outputs or V) * H
         if features:
-            n += 2 * features[0] * H + H * size  # bv, gv and Wv
+            n += features[0] * H + H * size + 2 * H  # bv, Wv, gu and bu
             size = H
     n += load_cell(config.cell).NUM_BLOCKS * H * size
     return n * (2 if config.bidirectional else 1)

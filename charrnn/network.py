@@ -146,7 +146,7 @@ class Network:
         for name in self.params:
             if name == "0.Wxh":
                 self.params[name][:, ids[ids >= 0]] = other.params[name][:, ids >= 0]
-            elif name not in ("Wa", "Wih", "Wv", "bv", "gv", "Why", "by"):
+            elif name not in ("Wa", "Wih", "Wv", "bv", "gu", "bu", "Why", "by"):
                 self.params[name][:] = other.params[name]
         if outputs is not None:
             Why, given, by = self.params["Why"], other.params["Why"], other.params["by"]

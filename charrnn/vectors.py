@@ -17,6 +17,7 @@ from charrnn.errors import TextError, os_reason
 from charrnn.formatting import escape_control
 from charrnn.text.corpus import EncodedSlice
 
+SAMPLE_ROWS = 512  # of the training rows, at least half as many if there are enough
 CHUNK_ROWS = 1024  # checked or summed at a time
 CHUNK_BYTES = 2**20  # of a file, for its checksum
 
@@ -36,6 +37,7 @@ class Vectors:
         self.rows = np.load(rows, mmap_mode="r") if isinstance(rows, str) else rows
         self.path = rows if isinstance(rows, str) else None
         self.mean, self.deviation, self.each = mean, deviation, each
+        self.sample: Ids = np.empty(0, np.intp)  # some training rows, if it has any
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the name of a file, not what it contains."""
@@ -124,7 +126,7 @@ def standardize(rows: NDArray[Any], train: Ids, path: str | None, *, each: bool)
     deviation = np.sqrt(np.maximum(squares / n - mean**2, 0))
     deviation[deviation < 1e-6 * np.maximum(np.abs(mean + shift), 1e-30)] = 1  # it is constant
     vectors = Vectors(rows, mean + shift, deviation, each=each)
-    vectors.path = path
+    vectors.path, vectors.sample = path, train[:: max(1, len(train) // SAMPLE_ROWS)]
     return vectors
 
 

@@ -62,7 +62,7 @@ def test_the_forward_pass_is_that_of_the_equations() -> None:
     for lane, row in enumerate(ROWS):
         v_i = (network.vectors.rows[row] - v.mean(0)) / v.std(0)
         s = np.tanh(v_i @ p["Wv"].T + p["bv"])  # (R, H)
-        u = (p["gv"] * s).sum(0) / np.sqrt(R)
+        u = p["gu"] * s.mean(0) + p["bu"]
         h = state[0, 0, :, lane]
         for t in range(T):
             a = p["0.Wxh"][:, xs[t, lane] % V] + p["0.bh"] + p["0.Whh"] @ h
@@ -141,7 +141,7 @@ def test_weights_of_other_networks_are_loaded_where_they_fit() -> None:
     network.load_weights_from(plain, np.arange(V), np.arange(V))
     assert (network.params["0.Whh"] == 1).all()
     assert (network.params["Why"][:, :H] == 1).all()
-    for name in ("Wih", "Wv", "bv", "gv", "Wa"):
+    for name in ("Wih", "Wv", "bv", "gu", "bu", "Wa"):
         assert not (network.params[name] == 1).any()
     network.load_weights_from(other, np.arange(V), np.arange(V))
     assert (network.params.vector == 2).all()
