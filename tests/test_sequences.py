@@ -397,6 +397,7 @@ def test_wrong_lines_are_named_by_their_sequence(cli: Cli) -> None:
         (("features", "shape"), [2**53], "best_weights.npy has shape"),
         (("config", "unit"), "word", "invalid features in the header|words"),
         (("features",), None, "unexpected arrays: features"),
+        (("task", "outputs"), [], "there is no label"),
     ],
 )
 def test_a_forged_header_is_refused(cli: Cli, path: Any, new: Any, reason: str) -> None:
@@ -409,6 +410,22 @@ def test_a_forged_header_is_refused(cli: Cli, path: Any, new: Any, reason: str) 
     err = cli("predict", "m.npz", "s.npz", rc=4).stderr.decode()
     assert re.search(reason, err), err
     assert len(err.splitlines()) == 1
+
+
+def test_forged_tags_are_refused(cli: Cli) -> None:
+    write_sequences()
+    cli(*TAGS, "--max-steps", "2", "--stop-after", "1", "-o", "m.npz")
+    data = Path("m.npz").read_bytes()
+    resume = "train", "tags.txt", "-o", "m.npz", "--resume", "-q"
+    for per, reason in (
+        ("x", "invalid task.per in the header: 'x'"),
+        ("character", "not those of"),
+    ):
+        header: Any = header_of(data)
+        header["task"]["per"] = per
+        Path("m.npz").write_bytes(sealed(data, header))
+        for command in (resume, ("eval", "m.npz", "--split", "test")):
+            assert reason in cli(*command, rc=4).stderr.decode()
 
 
 def test_a_report_shows_what_is_wrong_as_eval_does(cli: Cli) -> None:

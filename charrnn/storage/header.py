@@ -235,8 +235,10 @@ def _check_task(state: ModelState) -> None:
     names, shares = task["outputs"], task.get("shares", [])
     if len({*names}) < len(names):
         raise _field_error("task.outputs", "one of them twice")
-    if config.predict == "label" and not names:
-        raise _field_error("task.outputs", "there is no label")
+    if config.predict in ("label", "tags") and not names:
+        raise _field_error("task.outputs", f"there is no {config.predict.removesuffix('s')}")
+    if config.predict == "tags" and task["per"] not in ("character", "word", "symbol"):
+        raise _field_error("task.per", reprlib.repr(task["per"]))
     if ("shares" in task) != config.generative or len(shares) != len(names) * config.generative:
         raise _field_error("task.shares", f"{len(shares)} of {len(names)}")
     if state.features and len(state.features["shape"]) not in range(
