@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,6 +20,7 @@ from charrnn.conditional import Conditional
 from charrnn.config import Config
 from charrnn.network import Network, NetworkTape, State, num_parameters
 from charrnn.regions import RegionCaptioner
+from charrnn.sequences import SequenceReader, Sequences
 from charrnn.vectors import Vectors
 
 SIDES = ("left", "right")
@@ -43,7 +45,8 @@ class Bidirectional(Network):
     The output has both hidden states. Its map of [h; h'] is the sum of two maps, so the logits of
     the two networks are added (Schuster and Paliwal, 1997). A batch holds whole documents, with ids
     below 0 after the end of each. Layers L to 2 L of the state and the dropout masks belong to the
-    network that reads from the right.
+    network that reads from the right. With ``vectors`` both read these sequences, and a line's end
+    last, so that the logits there have the last hidden states of both.
     """
 
     PADDING = -1
@@ -57,14 +60,28 @@ class Bidirectional(Network):
         dtype: DTypeLike = np.float32,
         rng: Generator | None = None,
         num_outputs: int | None = None,
+        vectors: Vectors | None = None,
     ) -> None:
         how = cell, vocab_size, hidden_size, num_layers, dtype, None, num_outputs
-        self.left, self.right = Network(*how), Network(*how)
+        side = functools.partial(SequenceReader, vectors=vectors) if vectors else Network
+        self.left, self.right = side(*how), side(*how)
         super().__init__(cell, vocab_size, hidden_size, num_layers, dtype, rng, num_outputs)
         self.num_layers = 2 * num_layers
 
+    @property
+    def vectors(self) -> Vectors | None:
+        """What both networks read beside the ids."""
+        return self.left.vectors
+
+    @vectors.setter
+    def vectors(self, vectors: Vectors | None) -> None:
+        self.left.vectors = self.right.vectors = vectors
+
+    def _kind(self) -> Callable[..., Network]:
+        return functools.partial(type(self), vectors=self.vectors) if self.vectors else type(self)
+
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes = super().parameter_shapes()
+        shapes = self.left.parameter_shapes()
         return {f"{side}.{name}": shape for side in SIDES for name, shape in shapes.items()}
 
     def use_vectors(self, params: Array, grads: Array) -> None:
@@ -97,7 +114,7 @@ class Bidirectional(Network):
     ) -> State:
         """Run ids ``xs`` (T, B) through both networks; leave the logits (T, O, B) on the tape."""
         assert isinstance(tape, TwoTapes)
-        order, xs = reversed_order(xs), np.maximum(xs, 0)
+        order, xs = self._order(xs), np.maximum(xs, 0)
         left, right = _halves(masks)
         L = len(state) // 2
         first = self.left.forward(xs, state[:L], tape, left)
@@ -110,7 +127,7 @@ class Bidirectional(Network):
     def backward(self, xs: Ids, dout: Array, tape: NetworkTape, masks: Array | None) -> None:
         """Write ``grads``, given the gradient ``dout`` (O, T B) of the logits after forward."""
         assert isinstance(tape, TwoTapes)
-        order, xs = reversed_order(xs), np.maximum(xs, 0)
+        order, xs = self._order(xs), np.maximum(xs, 0)
         left, right = _halves(masks)
         dlogits = dout.reshape(-1, *xs.shape).swapaxes(0, 1)  # (T, O, B)
         tape.right.logits[:] = reorder(dlogits, order)
@@ -118,17 +135,19 @@ class Bidirectional(Network):
         dout = merge_time_batch(tape.right.logits)
         self.right.backward(np.take_along_axis(xs, order, 0), dout, tape.right, right)
 
+    def _order(self, xs: Ids) -> Ids:
+        """Return the step (T, B) that is read at each step from the right; padding stays in place.
+
+        So does the end of a line of vectors.
+        """
+        t, lengths = np.arange(len(xs))[:, None], (xs >= 0).sum(0) - bool(self.vectors)
+        order: Ids = np.where(t < lengths, lengths - 1 - t, t)
+        return order
+
 
 def _halves(masks: Array | None) -> tuple[Array | None, Array | None]:
     """Return the dropout masks of each network."""
     return (None, None) if masks is None else (masks[: len(masks) // 2], masks[len(masks) // 2 :])
-
-
-def reversed_order(xs: Ids) -> Ids:
-    """Return the step (T, B) that is read at each step from the right; padding stays in place."""
-    t, lengths = np.arange(len(xs))[:, None], (xs >= 0).sum(0)
-    order: Ids = np.where(t < lengths, lengths - 1 - t, t)
-    return order
 
 
 def reorder(a: Array, order: Ids) -> Array:
@@ -148,6 +167,9 @@ def make_network(
     if config.generative:
         kind = Conditional
     sizes = config.cell, V, config.hidden_size, config.num_layers
+    if isinstance(vectors, Sequences):
+        reader: Callable[..., Network] = Bidirectional if config.bidirectional else SequenceReader
+        return reader(*sizes, config.dtype, rng, num_outputs, vectors=vectors)
     if vectors:
         reader = RegionCaptioner if config.attention else Captioner
         return reader(*sizes, config.dtype, rng, num_outputs, vectors=vectors)

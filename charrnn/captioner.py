@@ -23,11 +23,10 @@ class Captioner(Network):
     one-to-many diagram (Karpathy and Fei-Fei, 2015). ``Wih`` is (G H, D).
     """
 
-    reads_vectors = True
     OF_VECTORS: tuple[str, ...] = ("Wih",)  # the parameters that other networks lack
 
     def __init__(self, *args: Any, vectors: Vectors, **options: Any) -> None:
-        self.vectors = vectors
+        self.vectors: Vectors = vectors
         super().__init__(*args, **options)
 
     def _kind(self) -> Callable[..., Network]:

@@ -214,7 +214,7 @@ class Config:
         "With --features: a vector enters with the first symbol of its line, or with each.",
         choices=("first", "each"),
         only=["text"],
-        reason="only --predict text reads --features",
+        reason="a sequence of vectors has one for each step",
     )
     columns: str | None = _option(
         None,

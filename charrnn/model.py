@@ -18,7 +18,6 @@ from charrnn.adaptive import AdaptiveNetwork, AdaptiveRule
 from charrnn.arrays import Array, Ids
 from charrnn.bidirectional import make_network
 from charrnn.blas import limit_threads, with_threads
-from charrnn.captioner import Captioner
 from charrnn.config import Config
 from charrnn.counts import Counts
 from charrnn.errors import CheckpointError, UsageError
@@ -26,6 +25,7 @@ from charrnn.formatting import loss_unit
 from charrnn.mixture import LearningMixture, Mixture
 from charrnn.network import Network
 from charrnn.scoring import LineScores
+from charrnn.sequences import STEP, Sequences, without_sequences
 from charrnn.storage import checkpoint, ngrams
 from charrnn.storage.header import InvalidCheckpoint
 from charrnn.storage.output import check_output
@@ -44,7 +44,7 @@ from charrnn.text import units
 from charrnn.text.masks import mask_text
 from charrnn.text.vocabulary import NEWLINE, EncodedText, Vocabulary
 from charrnn.training.mixing import rms_gradient
-from charrnn.vectors import check_vectors, open_vectors, without_rows
+from charrnn.vectors import without_rows
 from charrnn.workers import Workers, available_cores
 
 DEFAULT_SAMPLE_LENGTH = 2000
@@ -162,23 +162,28 @@ class Model:
 
         A label is a ``LabelPrediction``, tags are a list of them, a text is a ``str`` with its
         ``log_probability`` in nats. ``beam`` is the number of texts that are compared. ``rows`` are
-        the indexes of the vectors that the texts are about, after ``use_features``.
+        the indexes of the vectors that the texts are about, after ``use_features``; the texts about
+        sequences of vectors are empty.
 
         Raises UsageError for a language model, and for other rows than the model reads.
         """
         task = load_line_task(self.config)
         if rows is not None or self.state.features:
-            options["rows"] = self._check_rows(rows, len(texts))
+            rows = options["rows"] = self._check_rows(rows, len(texts))
+        if rows is not None and isinstance(self.network.vectors, Sequences):
+            if any(text.strip(STEP) for text in texts):
+                raise UsageError("a sequence of vectors has no text beside it")
+            texts = self.network.vectors.texts(rows)
         return task.predict(self.predictor, texts, **options) if texts else []
 
     def _check_rows(self, rows: Sequence[int] | Ids | None, n: int) -> list[int]:
         """Return the rows that n texts are about. Raises UsageError."""
-        if not isinstance(self.network, Captioner):
+        if not self.network.vectors:
             raise UsageError(f"rows: {self._name} reads no features")
         rows = [] if rows is None else rows
         if len(rows) != n:
             raise UsageError(f"{n:,} texts about features, but {len(rows):,} rows")
-        known = len(self.network.vectors.rows)
+        known = self.network.vectors.num_rows
         for row in rows:
             if not 0 <= operator.index(row) < known:
                 hint = "" if known else "; call use_features first"
@@ -186,19 +191,15 @@ class Model:
         return [*map(operator.index, rows)]
 
     def use_features(self, features: NDArray[Any] | str | Path) -> int:
-        """Let the network read the rows of an array or a ``.npy`` file; return their number.
+        """Let the network read the rows, or sequences, of an array or a file; return their number.
 
-        Raises TextError for rows that the model cannot read, UsageError if it reads no vectors.
+        Raises TextError for what the model cannot read, UsageError if it reads no vectors.
         """
-        if not isinstance(self.network, Captioner):
+        if not self.network.vectors:
             raise UsageError(f"{self._name}: reads no features")
-        name = "features" if isinstance(features, np.ndarray) else str(features)
-        if isinstance(features, np.ndarray):
-            rows, path = check_vectors(features, name), None
-        else:
-            rows, path = open_vectors(Path(features)), name
-        self.network.vectors = self.network.vectors.with_rows(rows, path)
-        return len(rows)
+        source = features if isinstance(features, np.ndarray) else Path(features)
+        self.network.vectors = self.network.vectors.replace(source)
+        return self.network.vectors.num_rows
 
     @functools.cached_property
     def predictor(self) -> Predictor:
@@ -432,7 +433,7 @@ class Model:
         names = [f.name for f in dataclasses.fields(ModelState) if f.name != "kind"]
         state = ModelState(**{name: getattr(self.state, name) for name in names})
         arrays = {"best_weights": weights}
-        if isinstance(self.network, Captioner):
+        if self.network.vectors:
             arrays[checkpoint.FEATURES] = self.network.vectors.moments
         if not counts:
             state.counts = state.mixing = None
@@ -474,6 +475,8 @@ def load(path: str | Path, *, last: bool = False) -> Model:
     if state.features:
         each, moments = config.feature_input == "each", arrays[checkpoint.FEATURES]
         vectors = without_rows(tuple(state.features["shape"]), moments, each=each)
+        if config.predict != "text":
+            vectors = without_sequences(moments)
     sizes = checkpoint.network_sizes(len(vocabulary), state.task)
     network = make_network(config, *sizes, vectors=vectors)
     network.params.vector[:] = arrays[name]

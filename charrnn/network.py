@@ -18,6 +18,7 @@ from charrnn.cells import load_cell
 from charrnn.cells.base import Tape
 from charrnn.config import CELLS
 from charrnn.text.batches import Batch
+from charrnn.vectors import Vectors
 
 State: TypeAlias = Array  # (L, S, H, B)
 
@@ -56,7 +57,7 @@ class Network:
     """
 
     PADDING = 0  # the id that fills a lane after the end of its document
-    reads_vectors = False  # with ids, see ``captioner``
+    vectors: Vectors | None = None  # that ids carry, see ``captioner``
 
     def __init__(
         self,
@@ -309,7 +310,7 @@ class Stepper:
         """Start from a copy of ``state`` (L, S, H, B)."""
         p, cell, (L, S, H, B) = network.params, network.cell, state.shape
         self._step, self._vocab_size = cell.step, network.vocab_size
-        self._vector_input = network.vector_input if network.reads_vectors else None
+        self._vector_input = None if network.vectors is None else network.vector_input
         self._W_plus_b = p["0.Wxh"] + p["0.bh"][:, None]
         if B == 1:  # one column per symbol, ready to pick up
             self._columns = list(self._W_plus_b.T[:, :, None].copy())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charrnn.blas import limit_threads
 from charrnn.config import ARCHITECTURE_OPTIONS, CELL_ALIASES, PRESETS, Config
@@ -38,6 +39,7 @@ Text = str | bytes | Path
 # of train, beyond the fields of Config
 KEYWORDS = [
     "val",
+    "features",
     "output",
     "force",
     "init_from",
@@ -56,6 +58,7 @@ def train(
     text: Text | Sequence[Text],
     *,
     val: Text | None = None,
+    features: NDArray[Any] | str | Path | None = None,
     output: str | Path | None = None,
     force: bool = False,
     init_from: str | Path | None = None,
@@ -71,10 +74,11 @@ def train(
     A text is a ``str`` (``bytes`` with ``unit="byte"``), or the ``Path`` of a file or a folder.
     ``options`` are the fields of ``charrnn.Config``, the options of ``charrnn train``: ``cell``,
     ``hidden_size``, ``num_layers``, ``max_steps`` and so on. ``val`` is a separate validation text;
-    by default a split of ``text`` is used. ``output`` is the checkpoint to write; an existing one
-    is replaced only with ``force``. ``init_from`` is a checkpoint or exported model with the
-    initial weights; its cell, sizes, unit and dtype are used. What the options leave open, a
-    ``preset`` decides (tiny, small, medium or large), or the ``seconds`` that the training may
+    by default a split of ``text`` is used. ``features`` are vectors that the lines are about, an
+    array or the name of a file; see docs/captions.md. ``output`` is the checkpoint to write; an
+    existing one is replaced only with ``force``. ``init_from`` is a checkpoint or exported model
+    with the initial weights; its cell, sizes, unit and dtype are used. What the options leave open,
+    a ``preset`` decides (tiny, small, medium or large), or the ``seconds`` that the training may
     take; see ``training.recipe``. Each of the ``workers``, processes of which the first is this
     one, trains on a part of the batch; by default there is one for each core, if each has 16
     sequences or more.
@@ -95,6 +99,10 @@ def train(
     if preset and seconds:
         raise UsageError("preset and seconds are mutually exclusive")
     _check_names(options)
+    if features is not None:
+        options.setdefault("predict", "text")
+        if val is not None:
+            raise UsageError("val cannot be combined with features")
     goal = Goal(preset, None if seconds is None else Deadline(time.monotonic() + seconds))
     path = None if output is None else Path(output)
     if path is not None:
@@ -105,7 +113,7 @@ def train(
         if init_from is not None:
             initial_model, options = load_initial_model(init_from, options)
         config = Config(**options)
-        corpus = _to_corpus("text", text, config)
+        corpus = _to_corpus("text", text, config, features)
         val_corpus = None if val is None else _to_corpus("val", val, config)
         run = begin_with_recipe(
             corpus, options, goal, val=val_corpus, initial_model=initial_model, workers=workers
@@ -143,9 +151,16 @@ def _check_names(options: dict[str, Any]) -> None:
         raise UsageError(f"unknown option {name!r}{hint}")
 
 
-def _to_corpus(name: str, text: Text | Sequence[Text], config: Config) -> Corpus:
+def _to_corpus(
+    name: str,
+    text: Text | Sequence[Text],
+    config: Config,
+    features: NDArray[Any] | str | Path | None = None,
+) -> Corpus:
     """Return a text, several texts or files as a corpus. Raises TextError, UsageError."""
-    task = load_task(config)
+    task, more = load_task(config), {}
+    if features is not None:
+        more["features"] = features if isinstance(features, np.ndarray) else Path(features)
     texts = [text] if isinstance(text, (str, bytes, Path)) else list(text)
     if not texts:
         raise TextError("there is no text: the list of texts is empty")
@@ -153,7 +168,7 @@ def _to_corpus(name: str, text: Text | Sequence[Text], config: Config) -> Corpus
     if paths:
         if len(paths) < len(texts):
             raise UsageError("give texts or paths, not both")
-        return task.read(paths[0].stem, config, paths=paths)
+        return task.read(paths[0].stem, config, paths=paths, **more)
     strings = [text for text in texts if isinstance(text, str)]
     for text in strings:
         if len(text) < MAX_NAME_CHARACTERS and os.path.isfile(text):  # noqa: PTH113  # any text
@@ -161,7 +176,7 @@ def _to_corpus(name: str, text: Text | Sequence[Text], config: Config) -> Corpus
     if strings and codecs.lookup(config.encoding).name != "utf-8":
         raise UsageError(f"encoding {config.encoding} needs a text of bytes, not a str")
     given = [text for text in texts if not isinstance(text, Path)]
-    return task.read(name, config, *given)
+    return task.read(name, config, *given, **more)
 
 
 def load_initial_model(

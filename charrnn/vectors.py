@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from charrnn.text.corpus import EncodedSlice
 SAMPLE_ROWS = 512  # of the training rows, at least half as many if there are enough
 CHUNK_ROWS = 1024  # checked or summed at a time
 CHUNK_BYTES = 2**20  # of a file, for its checksum
+# what NumPy raises for a file that is no array
+BAD_ZIP = zipfile.BadZipFile, zlib.error
+BAD_FILE = ValueError, EOFError, SyntaxError, OverflowError, RuntimeError, *BAD_ZIP
 
 
 class Vectors:
@@ -53,8 +57,15 @@ class Vectors:
         """The mean and the deviation, (2, D)."""
         return np.stack([self.mean, self.deviation])
 
-    def with_rows(self, rows: NDArray[Any], path: str | None = None) -> Vectors:
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return len(self.rows)
+
+    def replace(self, source: NDArray[Any] | Path) -> Vectors:
         """Return other rows, standardized as these. Raises TextError for another shape."""
+        rows = open_vectors(source)
+        path = str(source) if isinstance(source, Path) else None
         if rows.shape[1:] != self.rows.shape[1:]:
             found, wanted = (format_shape(a.shape[1:]) for a in (rows, self.rows))
             raise TextError(f"{path or 'features'}: a row has {found}, the model reads {wanted}")
@@ -130,39 +141,58 @@ def standardize(rows: NDArray[Any], train: Ids, path: str | None, *, each: bool)
     return vectors
 
 
-def open_vectors(path: Path) -> NDArray[Any]:
-    """Return the array of a ``.npy`` file, mapped into memory. Raises TextError.
+def open_vectors(source: NDArray[Any] | Path) -> NDArray[Any]:
+    """Return an array, or that of a ``.npy`` file, mapped into memory. Raises TextError.
 
     It is never unpickled. The numbers may be of any real type, and must be finite.
     """
-    try:
-        is_regular = stat.S_ISREG(path.stat().st_mode)  # opening a pipe would wait
-        rows = np.load(path, mmap_mode="r", allow_pickle=False) if is_regular else None
-    except OSError as e:
-        raise _error(path, os_reason(e)) from None
-    except (ValueError, EOFError, SyntaxError, OverflowError, MemoryError):
-        raise _error(path, "not an array of numbers in a .npy file") from None
-    if rows is None:
-        raise _error(path, "not a regular file")
+    if isinstance(source, np.ndarray):
+        return check_vectors(source, "features")
+    rows = load_file(source)
     if not isinstance(rows, np.ndarray):
         rows.close()
-        raise _error(path, "an .npz archive, not a single .npy array")
-    return check_vectors(rows, str(path))
+        raise file_error(source, "an .npz archive, not a single .npy array")
+    return check_vectors(rows, str(source))
+
+
+def load_file(path: Path) -> Any:
+    """Return the array of a ``.npy`` file, mapped into memory, or an ``.npz`` archive.
+
+    Raises TextError.
+    """
+    try:
+        is_regular = stat.S_ISREG(path.stat().st_mode)  # opening a pipe would wait
+        if is_regular and _is_broken_zip(path):
+            raise ValueError
+        found = np.load(path, mmap_mode="r", allow_pickle=False) if is_regular else None
+    except OSError as e:
+        raise file_error(path, os_reason(e)) from None
+    except (*BAD_FILE, MemoryError):
+        raise file_error(path, "not an array of numbers in a .npy file") from None
+    if found is None:
+        raise file_error(path, "not a regular file")
+    return found
+
+
+def _is_broken_zip(path: Path) -> bool:
+    """Return whether a file begins as a zip without the end of one; NumPy would leave it open."""
+    with path.open("rb") as f:
+        return f.read(2) == b"PK" and not zipfile.is_zipfile(f)
 
 
 def check_vectors(rows: NDArray[Any], name: str) -> NDArray[Any]:
     """Return rows of vectors. Raises TextError if they are none."""
     if rows.dtype.kind not in "fiub":
-        raise _error(name, f"an array of {rows.dtype}, not of real numbers")
+        raise file_error(name, f"an array of {rows.dtype}, not of real numbers")
     if rows.ndim not in (2, 3) or not rows.size:
         hint = "must be (rows, size) or (rows, regions, size)"
-        raise _error(name, f"an array of the shape {rows.shape}; {hint}")
+        raise file_error(name, f"an array of the shape {rows.shape}; {hint}")
     for start in range(0, len(rows), CHUNK_ROWS):
         block = np.asarray(rows[start : start + CHUNK_ROWS], np.float64)
         is_bad = ~np.isfinite(block).reshape(len(block), -1).all(axis=1)
         if is_bad.any():
             row = start + int(is_bad.argmax())
-            raise _error(name, f"row {row:,}, counted from 0, has NaN or an infinite number")
+            raise file_error(name, f"row {row:,}, counted from 0, has NaN or an infinite number")
     return rows
 
 
@@ -174,7 +204,7 @@ def file_record(path: Path) -> tuple[str, int, int]:
             while data := f.read(CHUNK_BYTES):
                 crc, size = zlib.crc32(data, crc), size + len(data)
     except OSError as e:
-        raise _error(path, os_reason(e)) from None
+        raise file_error(path, os_reason(e)) from None
     return os.fspath(path), size, crc
 
 
@@ -184,5 +214,5 @@ def format_shape(shape: tuple[int, ...]) -> str:
     return f"{regions}{shape[-1]:,} numbers"
 
 
-def _error(path: Path | str, reason: str) -> TextError:
+def file_error(path: Path | str, reason: str) -> TextError:
     return TextError(escape_control(f"{path}: {reason}"))

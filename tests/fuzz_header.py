@@ -29,6 +29,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
+
 import charrnn
 from charrnn.cli import main as charrnn_main
 from charrnn.errors import ExitCode
@@ -52,6 +54,8 @@ SETUP = [
     f"train corpus.txt -o byte.npz --hidden-size 6 --unit byte --documents line {RUN}",
     f"train corpus.txt -o word.npz --hidden-size 6 --unit word --max-vocab 60 {RUN}",
     "export char.npz -o model.npz",
+    "train tags.txt --predict tags --features v.npz -o frames.npz --hidden-size 6 --batch-size 4 "
+    "--workers 1 --bidirectional --max-steps 6 --stop-after 4",
 ]
 # for the file F; info comes first
 COMMANDS = f"""
@@ -64,6 +68,12 @@ overlap F corpus.txt -n 100 --seed 1;
 gradcheck F draft.txt --entries 1; gradflow F draft.txt --lags 3;
 train corpus.txt -o F --stop-after 2 --resume;
 train corpus.txt -o x.npz --force --init-from F {SIZE} --max-steps 2"""
+# for the model of sequences of vectors
+FRAME_COMMANDS = """
+info F; predict F v.npz; eval F tags.txt --features v.npz; eval F --split test;
+report F -o x.html --force; export F -o x.npz --force;
+train tags.txt -o F --stop-after 2 --resume"""
+FRAME_FIELDS = ("config", "features", "task", "vocabulary")
 OUTPUTS = {"x.html", "x.npz", "x.png", ".x.npz.lock"}
 SHOW_TEXT = ("sample", "score", "show")  # on stdout, unchanged
 EXIT_CODES = [code for code in ExitCode if code < ExitCode.INTERRUPTED]
@@ -129,6 +139,8 @@ def make_files(folder: Path) -> Outcomes:
     """Make the valid files and their text; return the outcome of each command, by file."""
     for name, text in {"corpus": f"{TEXT}Z{TEXT}", "val": TEXT[:500], "draft": TEXT[:150]}.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    np.savez(folder / "v.npz", vectors=np.eye(80, 3), lengths=[2] * 40)
+    (folder / "tags.txt").write_text("ab\n" * 40, encoding="utf-8")
     for command in SETUP:
         done = run_command(command, folder)
         assert done.code == 0, done.err.decode()
@@ -139,7 +151,7 @@ def make_files(folder: Path) -> Outcomes:
     header |= {"nonfinite_events": [event], "notes": [*header["notes"], "a note"]}
     (folder / "char.npz").write_bytes(sealed(data, header))
     usual = {}
-    for name in ("char", "byte", "word", "model"):
+    for name in ("char", "byte", "word", "model", "frames"):
         data = (folder / f"{name}.npz").read_bytes()
         for command in commands_for(name):
             usual[command] = run_command(command, folder)
@@ -149,7 +161,8 @@ def make_files(folder: Path) -> Outcomes:
 
 def commands_for(name: str) -> list[str]:
     resume = f"--resume{' --val-file val.txt' * (name == 'char')}"
-    commands = COMMANDS.replace(" F", f" {name}.npz").replace("--resume", resume)
+    commands = FRAME_COMMANDS if name == "frames" else COMMANDS
+    commands = commands.replace(" F", f" {name}.npz").replace("--resume", resume)
     return [" ".join(command.split()) for command in commands.split(";")]
 
 
@@ -278,6 +291,8 @@ def main(args: list[str] | None = None) -> int:
         usual = make_files(files)
         for file in ("char", "byte", "word", "model"):
             chosen += cases(file, header_of((files / f"{file}.npz").read_bytes()))
+        header = header_of((files / "frames.npz").read_bytes())
+        chosen += cases("frames", {field: header[field] for field in FRAME_FIELDS})
         if given.field:
             chosen = [case for case in chosen if f".{given.field}." in f".{case.name}."]
         chosen.sort(key=lambda case: zlib.crc32(case.name.encode()))

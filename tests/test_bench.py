@@ -158,6 +158,20 @@ def test_what_is_taken_from_lines_can_be_restored(tmp_path: Path) -> None:
         assert fits(first, "character")
 
 
+def test_frames_of_joined_recordings_are_told_apart(tmp_path: Path) -> None:
+    rng, kinds = np.random.default_rng(0), np.arange(60) % 3
+    lengths = rng.integers(2, 6, 60)
+    vectors = np.eye(3)[np.repeat(kinds, lengths)] + 0.1 * rng.standard_normal((lengths.sum(), 3))
+    np.savez(tmp_path / "f.npz", vectors=vectors, lengths=lengths)
+    (tmp_path / "l.txt").write_text("".join(f"kind{kind}\n" for kind in kinds))
+    size = "--hidden-size", "16", "--join", "3", "--copies", "2", "--epochs", "60"
+    first, *rows = bench("frames.py", "l.txt", "f.npz", *size, cwd=tmp_path).splitlines()
+    assert first.startswith("36 sequences to train on; majority of the frames 0.")
+    shares = [float(row.split(": ")[1].split()[0]) for row in rows]
+    assert len(shares) == 2
+    assert min(shares) > 0.9
+
+
 def test_baselines_learn_from_the_lines_of_the_run(cli: Cli) -> None:
     text = "".join(f"{i} {'abc'[i % 3]}\t{'xyz'[i % 3]}\n" for i in range(120))
     Path("a.tsv").write_text(text)

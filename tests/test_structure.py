@@ -14,7 +14,7 @@ LAYERS = """
     affine attention vectors loss optim text cells counts
     mixture network workers cluster
     attentive conditional captioner
-    regions
+    regions sequences
     bidirectional
     adaptive sampling scoring storage
     analysis

@@ -49,7 +49,7 @@ SPLITS = {"val": "validation", "test": "test"}
 @click.option(
     "--features",
     metavar="FILE",
-    help="With a model of --features: a .npy file of the vectors that the lines of FILE are about.",
+    help="With a model of --features: the file of the vectors that the lines of FILE are about.",
 )
 @common.json_option(help="Print one JSON object per line, one for each file.")
 @model_argument("[FILE]...", last=True)

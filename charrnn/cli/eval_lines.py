@@ -65,15 +65,23 @@ def evaluate_lines(
 
 def mistake_row(task: LineTask, mistake: Mistake) -> dict[str, Any]:
     """Return a line that is wrong as a JSON object."""
-    (text, target, file, number, *_), predicted, error = mistake
-    row = {"text": text, "target": target, "predicted": predicted, "file": file, "line": number}
-    return {**row, task.error_name.replace(" ", "_"): error}
+    line, predicted, error = mistake
+    read: dict[str, Any] = {} if line.is_sequence else {"text": line.text}
+    read |= {"row": line.row} if line.row >= 0 else {}
+    row = {"target": line.target, "predicted": predicted, "file": line.file, "line": line.number}
+    return {**read, **row, task.error_name.replace(" ", "_"): error}
 
 
 def mistake_table(task: LineTask, mistakes: Sequence[Mistake]) -> list[list[str]]:
     """Return lines that are wrong as the rows of a table, after the names of its columns."""
-    rows = [[f"{m.error:.4g}", m.line.text, m.line.target, m.predicted] for m in mistakes]
+    rows = [[f"{m.error:.4g}", read_of(m.line), m.line.target, m.predicted] for m in mistakes]
     return [[task.error_name, "text", "right", "predicted"], *rows]
+
+
+def read_of(line: Line) -> str:
+    """Return what was read of a line, for the user: the row of its vectors, and its text."""
+    row = [f"row {line.row}"] if line.row >= 0 else []
+    return " ".join([*row, *([] if line.is_sequence or not line.text else [line.text])])
 
 
 def check_features(model: Model, features: str | None, files: list[str]) -> None:
@@ -117,7 +125,8 @@ def read_parts(
 
     about = (features, model.use_features(features)) if features else None
     for file in common.expand_folders(files, model):
-        yield file, read_labelled_file(file, model.config, model.state.task, about)
+        task, vectors = model.state.task, model.network.vectors
+        yield file, read_labelled_file(file, model.config, task, about, vectors)
     if split and corpus:
         if corpus.features:
             model.use_features(corpus.features)

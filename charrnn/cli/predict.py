@@ -49,7 +49,7 @@ def predict(
 ) -> None:
     """Predict the label, the tags or the text of each line of FILE.
 
-    With a model of --features, FILE is a .npy file of vectors, and a text is written for each row;
+    With a model of --features, FILE is a file of vectors: each row, or each sequence, is answered;
     or --features names it, and FILE has questions: line i is about row i, or each line begins with
     the index of its row and a TAB. What a line has after a (further) TAB is never shown to the
     model. Without FILE, or with -, read standard input and answer lines as they arrive. A label is
@@ -64,7 +64,7 @@ def predict(
     if features is not None and not model.state.features:
         raise UsageError("--features: the model reads none")
     if model.state.features and features is None and (not files or "-" in files):
-        hint = "a .npy file of vectors, or with --features the one that lines ask about"
+        hint = "a file of vectors, or with --features the one that lines ask about"
         raise UsageError(f"the model reads features: give {hint}")
     if not files:
         common.check_stdin_once(["-"])

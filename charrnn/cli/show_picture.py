@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-import numpy as np
 
 from charrnn.cli import common
 from charrnn.cli.streams import print_message, stdout
@@ -119,6 +118,8 @@ def count_regions(model: Model, name: Path, features: Path | None) -> int:
 
 def look_at(model: Model, text: str, target: str, row: int, length: int) -> tuple[list[int], Array]:
     """Return the first symbols of a caption, and what each takes from the regions (m, R)."""
+    import numpy as np
+
     from charrnn.tasks.text import align
 
     with np.errstate(all="ignore"):  # the weights may be huge

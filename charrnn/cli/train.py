@@ -73,7 +73,8 @@ if TYPE_CHECKING:
     cls=FileOption,
     metavar="FILE",
     help="A .npy file of vectors, a row for each line of the text, or for each index that a line "
-    "begins with: learn to write the line, or the answer after its TAB.",
+    "begins with: learn to write the line, or the answer after its TAB. With label and tags, a "
+    "file (.npy or .npz) with a sequence of vectors for each line.",
 )
 @click.option(
     "--config",

@@ -228,18 +228,22 @@ def _check_task(state: ModelState) -> None:
     task, config = state.task, state.config
     if (task is None) != (config.predict == "next"):
         raise _field_error("task", f"of --predict {config.predict}")
-    if state.features and config.predict != "text":
+    if state.features and (config.predict == "next" or config.generative or config.unit == "word"):
         raise _field_error("features", f"of --predict {config.predict}")
     if task is None:
         return
     names, shares = task["outputs"], task.get("shares", [])
     if len({*names}) < len(names):
         raise _field_error("task.outputs", "one of them twice")
-    if config.predict == "label" and not names:
-        raise _field_error("task.outputs", "there is no label")
+    if config.predict in ("label", "tags") and not names:
+        raise _field_error("task.outputs", f"there is no {config.predict.removesuffix('s')}")
+    if config.predict == "tags" and task["per"] not in ("character", "word", "symbol"):
+        raise _field_error("task.per", reprlib.repr(task["per"]))
     if ("shares" in task) != config.generative or len(shares) != len(names) * config.generative:
         raise _field_error("task.shares", f"{len(shares)} of {len(names)}")
-    if state.features and len(state.features["shape"]) not in (1, 2):
+    if state.features and len(state.features["shape"]) not in range(
+        1, 3 if config.predict == "text" else 2
+    ):
         raise _field_error("features.shape", f"{len(state.features['shape'])} numbers")
     if state.counts:
         raise _field_error("counts", "only a language model has n-grams")

@@ -77,7 +77,9 @@ class Generative(Label):
             train=LabelledSlice(**vars(splits.train), starts=starts, labels=labels)
         )
 
-    def log_probs(self, predictor: Predictor, texts: Sequence[str]) -> Array:
+    def log_probs(
+        self, predictor: Predictor, texts: Sequence[str], rows: Sequence[int] = ()
+    ) -> Array:
         """Return log p of every label for each text, (n, C), by Bayes' rule."""
         labels = predictor.record["outputs"]
         log_prior, n = np.log(predictor.record["shares"]), max(1, GROUP_PAIRS // len(labels))

@@ -74,9 +74,10 @@ class Label(LineTask):
         return codes, targets
 
     def predict(
-        self, predictor: Predictor, texts: Sequence[str], **_: Any
+        self, predictor: Predictor, texts: Sequence[str], **options: Any
     ) -> list[LabelPrediction]:
-        logp, record = self.log_probs(predictor, texts), predictor.record
+        logp = self.log_probs(predictor, texts, options.get("rows", ()))
+        record = predictor.record
         if record["weights"]:
             a, b = record["weights"]
             logp = log_softmax(a * logp + b * self.load_bayes(predictor).log_probs(texts))
@@ -105,7 +106,7 @@ class Label(LineTask):
         labels = sorted({line.target for line in train})
         most_common, _ = Counter(line.target for line in train).most_common(1)[0]
         found = {"majority": measure_labels([most_common] * len(test), truth)}
-        if naive_bayes.num_buckets(len(labels)):
+        if naive_bayes.num_buckets(len(labels)) and not train[0].is_sequence:
             bayes = NaiveBayes(count_lines(train, labels))
             logp = bayes.log_probs([line.text for line in test])
             found["naive Bayes"] = self.measure([LabelPrediction(labels, p) for p in logp], test)
@@ -114,7 +115,7 @@ class Label(LineTask):
     def count(self, corpus: Corpus) -> NDArray[np.uint8]:
         assert isinstance(corpus, Lines)
         labels = corpus.record["outputs"]
-        if not naive_bayes.num_buckets(len(labels)):
+        if corpus.vectors or not naive_bayes.num_buckets(len(labels)):
             return super().count(corpus)
         train = corpus.lines[: corpus.split_offsets[0]]
         return naive_bayes.pack_counts(count_lines(train, labels))

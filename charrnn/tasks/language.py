@@ -8,7 +8,7 @@ import numpy as np
 
 from charrnn.arrays import Ids
 from charrnn.config import Config
-from charrnn.errors import TextError
+from charrnn.errors import TextError, UsageError
 from charrnn.scoring import WARM_UP_SYMBOLS
 from charrnn.tasks.base import Task
 from charrnn.tasks.split import Split, Splits
@@ -28,6 +28,8 @@ class Language(Task):
     is_language_model = True
 
     def read(self, name: str, config: Config, *texts: str | bytes, **files: Any) -> Corpus:
+        if files.pop("features", None) is not None:
+            raise UsageError("--predict next does not read --features")
         files["encoding"], files["mask"] = files.get("encoding", config.encoding), config.mask
         return Corpus(name, *texts, unit=config.unit, documents=config.documents, **files)
 

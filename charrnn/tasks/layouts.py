@@ -31,6 +31,11 @@ class Line(NamedTuple):
     def place(self) -> str:
         return f"{self.file}, line {self.number:,}"
 
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the text stands for a sequence of vectors; see ``sequences``."""
+        return self.row >= 0 and self.text != "" and not self.text.strip("\n")
+
 
 def split_lines(text: str) -> list[str]:
     """Return the lines of a text, without their ends."""

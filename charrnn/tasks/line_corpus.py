@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.arrays import Ids
 from charrnn.config import Config
 from charrnn.errors import TextError, UsageError
 from charrnn.formatting import escape_control, format_count
+from charrnn.sequences import STEP, open_sequences, standardize_sequences
 from charrnn.storage.state import FeaturesRecord, TaskRecord
 from charrnn.tasks.layouts import Line, read_files
 from charrnn.text import files
@@ -73,13 +75,13 @@ class Lines(Corpus):
         name: str,
         config: Config,
         *texts: str | bytes,
-        features: Path | None = None,
+        features: Path | NDArray[Any] | None = None,
         **options: Any,
     ) -> None:
-        """Read the lines; ``features`` has a row of vectors for each."""
-        if features and config.predict != "text":
-            raise UsageError(f"--predict {config.predict} does not read --features")
-        if config.feature_input != "first" and not features:
+        """Read the lines; ``features`` has a row of vectors for each, or a sequence of them."""
+        if features is not None:
+            check_reads_features(config)
+        elif config.feature_input != "first":
             raise UsageError("--feature-input needs --features")
         self.task, self.config, self.features = task, config, features
         self.vectors: Vectors | None = None  # standardized by the training lines
@@ -98,12 +100,13 @@ class Lines(Corpus):
         """Find the bad lines, draw the splits, and store the symbols."""
         task, config = self.task, self.config
         by_file = task.by_file and len(self._texts) > 1
-        rows = open_vectors(self.features) if self.features else None
-        if rows is not None and rows.ndim == 2 and config.attention:
-            reason = "--attention looks at regions: an array of (rows, regions, size)"
-            raise TextError(f"{self.features}: has one vector in each row; {reason}")
-        about = (str(self.features), len(rows)) if rows is not None else None
+        rows, ends = self._open_features()
+        about = None
+        if rows is not None:
+            about = self._features_name, len(rows if ends is None else ends)
         lines = read_files(self._texts, config.columns, by_file, about)
+        if ends is not None:
+            lines = add_sequences(lines, np.diff(ends, prepend=0))
         self._texts = []
         readable = [line for line in lines if not line.problem]
         if not readable:
@@ -121,29 +124,72 @@ class Lines(Corpus):
         self.ends = np.cumsum([len(codes) for codes, _ in pairs])
         if rows is not None:
             train = np.array([line.row for line in self.lines[: self.split_offsets[0]]])
+            path = str(self.features) if isinstance(self.features, Path) else None
             each = config.feature_input == "each"
-            self.vectors = standardize(rows, np.unique(train), str(self.features), each=each)
+            self.vectors = (
+                standardize(rows, np.unique(train), path, each=each)
+                if ends is None
+                else standardize_sequences(rows, ends, train, path)
+            )
+
+    @property
+    def _features_name(self) -> str:
+        return str(self.features) if isinstance(self.features, Path) else "features"
+
+    def _open_features(self) -> tuple[NDArray[Any] | None, Ids | None]:
+        """Return the rows of vectors, or vectors and the ends of sequences, if there are any."""
+        if self.features is None:
+            return None, None
+        if self.config.predict != "text":
+            return open_sequences(self.features)
+        rows = open_vectors(self.features)
+        if rows.ndim == 2 and self.config.attention:
+            reason = "--attention looks at regions: an array of (rows, regions, size)"
+            raise TextError(f"{self._features_name}: has one vector in each row; {reason}")
+        return rows, None
 
     def record_features(self) -> FeaturesRecord | None:
         """Return the features as a checkpoint records them."""
-        if not self.vectors or not self.features:
+        if not self.vectors:
             return None
-        N, *shape = self.vectors.rows.shape
-        return FeaturesRecord(file=file_record(self.features), rows=N, shape=shape)
+        _, *shape = self.vectors.rows.shape
+        file = file_record(self.features) if isinstance(self.features, Path) else (None, 0, 0)
+        return FeaturesRecord(file=file, rows=self.vectors.num_rows, shape=shape)
 
     def training_end(self, val_fraction: float, test_fraction: float) -> int:
         return int(self.ends[self.split_offsets[0 if val_fraction else 1] - 1])
+
+
+def check_reads_features(config: Config) -> None:
+    """Raise UsageError for a model that cannot read vectors."""
+    if config.generative:
+        reason = "what is learned there is to write the text of a label"
+        raise UsageError(f"--generative does not read --features: {reason}")
+    if config.unit == "word":
+        raise UsageError("--unit word does not read --features: a sequence of vectors has no words")
+
+
+def add_sequences(lines: Sequence[Line], lengths: Ids) -> list[Line]:
+    """Return lines about sequences of vectors with the texts as which these are read."""
+    found = []
+    for line in lines:
+        problem = "it has a text beside its vectors" if line.text else ""
+        text = STEP * int(lengths[line.row])
+        found.append(line._replace(text=text, problem=line.problem or problem))
+    return found
 
 
 def find_problems(lines: Sequence[Line], task: LineReader, record: TaskRecord) -> list[Line]:
     """Return the lines, the bad ones with their problem."""
 
     def problem_of(line: Line) -> str:
-        longest = max(len(line.text), len(line.target))
+        longest, noun = max(len(line.text), len(line.target)), "characters"
+        if line.is_sequence:
+            longest, noun = len(line.text), "vectors"
         if line.problem:
             return line.problem
         if longest > MAX_LINE_CHARACTERS:
-            return f"it has {longest:,} characters, more than {MAX_LINE_CHARACTERS:,}"
+            return f"it has {longest:,} {noun}, more than {MAX_LINE_CHARACTERS:,}"
         if re.search("[\ud800-\udfff]", line.text + line.target):
             return "it has a lone surrogate, which is not a valid character"
         return task.find_problem(line, record)

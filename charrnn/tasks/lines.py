@@ -14,11 +14,18 @@ from charrnn.arrays import Array, Ids
 from charrnn.config import Config
 from charrnn.errors import TextError, UsageError
 from charrnn.scoring import target_log_probs
+from charrnn.sequences import Sequences
 from charrnn.storage.checkpoint import output_names
 from charrnn.storage.state import FeaturesRecord, TaskRecord
 from charrnn.tasks.base import Measures, Predictor, Task, load_task
 from charrnn.tasks.layouts import FASTTEXT_PREFIX, Line, read_files
-from charrnn.tasks.line_corpus import LineReader, Lines, find_problems, leave_out_bad
+from charrnn.tasks.line_corpus import (
+    LineReader,
+    Lines,
+    add_sequences,
+    find_problems,
+    leave_out_bad,
+)
 from charrnn.tasks.split import Split, Splits
 from charrnn.text import files
 from charrnn.text.corpus import Corpus, EncodedSlice, SymbolStore
@@ -136,11 +143,16 @@ class LineTask(LineReader, Task):
         ids, ends = known_ids(vocabulary, codes), np.cumsum([len(codes) for codes, _ in pairs])
         return Encoded(ids, target_ids(targets, record, vocabulary), ends)
 
-    def log_probs(self, predictor: Predictor, texts: Sequence[str]) -> Array:
+    def log_probs(
+        self, predictor: Predictor, texts: Sequence[str], rows: Sequence[int] = ()
+    ) -> Array:
         """Return log p of every output where the model is to predict, (m, O)."""
-        network, vocabulary, record, _ = predictor
-        encoded = self.encode_lines([(text, None) for text in texts], record, vocabulary)
-        return target_log_probs(network, *encoded)
+        network, v, record, _ = predictor
+        pairs = [(text, None) for text in texts]
+        ids, targets, ends = self.encode_lines(pairs, record, v)
+        if network.vectors and len(texts):
+            ids = network.vectors.mark(ids, ends, np.array(rows), len(v))
+        return target_log_probs(network, ids, targets, ends)
 
     def find_mistakes(
         self, predictions: Sequence[Any], lines: Sequence[Line], n: int
@@ -254,11 +266,15 @@ def target_ids(targets: Ids, record: TaskRecord, vocabulary: Vocabulary) -> Ids:
 
 
 def read_labelled_file(
-    file: str, config: Config, record: TaskRecord | None, features: tuple[str, int] | None = None
+    file: str,
+    config: Config,
+    record: TaskRecord | None,
+    features: tuple[str, int] | None = None,
+    vectors: Vectors | None = None,
 ) -> list[Line]:
     """Return the lines of a file for a model with these options. Raises TextError.
 
-    ``features`` are as in ``read_files``.
+    ``features`` are as in ``read_files``, ``vectors`` what they name.
     """
     task, name = load_line_task(config), files.display_name(file)
     assert record
@@ -266,6 +282,8 @@ def read_labelled_file(
     is_class = task.by_file and Path(file).name.partition(".")[0] in record["outputs"]
     notes: list[str] = []
     lines = read_files([(name, text)], config.columns, is_class, features)
+    if isinstance(vectors, Sequences):
+        lines = add_sequences(lines, vectors.lengths)
     good = leave_out_bad(find_problems(lines, task, record), config, notes)
     if not good:
         raise TextError(f"{name}: has no line to evaluate")

@@ -60,7 +60,10 @@ class Tags(LineTask):
         good = [line for line in lines if fits(line, per)]
         tags = sorted({tag for line in good for tag in split_tags(line.target, per)})
         if lines and len(tags) < 2:
-            raise TextError("there are no two different tags; a line is a text, a TAB and its tags")
+            hint = "a line is a text, a TAB and its tags"
+            if lines[0].is_sequence:
+                hint = "a line has a tag for each vector of its sequence"
+            raise TextError(f"there are no two different tags; {hint}")
         return new_record(tags, per)
 
     def find_problem(self, line: Line, record: TaskRecord) -> str:
@@ -68,7 +71,7 @@ class Tags(LineTask):
             return ""
         per = record["per"]
         wanted, found = len(find_items(line.text, per)), len(split_tags(line.target, per))
-        noun = "words" if per == "word" else "characters"
+        noun = "words" if per == "word" else "vectors" if line.is_sequence else "characters"
         return f"it has {wanted:,} {noun} and {found:,} tags" if wanted else "it has no text"
 
     def encode(
@@ -91,8 +94,10 @@ class Tags(LineTask):
         codes = np.concatenate([*pieces, rest])
         return codes, np.array(targets + [-1] * len(rest), np.int64)
 
-    def predict(self, predictor: Predictor, texts: Sequence[str], **_: Any) -> list[TagPrediction]:
-        logp = self.log_probs(predictor, texts)
+    def predict(
+        self, predictor: Predictor, texts: Sequence[str], **options: Any
+    ) -> list[TagPrediction]:
+        logp = self.log_probs(predictor, texts, options.get("rows", ()))
         names, per = predictor.record["outputs"], predictor.record["per"]
         found = [names[i] for i in logp.argmax(1).tolist()]
         ends = np.cumsum([len(find_items(text, per)) for text in texts], dtype=int).tolist()
@@ -120,6 +125,8 @@ class Tags(LineTask):
         per = self.collect(train)["per"]
         noun = "word" if per == "word" else "character"
         widths = {f"most common tag of each {noun}": 0, f"of each {noun} and its neighbors": 1}
+        if train[0].is_sequence:
+            widths = {"majority": -1}
         found = {}
         for name, width in widths.items():
             tagger = CountTagger(train, per, width)

@@ -128,7 +128,7 @@ def train_steps(run: Run, cluster: Cluster = SINGLE) -> Iterator[StepResult]:
         batches = contiguous_batches(splits.train, B, T, position, lanes)
     else:
         start, seed = int(run.vocabulary.start_id[0]), [run.config.seed, RngStream.SHUFFLE]
-        is_caption = network.reads_vectors and run.config.predict == "text"
+        is_caption = network.vectors is not None and run.config.predict == "text"
         how = B, T, position, start, seed, lanes, splits.targets, network.PADDING, not is_caption
         batches = document_batches(splits.train, splits.document_ends, *how)
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from charrnn.arrays import Array
 from charrnn.bidirectional import make_network
-from charrnn.captioner import Captioner
 from charrnn.cluster import SINGLE, Cluster
 from charrnn.config import Config
 from charrnn.errors import CheckpointError, UsageError
@@ -354,7 +353,7 @@ def _write(run: Run, path: Path, hidden_state: Array) -> None:
     }
     if len(run.counts_data):
         arrays[checkpoint.COUNTS] = run.counts_data
-    if isinstance(run.network, Captioner):
+    if run.network.vectors:
         arrays[checkpoint.FEATURES] = run.network.vectors.moments
     corpus, val = with_relative_files(run.state.corpus, path), run.state.val_corpus
     features = relative_features(run.state.features, path)

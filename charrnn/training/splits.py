@@ -43,9 +43,13 @@ def text_of(
     features = find_features(state, path)
     corpus = corpus or _read_again(state.corpus, state.config, path, "trained", features)
     change = corpus.describe_change(state.corpus)
-    record = load_task(state.config).record_features(corpus)
+    task = load_task(state.config)
+    record, outputs = task.record_features(corpus), task.record_of(corpus)
     if record and state.features and record["file"][1:] != state.features["file"][1:]:
         change = change or f"the contents of {features} changed"
+    named = [(r["outputs"], r["per"]) for r in (outputs, state.task) if r]
+    if not change and len(named) == 2 and named[0] != named[1]:
+        raise CheckpointError(f"{path}: damaged: the labels or tags are not those of its text")
     if state.val_corpus:
         val = val or _read_again(state.val_corpus, state.config, path, "validated")
         change = change or val.describe_change(state.val_corpus)
