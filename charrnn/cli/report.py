@@ -50,7 +50,7 @@ def report(checkpoint: str, output: str | None, force: bool) -> None:
     from charrnn.model import load
 
     model = load(run)
-    page = render_lines(model, run) if model.state.task else render_text(model, run)
+    page = render_line_model(model, run) if model.state.task else render_text(model, run)
     data = page.encode("utf-8", "backslashreplace")
     if out is not None:
         out.write(data)
@@ -71,7 +71,7 @@ def render_text(model: Model, path: Path) -> str:
     return render_report(model, text, missing)
 
 
-def render_lines(model: Model, path: Path) -> str:
+def render_line_model(model: Model, path: Path) -> str:
     """Return the report of a model of labels, tags or texts."""
     from charrnn.drawing.lines_report import render_lines_report
     from charrnn.storage.state import State
@@ -88,11 +88,11 @@ def render_lines(model: Model, path: Path) -> str:
             model.use_features(features)
         split, name = (splits.test, "test") if splits.test.lines else (splits.val, "validation")
         if split.lines:
-            found = predict_lines(model, split.lines, f"{name} split")
+            found = predict_split(model, split.lines, f"{name} split")
     return render_lines_report(model.state, found, missing)
 
 
-def predict_lines(model: Model, lines: Sequence[Line], name: str) -> Predictions:
+def predict_split(model: Model, lines: Sequence[Line], name: str) -> Predictions:
     from charrnn.cli.eval_lines import mistake_table
     from charrnn.drawing.lines_report import Predictions
     from charrnn.tasks.lines import load_line_task, texts_and_rows

@@ -83,7 +83,7 @@ def show_pictures(
         f"row {row} of {shown.features}, attention of {name}",
         shutil.get_terminal_size().columns,
     )
-    pairs, parts = read_captions(model, files, (str(shown.features), n), row), []
+    pairs, parts = captions_of_row(model, files, (str(shown.features), n), row), []
     if html is None:
         print_message(f"charrnn: {title}")
         depth = color_depth if sys.stderr.isatty() else 0
@@ -129,7 +129,7 @@ def look_at(model: Model, text: str, target: str, row: int, length: int) -> tupl
     return found.written[:length].tolist(), found.p[:length]
 
 
-def read_captions(
+def captions_of_row(
     model: Model, files: list[str], features: tuple[str, int], row: int
 ) -> list[tuple[str, str]]:
     """Return the texts of the row with their targets, or what the model writes without a FILE."""
