@@ -59,7 +59,7 @@ class RegionCaptioner(Captioner):
         p["bv"][:] = rng.uniform(-2, 2, H)
         p["bv"][:, H // 2 :] += rng.uniform(-2, 2, (len(p["bv"]), H - H // 2))
         means = self.read_source(self.vectors.sample).mean(1)
-        p["gu"][:] = 1 / np.maximum(means.std(0), 1e-3)
+        p["gu"][:] = 1 / np.maximum(means.std(0), 0.01)
         p["bu"][:] = -means.mean(0) * p["gu"]
 
     def new_tape(self, T: int, B: int) -> RegionTape:

@@ -73,6 +73,22 @@ def test_the_forward_pass_is_that_of_the_equations() -> None:
             np.testing.assert_allclose(tape.attention.p[lane, t], shares, rtol=0, atol=1e-12)
 
 
+def test_the_mean_is_standardized_at_the_start() -> None:
+    rows = 3 + 2 * np.random.default_rng(0).standard_normal((2000, R, D))
+    vectors = standardize(rows, np.arange(1900), None, each=False)
+    assert 512 <= len(vectors.sample) < 1024
+    assert vectors.sample.max() < 1900
+    rng = np.random.default_rng(1)
+    network = RegionCaptioner("gru", V, H, 1, np.float64, rng, vectors=vectors)
+    u = network.params["gu"] * network.read_source(np.arange(1900, 2000)).mean(1)
+    u += network.params["bu"]
+    assert (np.abs(u.mean(0)) < 0.4).all()
+    assert (np.abs(u.std(0) - 1) < 0.4).all()
+    bv = network.params["bv"]
+    assert (bv[:, : H // 2] == bv[0, : H // 2]).all()
+    assert (bv[:, H // 2 :] != bv[0, H // 2 :])[1:].all()
+
+
 def test_a_padded_lane_gives_what_it_gives_alone() -> None:
     network, (xs, ys) = random_network("lstm", 2), random_batch()
     lengths = [6, 3, 5]
