@@ -44,9 +44,9 @@ class Bidirectional(Network):
 
     The output has both hidden states. Its map of [h; h'] is the sum of two maps, so the logits of
     the two networks are added (Schuster and Paliwal, 1997). A batch holds whole documents, with ids
-    below 0 after the end of each. Layers L to 2 L of the state and the dropout masks belong to the
-    network that reads from the right. With ``vectors`` both read these sequences, and a line's end
-    last, so that the logits there have the last hidden states of both.
+    below 0 after the end of each. Both networks read a line's end last, so that the logits there
+    have the last hidden states of both. Layers L to 2 L of the state and the dropout masks belong
+    to the network that reads from the right.
     """
 
     PADDING = -1
@@ -135,12 +135,13 @@ class Bidirectional(Network):
         dout = merge_time_batch(tape.right.logits)
         self.right.backward(np.take_along_axis(xs, order, 0), dout, tape.right, right)
 
-    def _order(self, xs: Ids) -> Ids:
-        """Return the step (T, B) that is read at each step from the right; padding stays in place.
+    @staticmethod
+    def _order(xs: Ids) -> Ids:
+        """Return the step (T, B) that is read at each step from the right.
 
-        So does the end of a line of vectors.
+        The end of a line and padding stay in place.
         """
-        t, lengths = np.arange(len(xs))[:, None], (xs >= 0).sum(0) - bool(self.vectors)
+        t, lengths = np.arange(len(xs))[:, None], (xs >= 0).sum(0) - 1
         order: Ids = np.where(t < lengths, lengths - 1 - t, t)
         return order
 

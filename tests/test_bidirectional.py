@@ -52,16 +52,22 @@ def test_a_padded_lane_gives_what_it_gives_alone() -> None:
     assert_lanes_match_alone(network, xs, ys, state, LENGTHS)
 
 
-def test_every_output_depends_on_both_ends() -> None:
-    network, xs = random_network("gru", 1), np.array([[0], [1], [2], [3]])
-    tape = network.new_tape(4, 1)
+@pytest.mark.parametrize("side", ["both", "left", "right"])
+def test_the_end_knows_the_line_from_both_sides(side: str) -> None:
+    network, xs = random_network("gru", 1), np.array([[0], [1], [2], [3], [5]])  # 5 is the end
+    for name in {"left", "right"} - {side}:
+        if side != "both":
+            network.params[f"{name}.Why"][:] = 0
+    tape = network.new_tape(5, 1)
     network.forward(xs, network.zero_state(1), tape)
     before = tape.logits.copy()
-    for changed in (0, 3):
+    for changed in range(4):
         other = xs.copy()
         other[changed] = 6
         network.forward(other, network.zero_state(1), tape)
-        assert (np.abs(tape.logits - before).max((1, 2)) > 1e-6).all()
+        differs = np.abs(tape.logits - before).max((1, 2)) > 1e-6
+        seen = {"both": range(5), "left": range(changed, 5), "right": [*range(changed + 1), 4]}
+        assert np.flatnonzero(differs).tolist() == sorted({*seen[side]})
 
 
 def test_workers_match_a_single_one() -> None:
