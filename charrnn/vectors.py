@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from charrnn.arrays import Array, Ids
 from charrnn.errors import TextError, os_reason
-from charrnn.formatting import escape_control
+from charrnn.formatting import escape_control, format_count
 from charrnn.text.corpus import EncodedSlice
 
 SAMPLE_ROWS = 512  # of the training rows, at least half as many if there are enough
@@ -210,8 +210,8 @@ def file_record(path: Path) -> tuple[str, int, int]:
 
 def format_shape(shape: tuple[int, ...]) -> str:
     """Return the shape of a row in words."""
-    regions = f"{shape[0]:,} regions of " if len(shape) == 2 else ""
-    return f"{regions}{shape[-1]:,} numbers"
+    regions = f"{format_count(shape[0], 'region')} of " if len(shape) == 2 else ""
+    return regions + format_count(shape[-1], "number")
 
 
 def file_error(path: Path | str, reason: str) -> TextError:
