@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ CHUNK_ROWS = 1024  # checked or summed at a time
 CHUNK_BYTES = 2**20  # of a file, for its checksum
 # what NumPy raises for a file that is no array
 BAD_ZIP = zipfile.BadZipFile, zlib.error
-BAD_FILE = ValueError, EOFError, SyntaxError, OverflowError, RuntimeError, *BAD_ZIP
+BAD_HEADER = SyntaxError, tokenize.TokenError
+BAD_FILE = ValueError, EOFError, OverflowError, RuntimeError, *BAD_HEADER, *BAD_ZIP
 
 
 class Vectors:

@@ -155,6 +155,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.M
     np.save("short.npy", good)
     data = Path("short.npy").read_bytes()
     Path("short.npy").write_bytes(data[:-1])
+    Path("bracket.npy").write_bytes(data.replace(b"(", b"((", 1).replace(b"  ", b" ", 1))
     Path("empty.npy").write_bytes(b"")
     Path("folder.npy").mkdir()
     reasons = {
@@ -168,6 +169,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.M
         "pickle": "not an array of numbers",
         "zip": "an .npz archive",
         "short": "not an array of numbers",
+        "bracket": "not an array of numbers",
         "empty": "not an array of numbers",
         "folder": "not a regular file",
         "missing": "o such file",

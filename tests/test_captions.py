@@ -158,6 +158,27 @@ def test_weights_go_from_a_language_model_to_captions_and_back(
         np.testing.assert_allclose(params[2][name], params[1][name], atol=1e-6, err_msg=name)
 
 
+@pytest.mark.usefixtures("pictures")
+def test_a_text_without_an_end_is_cut_where_its_own_source_says(cli: Cli) -> None:
+    cli(*TRAIN, "--max-steps", "1", "-o", "m.npz")
+    model = charrnn.load("m.npz")
+    model.network.params["by"][model.vocabulary.start_id] = -1e6  # never ends
+    model.use_features("vectors.npy")
+    alone = model.predict(["red"], rows=[0])
+    assert len(alone[0]) == 4 * 4 + 1000
+    both = model.predict(["red", "red it is, " * 3], rows=[0, 0])
+    assert [len(text) for text in both] == [1016, 4 * 34 + 1000]
+    assert both[0] == alone[0]
+
+
+@pytest.mark.usefixtures("pictures")
+def test_the_command_that_is_named_after_a_run_predicts(cli: Cli) -> None:
+    done = cli(*TRAIN[:-1], "--max-steps", "2", "-o", "m.npz").stderr.decode().splitlines()
+    command = done[-1].split()
+    assert command == ["charrnn", "predict", "m.npz", "vectors.npy"]
+    assert cli(*command[1:]).stdout.count(b"\n") == 120
+
+
 def write_regions(n: int = 200) -> None:
     """Write pictures of four regions with two colors, and the places of these as the captions.
 

@@ -253,4 +253,5 @@ def end_lines(run: Run, path: Path, corpus: Sequence[str]) -> Iterator[str]:
 
     verb, command = ("predict", "predict") if state.task else ("sample from it", "sample")
     yield f"saved {path}; {verb} with:"
-    yield f"  {fmt.shell_command('charrnn', command, fmt.file_argument(path))}"
+    files = [path, Path(str(state.features["file"][0]))] if state.features else [path]
+    yield f"  {fmt.shell_command('charrnn', command, *map(fmt.file_argument, files))}"

@@ -23,7 +23,8 @@ from charrnn.tasks.layouts import Line
 from charrnn.tasks.lines import END, LineTask, known_ids, target_ids
 from charrnn.text.units import UNKNOWN, Codes, to_codes
 
-MAX_GROWTH, MIN_LIMIT = 4, 100  # of the symbols that are written: at most 4 n + 100
+# of the symbols that are written: at most 4 n + 100, or 4 n + 1,000 about a row of vectors
+MAX_GROWTH, MIN_LIMIT, MIN_LIMIT_OF_ROW = 4, 100, 1000
 MAX_LANES = 256  # texts that are written at a time, those of all beams
 
 
@@ -218,7 +219,8 @@ def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list
     step, logp = read_sources(predictor, sources, K)
     rows = np.repeat([source[-1] // len(vocabulary) for source in sources], K)
     marks = rows * len(vocabulary) if reads_each(network) else 0 * rows
-    limit = MAX_GROWTH * max(map(len, sources)) + MIN_LIMIT
+    least = MIN_LIMIT_OF_ROW if isinstance(network, Captioner) else MIN_LIMIT
+    limits = np.array([[MAX_GROWTH * len(source) + least] for source in sources])  # (N, 1)
 
     # the texts of a source are at first the same: all but one have no probability
     logp = np.repeat(logp[:, None], K, axis=1)  # (N, K, V)
@@ -226,7 +228,7 @@ def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list
     scores[:, 0] = 0
     written = np.zeros((N, K, 0), np.intp)
     ended = np.zeros((N, K), bool)
-    for _ in range(limit):
+    for n in range(1, limits.max() + 1):
         # an ended text is continued by ends, which cost nothing
         if unknown is not None:
             logp[..., unknown] = -np.inf
@@ -240,7 +242,7 @@ def write_texts(predictor: Predictor, sources: Sequence[Ids], beam: int) -> list
         parents, symbols = np.divmod(best, V)
         written = np.take_along_axis(written, parents[..., None], 1)
         written = np.concatenate([written, symbols[..., None]], axis=2)
-        ended = symbols == end
+        ended = (symbols == end) | (n >= limits)
         if ended[:, 0].all():
             break
 
